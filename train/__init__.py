@@ -1,0 +1,1 @@
+"""Images in, checkpoint out: the training stage (``python -m train --help``)."""

@@ -1,0 +1,94 @@
+"""A checkpoint is a folder: weights.safetensors, card.json (what it is) and map.npz (the test set).
+
+``card.json`` keys: ``schema``, ``config``, ``dataset``, ``polarity``, ``history``, ``metrics``,
+``calibration`` (``mse_quantiles``, ``embedding_min``, ``embedding_max``) and ``made_with``.
+``map.npz`` holds ``embeddings`` float32[N, D] and ``labels`` int64[N].
+"""
+
+import json
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from train.config import TrainConfig
+from train.errors import CheckpointError
+from train.model import Autoencoder
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A trained model with everything known about it."""
+
+    model: Autoencoder
+    card: dict[str, Any]
+    embeddings: NDArray[np.float32]  # [N, D], of the test images
+    labels: NDArray[np.int64]  # [N]
+
+
+def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
+    """Write ``folder`` whole or not at all; one that was there before survives a failure."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        draft.chmod(0o755)  # mkdtemp's 0700 would hide the checkpoint from a service account
+        weights = {
+            name: tensor.contiguous() for name, tensor in checkpoint.model.state_dict().items()
+        }
+        save_file(weights, draft / "weights.safetensors")
+        (draft / "weights.safetensors").chmod(0o644)  # save_file makes it 0600
+        card = json.dumps({"schema": SCHEMA, **checkpoint.card}, indent=2)
+        (draft / "card.json").write_text(card + "\n")
+        np.savez_compressed(
+            draft / "map.npz", embeddings=checkpoint.embeddings, labels=checkpoint.labels
+        )
+        replace_folder(draft, folder)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def replace_folder(draft: Path, folder: Path) -> None:
+    """Give ``draft`` the name ``folder``, whatever had it before; never both gone at once."""
+    if folder.exists():
+        former = draft.with_name(draft.name + ".former")
+        folder.rename(former)
+        draft.rename(folder)
+        shutil.rmtree(former)
+    else:
+        draft.rename(folder)
+
+
+def load_checkpoint(folder: Path) -> Checkpoint:
+    """Read a checkpoint; its model is in evaluation mode on the CPU.
+
+    Raises:
+        CheckpointError: a file is missing or damaged, or the schema is another.
+    """
+    try:
+        card = json.loads((folder / "card.json").read_text())
+        check_schema(folder, card)
+        model = Autoencoder(TrainConfig(**card["config"]))
+        model.load_state_dict(load_file(folder / "weights.safetensors"))
+        with np.load(folder / "map.npz") as points:
+            embeddings, labels = points["embeddings"], points["labels"]
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{folder} is no checkpoint: {error.filename} is missing") from error
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        raise CheckpointError(f"{folder} is damaged: {error}") from error
+    return Checkpoint(model.eval(), card, embeddings, labels)
+
+
+def check_schema(folder: Path, card: dict[str, Any]) -> None:
+    """Raise CheckpointError unless this version of the code wrote ``card``."""
+    if card.get("schema") != SCHEMA:
+        raise CheckpointError(
+            f"{folder}/card.json has schema {card.get('schema')}; this version reads {SCHEMA}"
+        )
