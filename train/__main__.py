@@ -74,11 +74,12 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 def run(config: TrainConfig, dataset: Dataset, out: Path) -> None:
     """Train, evaluate and save; progress to stderr, the result to stdout."""
     keep_freed_memory()
-    started = time.monotonic()
+    started, commit = time.monotonic(), git_commit()  # now: the checkout may move on meanwhile
     model, history = fit_with_progress(config, dataset)
     wall_s = time.monotonic() - started
     evaluation = evaluate(model.cpu().eval(), dataset)
-    card = describe(config, dataset, history, evaluation, wall_s)
+    card = describe(config, dataset, history, evaluation)
+    card["made_with"] |= {"git_commit": commit, "wall_s": round(wall_s, 1)}
     save_checkpoint(out, Checkpoint(model, card, evaluation.embeddings, evaluation.labels))
     for name, value in evaluation.metrics.items():
         print(f"{name:<16} {value:.4f}")
@@ -123,7 +124,6 @@ def describe(
     dataset: Dataset,
     history: list[Epoch],
     evaluation: Evaluation,
-    wall_s: float,
 ) -> dict[str, Any]:
     """The checkpoint's card: how the model came about and how good it is."""
     return {
@@ -137,12 +137,10 @@ def describe(
             "embedding_max": evaluation.embeddings.max(0).tolist(),
         },
         "made_with": {
-            "git_commit": git_commit(),
             "python": platform.python_version(),
             "torch": torch.__version__,
             "device": str(choose_device(config.device)),
             "precision": choose_precision(config),
-            "wall_s": round(wall_s, 1),
         },
         "history": [asdict(epoch) for epoch in history],
     }
