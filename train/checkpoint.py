@@ -8,6 +8,8 @@
 import json
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,14 +37,9 @@ class Checkpoint:
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
-    """Write ``folder`` whole or not at all; one that was there before survives a failure."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
-        draft.chmod(0o755)  # mkdtemp's 0700 would hide the checkpoint from a service account
-        weights = {
-            name: tensor.contiguous() for name, tensor in checkpoint.model.state_dict().items()
-        }
+    """Write ``folder`` whole or not at all."""
+    with draft_of(folder) as draft:
+        weights = {name: part.contiguous() for name, part in checkpoint.model.state_dict().items()}
         save_file(weights, draft / "weights.safetensors")
         (draft / "weights.safetensors").chmod(0o644)  # save_file makes it 0600
         card = json.dumps({"schema": SCHEMA, **checkpoint.card}, indent=2)
@@ -50,20 +47,28 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
         np.savez_compressed(
             draft / "map.npz", embeddings=checkpoint.embeddings, labels=checkpoint.labels
         )
-        replace_folder(draft, folder)
+
+
+@contextmanager
+def draft_of(folder: Path) -> Iterator[Path]:
+    """Yield an empty folder that takes the name ``folder`` once the block has succeeded.
+
+    A ``folder`` that was there before survives a failure, and is replaced by a success.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        draft.chmod(0o755)  # mkdtemp's 0700 would hide it from a service account
+        yield draft
+        if folder.exists():
+            former = draft.with_name(draft.name + ".former")
+            folder.rename(former)
+            draft.rename(folder)
+            shutil.rmtree(former)
+        else:
+            draft.rename(folder)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
-
-
-def replace_folder(draft: Path, folder: Path) -> None:
-    """Give ``draft`` the name ``folder``, whatever had it before; never both gone at once."""
-    if folder.exists():
-        former = draft.with_name(draft.name + ".former")
-        folder.rename(former)
-        draft.rename(folder)
-        shutil.rmtree(former)
-    else:
-        draft.rename(folder)
 
 
 def load_checkpoint(folder: Path) -> Checkpoint:

@@ -1,0 +1,29 @@
+"""Client of a pinhole service: images to embeddings, and back.
+
+>>> from pinhole import Client
+>>> with Client("http://127.0.0.1:8080") as client:
+...     client.embed("seven.png")
+array([-1.3717, 10.2402], dtype=float32)
+"""
+
+from pinhole.client import Client, Health, Reconstruction
+from pinhole.errors import (
+    BadRequest,
+    Busy,
+    PinholeError,
+    ServerError,
+    Unauthorized,
+    Unavailable,
+)
+
+__all__ = [
+    "BadRequest",
+    "Busy",
+    "Client",
+    "Health",
+    "PinholeError",
+    "Reconstruction",
+    "ServerError",
+    "Unauthorized",
+    "Unavailable",
+]

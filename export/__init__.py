@@ -1,0 +1,1 @@
+"""Checkpoint in, bundle out: the export stage (``python -m export --help``)."""

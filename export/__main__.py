@@ -1,0 +1,163 @@
+"""``python -m export``: turn a checkpoint into the bundle that serving runs from."""
+
+import argparse
+import hashlib
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from export.errors import ExportError
+from export.graphs import write_onnx, write_torchscript
+from export.parity import Parity, answer_eagerly, compare, tolerance_for
+from serve.bundle import (
+    FILES,
+    Bundle,
+    Calibration,
+    Golden,
+    ImageSpec,
+    Manifest,
+    load_bundle,
+    sha256_of,
+)
+from serve.engine import RUNTIMES, open_engine
+from serve.errors import ServeError
+from train.checkpoint import Checkpoint, draft_of, load_checkpoint
+from train.config import TrainConfig
+from train.errors import TrainError
+from train.model import Autoencoder
+
+GOLDEN_IMAGES = 16
+
+EXAMPLES = """
+examples:
+  python -m export weights/mnist --out build/mnist
+  python -m export runs/mnist --out build/mnist --mar build/archives
+"""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    options = parse(arguments)
+    try:
+        bundle = export(options.checkpoint, options.out, options.model_version)
+        if options.mar:
+            from export.archive import write_archives
+
+            for archive in write_archives(bundle, options.mar):
+                print(f"archive {archive}")
+    except (ExportError, ServeError, TrainError, OSError) as error:
+        print(f"export: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m export",
+        description="Export a checkpoint as a bundle, checked against eager PyTorch.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("checkpoint", type=Path, help="folder that python -m train wrote")
+    parser.add_argument("--out", type=Path, required=True, help="bundle folder to write")
+    parser.add_argument("--model-version", default="1.0", help="(default: %(default)s)")
+    parser.add_argument(
+        "--mar", type=Path, metavar="DIR", help="also write TorchServe archives into DIR"
+    )
+    return parser.parse_args(arguments)
+
+
+def export(source: Path, out: Path, version: str) -> Bundle:
+    """Write the bundle ``out`` from the checkpoint ``source``, or nothing at all.
+
+    Raises:
+        TrainError: the checkpoint can't be read.
+        ParityError: an exported form disagrees with eager PyTorch.
+    """
+    checkpoint = load_checkpoint(source)
+    config = TrainConfig(**checkpoint.card["config"])
+    golden = answer_eagerly(checkpoint.model, golden_images(checkpoint))
+    with draft_of(out) as draft:
+        write_onnx(checkpoint.model, config, draft)
+        write_torchscript(checkpoint.model, draft / "autoencoder.ts")
+        np.savez_compressed(draft / "golden.npz", **asdict(golden))
+        np.savez_compressed(
+            draft / "map.npz", embeddings=checkpoint.embeddings, labels=checkpoint.labels
+        )
+        manifest = describe(checkpoint, config, version, golden, draft)
+        manifest.parity.update(check_parity(Bundle(draft, manifest), golden))
+        (draft / "manifest.json").write_text(manifest.as_json())
+    print(f"bundle  {out}, model digest {manifest.digest[:12]}")
+    return load_bundle(out)
+
+
+def golden_images(checkpoint: Checkpoint) -> NDArray[np.uint8]:
+    """Images for the golden check, without the dataset: what the decoder draws across the map.
+
+    Returns:
+        uint8[GOLDEN_IMAGES, C, H, W].
+    """
+    points = checkpoint.embeddings[:: max(1, len(checkpoint.embeddings) // GOLDEN_IMAGES)]
+    with torch.inference_mode():
+        drawn = checkpoint.model.decode(torch.from_numpy(points[:GOLDEN_IMAGES]))
+    images: NDArray[np.uint8] = (drawn * 255).round().to(torch.uint8).numpy()
+    return images
+
+
+def describe(
+    checkpoint: Checkpoint, config: TrainConfig, version: str, golden: Golden, folder: Path
+) -> Manifest:
+    """Fill the manifest, bar the parity report."""
+    image = ImageSpec(
+        config.input_dim, config.image_size, config.image_size, checkpoint.card["polarity"]
+    )
+    calibration = Calibration(**checkpoint.card["calibration"])
+    return Manifest(
+        name=config.dataset,
+        version=version,
+        digest=model_digest(checkpoint.model, image, calibration),
+        image=image,
+        embedding_width=config.output_dim,
+        calibration=calibration,
+        tolerances={"fp32": tolerance_for(golden)},
+        parity={},
+        files={name: sha256_of(folder / name) for name in FILES},
+    )
+
+
+def model_digest(model: Autoencoder, image: ImageSpec, calibration: Calibration) -> str:
+    """sha256 over what decides an answer, and nothing that varies from host to host."""
+    digest = hashlib.sha256()
+    for name, weights in sorted(model.state_dict().items()):
+        digest.update(f"{name} {list(weights.shape)} ".encode())
+        digest.update(weights.numpy().astype("<f4").tobytes())
+    digest.update(json.dumps([asdict(image), asdict(calibration)], sort_keys=True).encode())
+    return digest.hexdigest()
+
+
+def check_parity(bundle: Bundle, golden: Golden) -> dict[str, dict[str, float]]:
+    """Run every runtime on the CPU against eager PyTorch and print the table.
+
+    Raises:
+        ParityError: one of them disagrees.
+    """
+    tolerance = bundle.manifest.tolerances["fp32"]
+    report: dict[str, Parity] = {}
+    for runtime in RUNTIMES:
+        engine = open_engine(bundle, runtime, "cpu")
+        report[engine.name] = compare(engine, golden, tolerance)
+    print(f"{'largest difference from eager':<34} {'embedding':>10} {'pixel':>10}")
+    for name, parity in report.items():
+        print(f"  {name:<32} {parity.embedding_max:>10.1e} {parity.pixel_max:>10.1e}")
+    print(f"  {'allowed':<32} {tolerance.embedding:>10.1e} {tolerance.pixel:>10.1e}")
+    return {name: asdict(parity) for name, parity in report.items()}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

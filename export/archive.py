@@ -1,0 +1,55 @@
+"""Bundle → one .mar for each endpoint, for any stock TorchServe with the same runtime installed.
+
+An archive carries the bundle, the ``serve`` package and a model-config.yaml: the server needs
+nothing else of this project.
+"""
+
+import shutil
+import tempfile
+from pathlib import Path
+
+from model_archiver.model_archiver_config import ModelArchiverConfig
+from model_archiver.model_packaging import package_model
+from model_archiver.model_packaging_utils import ModelExportUtils
+
+import serve.bundle
+from serve.bundle import ENDPOINTS, Bundle
+
+SERVE_PACKAGE = Path(serve.bundle.__file__).parent
+
+# What ``python -m serve`` configures at start-up, an archive has to bring along.
+MODEL_CONFIG = """\
+minWorkers: 1
+maxWorkers: 1
+batchSize: 64
+maxBatchDelay: 1
+handler:
+  bundle: bundle
+  runtime: onnxruntime
+  device: auto
+"""
+
+
+def write_archives(bundle: Bundle, folder: Path) -> list[Path]:
+    """Write ``embed.mar``, ``reconstruct.mar`` and ``decode.mar`` into ``folder``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as temporary:
+        content = Path(temporary) / "content"
+        shutil.copytree(bundle.folder, content / "bundle")
+        shutil.copytree(
+            SERVE_PACKAGE, content / "serve", ignore=shutil.ignore_patterns("__pycache__")
+        )
+        config_file = Path(temporary) / "model-config.yaml"
+        config_file.write_text(MODEL_CONFIG)
+        for endpoint in ENDPOINTS:
+            config = ModelArchiverConfig(
+                model_name=endpoint,
+                handler=str(SERVE_PACKAGE / "handlers" / f"{endpoint}.py"),
+                version=bundle.manifest.version,
+                extra_files=str(content),
+                config_file=str(config_file),
+                export_path=str(folder),
+                force=True,
+            )
+            package_model(config, ModelExportUtils.generate_manifest_json(config))
+    return [folder / f"{endpoint}.mar" for endpoint in ENDPOINTS]

@@ -1,0 +1,204 @@
+"""``python -m serve BUNDLE``: run TorchServe on a bundle until told to stop."""
+
+import argparse
+import logging
+import signal
+import socket
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import Popen
+
+from serve.bundle import Bundle, load_bundle
+from serve.engine import DEVICES, RUNTIMES
+from serve.errors import LaunchError, ServeError
+from serve.launcher import torchserve
+from serve.launcher.readiness import Readiness, serve_readiness
+from serve.launcher.torchserve import Settings
+
+logger = logging.getLogger("serve")
+
+START_S = 180.0  # for every worker to import torch, load its engine and pass the golden check
+UNREADY_S = 30.0  # without a ready service before giving up
+CHECK_EVERY_S = 1.0
+PORTS = 6  # in a row: inference, management, metrics, readiness and two of gRPC
+
+EXAMPLES = """
+examples:
+  python -m serve build/mnist
+  python -m serve build/mnist --port 9080 --runtime torchscript
+
+Ports: inference on --port; management, metrics, readiness and gRPC on the five after it,
+on loopback only. GET /ready on the readiness port (--port + 3) tells the truth.
+"""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    options = parse(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    try:
+        check_address(options)
+        run(load_bundle(options.bundle), settings_of(options))
+    except ServeError as error:
+        print(f"serve: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m serve",
+        description="Serve a bundle with TorchServe: embed, reconstruct, decode.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    default = Settings()
+    add = parser.add_argument
+    add("bundle", type=Path, help="folder that python -m export wrote")
+    add("--host", default=default.host, help="address to listen on (default: %(default)s)")
+    add("--port", type=port_number, default=default.port, help="(default: %(default)s)")
+    add(
+        "--behind-gateway",
+        action="store_true",
+        help="allow a --host beyond loopback: a gateway in front does authentication",
+    )
+    add(
+        "--workers", type=count, default=default.workers, help="per endpoint (default: %(default)s)"
+    )
+    add(
+        "--batch-size",
+        type=count,
+        default=default.batch_size,
+        help="most requests to answer together (default: %(default)s)",
+    )
+    add(
+        "--batch-delay-ms",
+        type=count,
+        default=default.batch_delay_ms,
+        help="longest wait for more requests (default: %(default)s)",
+    )
+    add("--runtime", choices=RUNTIMES, default=default.runtime, help="(default: %(default)s)")
+    add("--device", choices=DEVICES, default=default.device, help="(default: %(default)s)")
+    return parser.parse_args(arguments)
+
+
+def count(text: str) -> int:
+    """A whole number of at least 1, for argparse."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1; got {text!r}")
+    return int(text)
+
+
+def port_number(text: str) -> int:
+    """A port that leaves room for the ones after it, for argparse."""
+    highest = 65_536 - PORTS
+    if not text.isdecimal() or not 1024 <= int(text) <= highest:
+        raise argparse.ArgumentTypeError(f"must be within 1024 and {highest}; got {text!r}")
+    return int(text)
+
+
+def settings_of(options: argparse.Namespace) -> Settings:
+    """The options that concern TorchServe."""
+    return Settings(
+        host=options.host,
+        port=options.port,
+        workers=options.workers,
+        batch_size=options.batch_size,
+        batch_delay_ms=options.batch_delay_ms,
+        runtime=options.runtime,
+        device=options.device,
+    )
+
+
+def check_address(options: argparse.Namespace) -> None:
+    """Refuse to publish an unauthenticated service, or to start on a port that is taken.
+
+    Raises:
+        LaunchError: one or the other.
+    """
+    loopback = options.host == "localhost" or options.host.startswith("127.")
+    if not loopback and not options.behind_gateway:
+        raise LaunchError(
+            f"--host {options.host} would publish a service without authentication; "
+            "put a gateway in front and say --behind-gateway"
+        )
+    for port in range(options.port, options.port + PORTS):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((options.host if port == options.port else "127.0.0.1", port))
+            except OSError as error:
+                raise LaunchError(f"can't listen on port {port}: {error.strerror}") from error
+
+
+def run(bundle: Bundle, settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT.
+
+    Raises:
+        LaunchError: TorchServe could not be started, died, or had no ready worker for UNREADY_S.
+    """
+    stopping = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopping.set())
+    readiness = Readiness(bundle, settings)
+    with tempfile.TemporaryDirectory(prefix="pinhole-", ignore_cleanup_errors=True) as home:
+        server = serve_readiness(readiness, bundle, settings.readiness_port)
+        process = torchserve.start(bundle, settings, Path(home))
+        try:
+            watch(process, readiness, stopping, lambda: announce(bundle, settings))
+        finally:
+            readiness.reason = "stopping"
+            torchserve.stop(process)
+            server.shutdown()
+    logger.info("stopped")
+
+
+def watch(
+    process: Popen[bytes],
+    readiness: Readiness,
+    stopping: threading.Event,
+    on_first_ready: Callable[[], None],
+) -> None:
+    """Check readiness until told to stop.
+
+    Raises:
+        LaunchError: the process ended, or was not ready for too long.
+    """
+    was_ready, patience = False, START_S
+    last_ready = time.monotonic()
+    while not stopping.wait(CHECK_EVERY_S):
+        if process.poll() is not None:
+            raise LaunchError(f"TorchServe died with exit code {process.returncode}")
+        before = readiness.reason
+        if readiness.check():
+            last_ready = time.monotonic()
+            if not was_ready:
+                was_ready, patience = True, UNREADY_S
+                on_first_ready()
+            elif before is not None:
+                logger.info("ready again")
+        elif was_ready and before is None:
+            logger.warning("not ready: %s", readiness.reason)
+        if time.monotonic() - last_ready > patience:
+            raise LaunchError(f"not ready for {patience:.0f} s: {readiness.reason}")
+
+
+def announce(bundle: Bundle, settings: Settings) -> None:
+    """Say that the service is up, and where."""
+    manifest = bundle.manifest
+    logger.info(
+        "READY %s/predictions/{embed,reconstruct,decode} model %s version %s digest %s",
+        settings.inference_url,
+        manifest.name,
+        manifest.version,
+        manifest.digest[:12],
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

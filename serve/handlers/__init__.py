@@ -1,0 +1,1 @@
+"""TorchServe's entry points, one class a file, as TorchServe demands."""

@@ -1,0 +1,118 @@
+"""Between TorchServe's batches and the service: what the three handlers share.
+
+A batch is a list of rows; a raw body is the row's only value, under ``body`` or ``data``. Header
+names come as the caller wrote them.
+"""
+
+import logging
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from serve.bundle import load_bundle
+from serve.engine import check_golden, open_engine
+from serve.errors import InternalError, PayloadTooLarge
+from serve.limits import MAX_REPLY_BYTES
+from serve.service import Operation, Service
+from serve.wire.replies import Reply, error_reply
+from serve.wire.requests import Message
+
+logger = logging.getLogger(__name__)
+
+Row = Mapping[str, bytes | bytearray]
+
+
+def open_service(context: Any) -> Service:
+    """Open the bundle that model-config.yaml names, and prove the engine on its golden images.
+
+    Raises:
+        ServeError: the bundle is damaged, the engine can't start or answers wrongly. The worker
+            then never becomes ready.
+    """
+    log_to_stderr()
+    config = context.model_yaml_config["handler"]
+    folder = Path(context.system_properties["model_dir"]) / config["bundle"]
+    bundle = load_bundle(folder)
+    engine = open_engine(bundle, config["runtime"], config["device"])
+    check_golden(engine, bundle)
+    logger.info(
+        "worker ready: %s on %s, model %s version %s digest %s",
+        context.model_name,
+        engine.name,
+        bundle.manifest.name,
+        bundle.manifest.version,
+        bundle.manifest.digest[:12],
+    )
+    return Service(bundle, engine)
+
+
+def log_to_stderr() -> None:
+    """Send this package's log lines to stderr: TorchServe logs what workers write there."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(name)s %(levelname)s %(message)s"))
+    package = logging.getLogger("serve")
+    package.handlers, package.propagate = [handler], False
+    package.setLevel(logging.INFO)
+
+
+def answer_batch(
+    service: Service, endpoint: str, batch: Sequence[Row], context: Any
+) -> list[bytes]:
+    """Answer one dynamic batch: a body for each row, in order; the rest goes into ``context``."""
+    messages = [to_message(row, context, index) for index, row in enumerate(batch)]
+    replies = answer_whatever_happens(service.operation(endpoint), messages, context)
+    replies = [within_limit(reply) for reply in replies]
+    for index, reply in enumerate(replies):
+        context.set_response_status(reply.status, reply.phrase, index)
+        context.set_response_content_type(index, reply.content_type)
+        for name, value in (service.headers | reply.headers).items():
+            context.set_response_header(index, name, value)
+    return [reply.body for reply in replies]
+
+
+def within_limit(reply: Reply) -> Reply:
+    """The reply, or a 413 in its place: TorchServe kills a worker whose reply is too large."""
+    if len(reply.body) <= MAX_REPLY_BYTES:
+        return reply
+    return error_reply(
+        PayloadTooLarge(
+            f"the reply would have {len(reply.body):,} bytes; the limit is {MAX_REPLY_BYTES:,}: "
+            "ask for fewer images"
+        )
+    )
+
+
+def to_message(row: Row, context: Any, index: int) -> Message:
+    """One row of a batch as one HTTP message."""
+    headers = context.get_all_request_header(index)
+    body = row.get("body", row.get("data", b""))
+    return Message(
+        bytes(body),
+        {name.lower(): value for name, value in headers.items() if isinstance(value, str)},
+    )
+
+
+def answer_whatever_happens(
+    operation: Operation, messages: Sequence[Message], context: Any
+) -> list[Reply]:
+    """Answer a batch; where that fails unforeseen, find the guilty message by answering each alone.
+
+    TorchServe would otherwise fail every request of the batch with a 503.
+    """
+    try:
+        return operation(messages)
+    except Exception:  # noqa: BLE001 - the one place: no request may harm its neighbours
+        return [
+            answer_alone(operation, message, context.get_request_id(index))
+            for index, message in enumerate(messages)
+        ]
+
+
+def answer_alone(operation: Operation, message: Message, request_id: str | None) -> Reply:
+    """Answer one message, with a 500 that names the log line if it fails unforeseen."""
+    try:
+        return operation([message])[0]
+    except Exception:
+        logger.exception("request %s failed", request_id)
+        return error_reply(InternalError(f"unexpected error; report request id {request_id}"))

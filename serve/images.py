@@ -1,0 +1,126 @@
+"""Image files to and from model pixels: the only module that uses Pillow.
+
+Scaling to [0, 1] is not done here: it is the first operation of the exported encoder, so serving
+can't drift from training.
+"""
+
+import io
+import struct
+import zlib
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from serve.bundle import ImageSpec
+from serve.errors import InvalidImage
+from serve.limits import MAX_IMAGE_PIXELS
+
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")  # none that starts other programs
+UNREADABLE = (
+    OSError,
+    EOFError,
+    SyntaxError,  # Pillow's word for a malformed PNG
+    ValueError,
+    TypeError,
+    KeyError,
+    IndexError,
+    OverflowError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)  # what Pillow's readers are known to raise on damaged files
+
+
+def read_image(data: bytes, spec: ImageSpec) -> NDArray[np.uint8]:
+    """Read one image file into the grid the encoder was trained on.
+
+    EXIF orientation is applied, transparency laid over white, colours converted to the model's
+    channels, the picture resized with antialiasing and, where ``spec.polarity`` is ``auto`` and
+    its border is light, inverted. A file that already has the model's size and mode comes back
+    bit for bit.
+
+    Args:
+        data: a file in one of FORMATS, at most MAX_IMAGE_PIXELS pixels; the first frame counts.
+        spec: what the model takes.
+
+    Returns:
+        ``uint8[C, H, W]``.
+
+    Raises:
+        InvalidImage: unreadable, truncated, or over the pixel limit. Becomes HTTP 400.
+    """
+    if not data:
+        raise InvalidImage("the image is empty (0 bytes)")
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as file:
+            check_pixels(file.width, file.height)
+            return to_pixels(file, spec)
+    except UNREADABLE as error:
+        raise InvalidImage(
+            f"{len(data):,} bytes can't be read as an image; send one of {', '.join(FORMATS)}"
+        ) from error
+
+
+def check_pixels(width: int, height: int) -> None:
+    """Raise InvalidImage if a picture of this size is over the limit."""
+    if width * height > MAX_IMAGE_PIXELS:
+        raise InvalidImage(
+            f"the image has {width} x {height} pixels; the limit is {MAX_IMAGE_PIXELS:,} in all"
+        )
+
+
+def to_pixels(file: Image.Image, spec: ImageSpec) -> NDArray[np.uint8]:
+    """An opened file → uint8[C, H, W]."""
+    mode = "L" if spec.channels == 1 else "RGB"
+    size = (spec.width, spec.height)
+    if file.mode == mode and file.size == size and "transparency" not in file.info:
+        upright = ImageOps.exif_transpose(file)
+        return channels_first(np.asarray(upright))
+    picture = flatten(ImageOps.exif_transpose(file)).convert(mode)
+    if picture.size != size:
+        picture = picture.resize(size, Image.Resampling.BICUBIC)  # Pillow's own is antialiased
+    pixels = np.asarray(picture)
+    if spec.polarity == "auto" and has_light_border(pixels):
+        pixels = 255 - pixels
+    return channels_first(pixels)
+
+
+def flatten(picture: Image.Image) -> Image.Image:
+    """Lay transparency over white, and bring 16-bit greys to 8."""
+    if picture.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
+    if picture.has_transparency_data:
+        ground = Image.new("RGBA", picture.size, "white")
+        return Image.alpha_composite(ground, picture.convert("RGBA"))
+    return picture
+
+
+def has_light_border(pixels: NDArray[np.uint8]) -> bool:
+    """Whether the median of the outermost pixels, [H, W] or [H, W, C], is over 127."""
+    edges = (pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1])
+    return float(np.median(np.concatenate([edge.ravel() for edge in edges]))) > 127
+
+
+def channels_first(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """[H, W] or [H, W, C] → [C, H, W]."""
+    return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+
+
+def write_png(pixels: NDArray[np.uint8]) -> bytes:
+    """uint8[C, H, W] → a PNG file, greyscale for C = 1 and RGB for C = 3."""
+    picture = pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)
+    file = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(picture)).save(file, "PNG")
+    return file.getvalue()
+
+
+def write_grid(images: NDArray[np.uint8]) -> bytes:
+    """uint8[N, C, H, W], N ≥ 1 → one PNG, row by row in a grid about as wide as high."""
+    count, channels, height, width = images.shape
+    columns = int(np.ceil(np.sqrt(count)))
+    rows = -(-count // columns)
+    cells = np.zeros((rows * columns, channels, height, width), np.uint8)
+    cells[:count] = images
+    grid = cells.reshape(rows, columns, channels, height, width).transpose(2, 0, 3, 1, 4)
+    return write_png(grid.reshape(channels, rows * height, columns * width))

@@ -1,0 +1,137 @@
+"""One batch of requests to as many replies, in order; knows nothing of TorchServe.
+
+All readable items of all requests of a batch go through the engine together.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serve.anomaly import is_outlier, percentile
+from serve.bundle import Bundle
+from serve.engine import Engine
+from serve.errors import RequestError
+from serve.wire.replies import (
+    Reconstruction,
+    Reply,
+    decode_reply,
+    embed_reply,
+    error_reply,
+    reconstruct_reply,
+)
+from serve.wire.requests import (
+    Item,
+    Message,
+    Request,
+    read_embedding_request,
+    read_image_request,
+)
+
+Operation = Callable[[Sequence[Message]], list[Reply]]
+
+
+class Service:
+    """The three endpoints of one bundle on one engine.
+
+    ``embed``, ``reconstruct`` and ``decode`` each answer a batch of messages, one reply each, in
+    order; a message that can't be read gets its own error and costs its neighbours nothing.
+    """
+
+    def __init__(self, bundle: Bundle, engine: Engine) -> None:
+        self._manifest = bundle.manifest
+        self._engine = engine
+        self.headers = {
+            "X-Model-Digest": bundle.manifest.digest,
+            "X-Model-Version": bundle.manifest.version,
+            "X-Precision": engine.precision,
+        }
+
+    def operation(self, endpoint: str) -> Operation:
+        """The method called ``embed``, ``reconstruct`` or ``decode``."""
+        return {
+            "embed": self.embed,
+            "reconstruct": self.reconstruct,
+            "decode": self.decode,
+        }[endpoint]
+
+    def embed(self, messages: Sequence[Message]) -> list[Reply]:
+        """Images → embeddings."""
+        return answer(messages, self._read_images, self._engine.embed, embed_reply)
+
+    def reconstruct(self, messages: Sequence[Message]) -> list[Reply]:
+        """Images → what the model remembers of them, their mse and anomaly score."""
+        return answer(messages, self._read_images, self._reconstruct, reconstruct_reply)
+
+    def decode(self, messages: Sequence[Message]) -> list[Reply]:
+        """Embeddings → images."""
+        return answer(messages, self._read_embeddings, self._decode, decode_reply)
+
+    def _read_images(self, message: Message) -> Request:
+        return read_image_request(message, self._manifest.image)
+
+    def _read_embeddings(self, message: Message) -> Request:
+        return read_embedding_request(message, self._manifest.embedding_width)
+
+    def _reconstruct(self, images: NDArray[np.uint8]) -> list[Reconstruction]:
+        embeddings = self._engine.embed(images)
+        decoded = self._engine.decode(embeddings)
+        errors = np.square(decoded - images / np.float32(255)).mean(axis=(1, 2, 3))
+        calibration = self._manifest.calibration
+        return [
+            Reconstruction(
+                pixels,
+                float(mse),
+                percentile(float(mse), calibration),
+                is_outlier(float(mse), embedding, calibration),
+            )
+            for pixels, mse, embedding in zip(to_bytes(decoded), errors, embeddings, strict=True)
+        ]
+
+    def _decode(self, embeddings: NDArray[np.float32]) -> NDArray[np.uint8]:
+        return to_bytes(self._engine.decode(embeddings))
+
+
+def answer(
+    messages: Sequence[Message],
+    read: Callable[[Message], Request],
+    run: Callable[[NDArray[Any]], Iterable[Any]],
+    write: Callable[[Request, Sequence[Any]], Reply],
+) -> list[Reply]:
+    """Read every message, run all readable items at once, and write every reply."""
+    requests = [read_or_error(message, read) for message in messages]
+    readable = [item for request in requests for item in arrays(request)]
+    results = iter(run(np.stack(readable)) if readable else ())
+    return [
+        error_reply(request)
+        if isinstance(request, RequestError)
+        else write(request, in_place(request.items, results))
+        for request in requests
+    ]
+
+
+def in_place(items: Sequence[Item], results: Iterator[Any]) -> list[Any]:
+    """The next results, one for each readable item, None for the others."""
+    return [None if isinstance(item, RequestError) else next(results) for item in items]
+
+
+def read_or_error(message: Message, read: Callable[[Message], Request]) -> Request | RequestError:
+    """The request, or why it can't be read."""
+    try:
+        return read(message)
+    except RequestError as error:
+        return error
+
+
+def arrays(request: Request | RequestError) -> list[NDArray[Any]]:
+    """The readable items of a request."""
+    if isinstance(request, RequestError):
+        return []
+    return [item for item in request.items if not isinstance(item, RequestError)]
+
+
+def to_bytes(images: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """float32[...] in [0, 1] → uint8[...], rounded."""
+    scaled: NDArray[np.float32] = np.rint(images * np.float32(255))
+    return scaled.astype(np.uint8)

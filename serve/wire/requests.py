@@ -1,0 +1,243 @@
+"""What callers send → items for the engine: images or embeddings, each readable or not.
+
+The form of the request decides the form of the reply: one file is *singular*, a JSON envelope is
+*plural*, whatever the count.
+"""
+
+import base64
+import binascii
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serve.bundle import ImageSpec
+from serve.errors import (
+    InvalidEmbedding,
+    InvalidImage,
+    InvalidRequest,
+    PayloadTooLarge,
+    RequestError,
+    TooManyImages,
+    UnsupportedMediaType,
+)
+from serve.images import read_image
+from serve.limits import MAX_BODY_BYTES, MAX_EMBEDDING, MAX_IMAGES
+from serve.wire.npy import read_npy
+
+JSON = "application/json"
+PNG = "image/png"
+NPY = "application/x-npy"
+
+Item = NDArray[np.uint8] | NDArray[np.float32] | RequestError
+
+
+@dataclass(frozen=True)
+class Message:
+    """One HTTP request as it arrived.
+
+    Attributes:
+        body: the bytes after the headers.
+        headers: by lower-case name.
+    """
+
+    body: bytes
+    headers: Mapping[str, str]
+
+    @property
+    def content_type(self) -> str:
+        """The media type without its parameters, lower-case; empty where none was sent."""
+        return self.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+    def reply_type(self) -> str:
+        """The one of JSON, PNG and NPY that the Accept header ranks highest; JSON if none."""
+        ranks = accept_ranks(self.headers.get("accept", ""))
+        ranks.setdefault(PNG, ranks.get("image/*", 0))
+        return max((JSON, PNG, NPY), key=lambda media_type: ranks.get(media_type, 0))
+
+
+@dataclass(frozen=True)
+class Request:
+    """A request that could be read; single items may still have failed.
+
+    Attributes:
+        items: uint8[C, H, W] (images) or float32[D] (embeddings), or why it can't be read.
+        singular: one file was sent, so one object is the answer.
+        reply_type: JSON, PNG (a picture, where the endpoint makes pictures) or NPY (an array).
+    """
+
+    items: list[Item]
+    singular: bool
+    reply_type: str
+
+
+def read_image_request(message: Message, spec: ImageSpec) -> Request:
+    """Read a request to embed or reconstruct.
+
+    Raises:
+        RequestError: nothing can be answered; in a singular request also a file that can't be read.
+    """
+    check_body_size(message)
+    singular, items = False, list[Item]()
+    if message.content_type == JSON:
+        items += [read_base64_image(file, spec) for file in read_envelope(message.body, "images")]
+    elif message.content_type == NPY:
+        items += read_image_array(message.body, spec)
+    elif is_file_type(message.content_type):
+        singular, items = True, [read_image(message.body, spec)]
+    else:
+        raise UnsupportedMediaType(
+            "this Content-Type is not read here; send one file as image/* or "
+            "application/octet-stream, images as application/json "
+            '{"images": ["<base64 file>", ...]}, or an array as application/x-npy'
+        )
+    return Request(items, singular, message.reply_type())
+
+
+def read_embedding_request(message: Message, width: int) -> Request:
+    """Read a request to decode.
+
+    Raises:
+        RequestError: nothing can be answered.
+    """
+    check_body_size(message)
+    items = list[Item]()
+    if message.content_type == JSON:
+        vectors = read_envelope(message.body, "embeddings")
+        items += [read_embedding(vector, width) for vector in vectors]
+    elif message.content_type == NPY:
+        items += read_embedding_array(message.body, width)
+    else:
+        raise UnsupportedMediaType(
+            "this Content-Type is not read here; send application/json "
+            '{"embeddings": [[x, y], ...]} or an array as application/x-npy'
+        )
+    return Request(items, False, message.reply_type())
+
+
+def check_body_size(message: Message) -> None:
+    """Raise PayloadTooLarge if the body is over the limit."""
+    if len(message.body) > MAX_BODY_BYTES:
+        raise PayloadTooLarge(
+            f"the body has {len(message.body):,} bytes; the limit is {MAX_BODY_BYTES:,}"
+        )
+
+
+def is_file_type(content_type: str) -> bool:
+    """Whether a body of this type is one image file."""
+    return content_type in ("", "application/octet-stream") or content_type.startswith("image/")
+
+
+def read_envelope(body: bytes, key: str) -> list[Any]:
+    """Read ``{key: [...]}``.
+
+    Raises:
+        InvalidRequest: not JSON, or not an object with that one list.
+        TooManyImages: the list is over MAX_IMAGES.
+    """
+    try:
+        envelope = json.loads(body)
+    except (ValueError, RecursionError) as error:  # ValueError: bad UTF-8 as well as bad JSON
+        raise InvalidRequest("the body is not valid JSON") from error
+    if not isinstance(envelope, dict) or not isinstance(envelope.get(key), list):
+        raise InvalidRequest(f'the JSON body must be an object with a list "{key}"')
+    rows: list[Any] = envelope[key]
+    check_count(len(rows))
+    return rows
+
+
+def check_count(count: int) -> None:
+    """Raise TooManyImages if one request may not carry so many."""
+    if count > MAX_IMAGES:
+        raise TooManyImages(f"the request has {count:,} entries; the limit is {MAX_IMAGES:,}")
+
+
+def read_image_array(body: bytes, spec: ImageSpec) -> list[NDArray[np.uint8]]:
+    """Read uint8[N, C, H, W], or uint8[N, H, W] of a grey model.
+
+    Raises:
+        InvalidRequest: an array of another kind.
+        TooManyImages: N is over MAX_IMAGES.
+    """
+    array = read_npy(body)
+    if array.ndim == 3 and spec.channels == 1:
+        array = array[:, None]
+    if array.dtype != np.uint8 or array.shape[1:] != spec.shape:
+        raise InvalidRequest(
+            f"images as an array are uint8[N, {', '.join(map(str, spec.shape))}]; "
+            f"this one is {array.dtype}{list(array.shape)}"
+        )
+    check_count(len(array))
+    return list(array.astype(np.uint8, copy=False))
+
+
+def read_embedding_array(body: bytes, width: int) -> list[NDArray[np.float32] | InvalidEmbedding]:
+    """Read float32[N, D]; a row out of range fails alone.
+
+    Raises:
+        InvalidRequest: an array of another kind.
+        TooManyImages: N is over MAX_IMAGES.
+    """
+    array = read_npy(body)
+    if array.dtype != np.float32 or array.ndim != 2 or array.shape[1] != width:
+        raise InvalidRequest(
+            f"embeddings as an array are float32[N, {width}]; "
+            f"this one is {array.dtype}{list(array.shape)}"
+        )
+    check_count(len(array))
+    rows = array.astype(np.float32, copy=False)
+    return [row if fits(row) else out_of_range() for row in rows]
+
+
+def fits(embedding: NDArray[np.float32]) -> bool:
+    """Whether every number of float32[D] is within MAX_EMBEDDING; NaN is not."""
+    return bool((np.abs(embedding) <= MAX_EMBEDDING).all())
+
+
+def read_base64_image(text: Any, spec: ImageSpec) -> NDArray[np.uint8] | InvalidImage:
+    """Read one entry of ``images``; a failure is returned, for its neighbours' sake."""
+    if not isinstance(text, str):
+        return InvalidImage("an entry of images must be a string with a base64 file")
+    try:
+        return read_image(base64.b64decode(text, validate=True), spec)
+    except (binascii.Error, ValueError):
+        return InvalidImage("an entry of images is not valid base64")
+    except InvalidImage as error:
+        return error
+
+
+def read_embedding(vector: Any, width: int) -> NDArray[np.float32] | InvalidEmbedding:
+    """Read one entry of ``embeddings``; a failure is returned, for its neighbours' sake."""
+    if not isinstance(vector, list) or len(vector) != width or not all(map(is_number, vector)):
+        return InvalidEmbedding(f"an embedding is a list of {width} numbers")
+    if not all(abs(number) <= MAX_EMBEDDING for number in vector):  # False for NaN
+        return out_of_range()
+    return np.array(vector, np.float32)
+
+
+def out_of_range() -> InvalidEmbedding:
+    """What to say of a number that is NaN, infinite or huge."""
+    return InvalidEmbedding(f"an embedding's numbers are finite and within ±{MAX_EMBEDDING:g}")
+
+
+def is_number(value: Any) -> bool:
+    """Whether a JSON value is a number (``true`` is not)."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def accept_ranks(header: str) -> dict[str, float]:
+    """``image/png;q=0.5, */*`` → ``{"image/png": 0.5, "*/*": 1.0}`` (RFC 9110, 12.5.1)."""
+    ranks = {}
+    for choice in header.split(","):
+        media_type, *parameters = (part.strip().lower() for part in choice.split(";"))
+        quality = next((p[2:] for p in parameters if p.startswith("q=")), "1")
+        try:
+            rank = float(quality)
+        except ValueError:
+            rank = 0.0
+        ranks[media_type] = rank if math.isfinite(rank) else 0.0
+    return ranks

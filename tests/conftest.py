@@ -1,0 +1,70 @@
+"""What several rooms' tests need: a small model, its bundle, the shipped one, real MNIST."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from export.__main__ import export
+from serve.bundle import Bundle
+from train.checkpoint import Checkpoint, save_checkpoint
+from train.config import TrainConfig, as_json
+from train.data import Dataset, load_dataset
+from train.evaluate import embed_and_score
+from train.loop import start_from_mean
+from train.model import Autoencoder
+
+ROOT = Path(__file__).parent.parent
+SHIPPED = ROOT / "weights" / "mnist"
+
+
+@pytest.fixture(scope="session")
+def digits() -> Dataset:
+    """scikit-learn's handwritten digits."""
+    return load_dataset("digits", Path())
+
+
+@pytest.fixture(scope="session")
+def mnist() -> Dataset:
+    """The real MNIST, where a copy of it is at hand."""
+    folder = Path(os.environ.get("PINHOLE_DATA", "data"))
+    if not (folder / "MNIST" / "raw").is_dir():
+        pytest.skip("no MNIST in $PINHOLE_DATA or data/, and tests don't download")
+    return load_dataset("mnist", folder)
+
+
+@pytest.fixture(scope="session")
+def small_checkpoint(tmp_path_factory: pytest.TempPathFactory, digits: Dataset) -> Path:
+    """A checkpoint of an untrained model of 4 channels: as real as any to what handles it."""
+    torch.manual_seed(7)
+    config = TrainConfig(hidden_dim=4, dataset="digits")
+    model = Autoencoder(config).eval()
+    start_from_mean(model, digits.train_images)
+    embeddings, errors = embed_and_score(model, digits.test_images)
+    card = {
+        "config": as_json(config),
+        "dataset": {"name": "digits", "sha256": digits.checksum},
+        "polarity": "auto",
+        "calibration": {
+            "mse_quantiles": np.quantile(errors, np.linspace(0, 1, 101)).tolist(),
+            "embedding_min": embeddings.min(0).tolist(),
+            "embedding_max": embeddings.max(0).tolist(),
+        },
+    }
+    folder = tmp_path_factory.mktemp("checkpoint") / "small"
+    save_checkpoint(folder, Checkpoint(model, card, embeddings, digits.test_labels.numpy()))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small_bundle(tmp_path_factory: pytest.TempPathFactory, small_checkpoint: Path) -> Bundle:
+    """The small model, exported."""
+    return export(small_checkpoint, tmp_path_factory.mktemp("bundle") / "small", "1.0")
+
+
+@pytest.fixture(scope="session")
+def shipped_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """The shipped weights, exported."""
+    return export(SHIPPED, tmp_path_factory.mktemp("bundle") / "mnist", "1.0")

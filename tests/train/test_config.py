@@ -1,0 +1,45 @@
+"""The hyperparameters and the command line made from them."""
+
+import argparse
+
+import pytest
+
+from train.__main__ import main
+from train.config import TrainConfig, add_options, from_options
+from train.errors import ConfigError
+
+
+def test_defaults_are_the_published_recipe() -> None:
+    """Names and values of the recipe this project grew from."""
+    config = TrainConfig()
+
+    assert (config.input_dim, config.hidden_dim, config.output_dim) == (1, 64, 2)
+    assert (config.batch_size, config.learning_rate, config.epochs) == (64, 5e-4, 200)
+    assert config.leaky_relu == 0.01
+
+
+def test_every_field_is_an_option() -> None:
+    """What the command line says arrives in the configuration, with its type."""
+    parser = argparse.ArgumentParser()
+    add_options(parser)
+
+    options = parser.parse_args(["--learning-rate", "1e-3", "--output-dim", "3"])
+
+    assert from_options(options) == TrainConfig(learning_rate=1e-3, output_dim=3)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("epochs", 0), ("learning_rate", -1e-3), ("learning_rate", float("nan")), ("image_size", 3)],
+)
+def test_out_of_range_values_are_named(field: str, value: float) -> None:
+    """The message names the field and shows the value."""
+    with pytest.raises(ConfigError, match=rf"{field} .* got {value}"):
+        TrainConfig(**{field: value})
+
+
+def test_bad_option_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """A wrong hyperparameter costs one line on stderr and exit code 1."""
+    assert main(["--epochs", "-3"]) == 1
+
+    assert capsys.readouterr().err == "train: epochs must be greater than 0; got -3\n"
