@@ -24,10 +24,10 @@ from rich.text import Text
 
 from train.checkpoint import Checkpoint, save_checkpoint
 from train.config import TrainConfig, add_options, as_json, from_options
-from train.data import Dataset, load_dataset, split
+from train.data import Dataset, load_dataset
 from train.errors import TrainError
 from train.evaluate import Evaluation, evaluate
-from train.loop import Epoch, choose_device, choose_precision, fit, keep_freed_memory
+from train.loop import Epoch, choose_device, choose_precision, fit, keep_freed_memory, split_for
 from train.model import Autoencoder
 
 EXAMPLES = """
@@ -97,13 +97,14 @@ def fit_with_progress(config: TrainConfig, dataset: Dataset) -> tuple[Autoencode
         console=Console(stderr=True),
     )
     with bar:
-        images = config.epochs * len(split(len(dataset.train_images), config.seed)[0])
+        images = config.epochs * len(split_for(config, len(dataset.train_images))[0])
         task = bar.add_task(f"1/{config.epochs}", total=images)
 
         def report(epoch: Epoch) -> None:
             history.append(epoch)
             bar.console.print(
-                f"epoch {epoch.epoch}: train mse {epoch.train_mse:.4f}, val mse {epoch.val_mse:.4f}"
+                f"epoch {epoch.epoch}: train mse {epoch.train_mse:.5f}"
+                + ("" if epoch.val_mse is None else f", val mse {epoch.val_mse:.5f}")
             )
             bar.update(task, description=f"{min(epoch.epoch + 1, config.epochs)}/{config.epochs}")
 

@@ -30,6 +30,18 @@ class TrainConfig:
     learning_rate: float = option(5e-4, "Adam's step size", over=0)
     epochs: int = option(200, "passes over the training split", over=0)
     leaky_relu: float = option(0.01, "negative slope of LeakyReLU")
+    schedule: str = option(
+        "constant",
+        "of the learning rate (cosine: down to 0 at the end)",
+        choices=("constant", "cosine"),
+    )
+    warmup_steps: int = option(0, "optimiser steps to reach learning_rate", over=-1)
+    augment: float = option(0.0, "strength of random warps; 1 is a human hand's", over=-1)
+    fit_on: str = option(
+        "split",
+        "images to learn: 80 % of them (split), or all once nothing is left to choose",
+        choices=("split", "all"),
+    )
     image_size: int = option(28, "height and width in pixels", over=3)
     dataset: str = option("mnist", "which images to learn", choices=("mnist", "digits"))
     seed: int = option(0, "of the weights, the split and the order of the images", over=-1)

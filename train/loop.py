@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from train.augment import augment
 from train.config import TrainConfig
 from train.data import Dataset, split
 from train.errors import ConfigError, Diverged
@@ -29,7 +30,7 @@ class Epoch:
 
     epoch: int
     train_mse: float
-    val_mse: float
+    val_mse: float | None  # None where every image was learned
 
 
 def fit(
@@ -57,13 +58,20 @@ def fit(
     start_from_mean(model, dataset.train_images)
     optimiser = torch.optim.Adam(model.parameters(), lr=config.learning_rate, fused=True)
     images = dataset.train_images.to(device)
-    learn, watch = (part.to(device) for part in split(len(images), config.seed))
+    learn, watch = (part.to(device) for part in split_for(config, len(images)))
+    warps = torch.Generator().manual_seed(config.seed)
+    steps_per_epoch = math.ceil(len(learn) / config.batch_size)
+    step = 0
     for number in range(1, config.epochs + 1):
         order = learn[torch.randperm(len(learn)).to(device)]
         total = torch.zeros((), device=device)
         for batch in order.split(config.batch_size):
+            rate = config.learning_rate * pace(config, step, steps_per_epoch * config.epochs)
+            step += 1
+            optimiser.param_groups[0]["lr"] = rate
+            warped = augment(images[batch], config.augment, warps)
             with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-                loss = reconstruction_loss(model, images[batch])
+                loss = reconstruction_loss(model, warped)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             optimiser.step()
@@ -72,8 +80,23 @@ def fit(
         train_mse = total.item() / len(learn)
         if not math.isfinite(train_mse):
             raise Diverged(f"the loss became {train_mse} in epoch {number}; lower learning_rate")
-        on_epoch(Epoch(number, train_mse, mean_squared_error(model, images[watch])))
+        val_mse = mean_squared_error(model, images[watch]) if len(watch) else None
+        on_epoch(Epoch(number, train_mse, val_mse))
     return model.to(memory_format=torch.contiguous_format)
+
+
+def split_for(config: TrainConfig, count: int) -> tuple[Tensor, Tensor]:
+    """Indices to learn and to watch; all and none where ``fit_on`` is ``all``."""
+    learn, watch = split(count, config.seed)
+    return (torch.cat([learn, watch]), watch[:0]) if config.fit_on == "all" else (learn, watch)
+
+
+def pace(config: TrainConfig, step: int, steps: int) -> float:
+    """The learning rate of a step as a share of ``learning_rate``."""
+    share = min(1.0, (step + 1) / (config.warmup_steps + 1))
+    if config.schedule == "cosine":
+        share *= (1 + math.cos(math.pi * step / steps)) / 2
+    return share
 
 
 @torch.no_grad()

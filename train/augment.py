@@ -1,0 +1,56 @@
+"""Augmentation on the training device: small affine and elastic warps of uint8 batches.
+
+A batch is warped by one grid_sample call, so it costs the same code on a CPU and on CUDA, and
+nothing has to be loaded or queued. The strengths are those of a human hand: what still looks
+like another sample by the same writer.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+SHARE = 0.8  # of the images; the others stay as they are
+ROTATION = 0.06  # standard deviations: radians,
+SHEAR = 0.06  # shift of x per unit of y,
+SCALE = 0.04  # of the size, each axis,
+SHIFT = 0.02  # of the width
+ELASTIC = 0.025  # of the width, at each of ELASTIC_GRID² points
+ELASTIC_GRID = 5
+
+
+def augment(images: Tensor, strength: float, generator: torch.Generator) -> Tensor:
+    """Warp most images of a batch, each in its own way.
+
+    Args:
+        images: uint8[N, C, H, W] on any device.
+        strength: 1 for the deviations above, 0 for none; multiplies all of them.
+        generator: of the random numbers, on the CPU whatever the images' device.
+
+    Returns:
+        uint8[N, C, H, W] on the same device.
+    """
+    if strength == 0:
+        return images
+    grid = warp_grid(images.shape, strength, generator).to(images.device)
+    warped = functional.grid_sample(images.float(), grid, mode="bilinear", align_corners=False)
+    return warped.round().to(torch.uint8)
+
+
+def warp_grid(shape: torch.Size, strength: float, generator: torch.Generator) -> Tensor:
+    """Where each pixel is taken from: float32[N, H, W, 2] in grid_sample's coordinates (±1)."""
+    count = shape[0]
+    noise = torch.randn(6, count, generator=generator) * strength
+    noise *= torch.rand(count, generator=generator) < SHARE
+    angle, shear = noise[0] * ROTATION, noise[1] * SHEAR
+    scale_x, scale_y = 1 + noise[2] * SCALE, 1 + noise[3] * SCALE
+    shift_x, shift_y = 2 * SHIFT * noise[4], 2 * SHIFT * noise[5]  # the width is 2 units
+    cos, sin = angle.cos(), angle.sin()
+    rows = [
+        torch.stack([scale_x * cos, scale_x * (shear * cos - sin), shift_x], 1),
+        torch.stack([scale_y * sin, scale_y * (shear * sin + cos), shift_y], 1),
+    ]
+    affine = functional.affine_grid(torch.stack(rows, 1), list(shape), align_corners=False)
+    points = torch.randn(count, 2, ELASTIC_GRID, ELASTIC_GRID, generator=generator)
+    points *= 2 * ELASTIC * strength * (noise[:1].T[:, :, None, None] != 0)
+    field = functional.interpolate(points, shape[2:], mode="bicubic", align_corners=True)
+    return affine + field.permute(0, 2, 3, 1)
