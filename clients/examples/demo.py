@@ -34,7 +34,9 @@ def main() -> int:
     write_digits(digits)
     port = free_port()
     print(f"starting TorchServe on http://127.0.0.1:{port} ...")
-    with subprocess.Popen([sys.executable, "-m", "serve", where.bundle, "--port", str(port)]) as service:
+    with subprocess.Popen(
+        [sys.executable, "-m", "serve", where.bundle, "--port", str(port)]
+    ) as service:
         try:
             wait_until_ready(service, port)
             with Client(f"http://127.0.0.1:{port}") as client:
@@ -97,7 +99,9 @@ def show(client: Client, digits: Path, out: Path) -> None:
         pairs.append((path, answer))
     for path, answer in pairs[::PER_DIGIT]:
         x, y = client.embed(path)
-        print(f"  {path.name[0]}  [{x:6.2f}, {y:6.2f}]   {answer.mse:.4f}   {answer.percentile:5.1f}")
+        print(
+            f"  {path.name[0]}  [{x:6.2f}, {y:6.2f}]   {answer.mse:.4f}   {answer.percentile:5.1f}"
+        )
 
     picture = out / "reconstructions.png"
     draw_pairs(pairs).save(picture)

@@ -1,0 +1,218 @@
+"""The client against a local server that answers whatever a test tells it to."""
+
+import base64
+import json
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pinhole import BadRequest, Busy, Client, PinholeError, ServerError, Unauthorized, Unavailable
+from pinhole import client as client_module
+from pinhole.tensors import pack, unpack
+
+Answer = tuple[int, dict[str, str], bytes]
+
+
+@dataclass
+class Script:
+    """A server's answers, in order (the last one again and again), and what it was asked."""
+
+    url: str = ""
+    answers: list[Answer] = field(default_factory=list)
+    requests: list[tuple[str, dict[str, str], bytes]] = field(default_factory=list)
+
+    def say(self, status: int, body: bytes | object = b"", **headers: str) -> None:
+        """Add an answer; an object is sent as JSON."""
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        self.answers.append((status, headers, data))
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> Iterator[Script]:
+    """A scripted server on a free port; retries don't pause."""
+    monkeypatch.setattr(client_module, "PAUSE_S", 0)
+    monkeypatch.setattr(client_module, "JITTER_S", 0)
+    script = Script()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            script.requests.append((self.path, dict(self.headers), body))
+            status, headers, data = script.answers[
+                min(len(script.requests), len(script.answers)) - 1
+            ]
+            if status == 0:  # hang up without a word
+                self.close_connection = True
+                return
+            self.send_response(status)
+            for name, value in {"Content-Length": str(len(data)), **headers}.items():
+                self.send_header(name.replace("_", "-"), value)
+            self.end_headers()
+            self.wfile.write(data)
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        script.url = f"http://127.0.0.1:{server.server_address[1]}"
+        yield script
+        server.shutdown()
+
+
+@pytest.fixture
+def client(script: Script) -> Iterator[Client]:
+    """A client of the scripted server."""
+    with Client(script.url + "/", api_key="secret", timeout_s=2) as client:
+        yield client
+
+
+def error(status: int, kind: str = "Any", message: str = "why") -> dict[str, object]:
+    """An error body of the contract."""
+    return {"code": status, "type": kind, "message": message}
+
+
+def test_one_file_one_embedding(script: Script, client: Client, tmp_path: Path) -> None:
+    """A path or its bytes: the same request, with the key, and float32[D] back."""
+    (tmp_path / "a.png").write_bytes(b"file")
+    script.say(200, {"embedding": [1.5, -2.0]})
+
+    for image in (b"file", tmp_path / "a.png", str(tmp_path / "a.png")):
+        embedding = client.embed(image)
+        assert embedding.tolist() == [1.5, -2.0]
+        assert embedding.dtype == np.float32
+    for path, headers, body in script.requests:
+        assert (path, body) == ("/predictions/embed", b"file")
+        assert headers["Authorization"] == "Bearer secret"
+
+
+def test_many_files_one_request(script: Script, client: Client) -> None:
+    """A list travels as one JSON envelope."""
+    script.say(200, {"embeddings": [[1, 2], [3, 4]], "errors": []})
+
+    assert client.embed([b"a", b"b"]).tolist() == [[1, 2], [3, 4]]
+    (request,) = script.requests
+    assert json.loads(request[2]) == {
+        "images": [base64.b64encode(name).decode() for name in (b"a", b"b")]
+    }
+
+
+def test_broken_file_among_many(script: Script, client: Client) -> None:
+    """try_embed returns the refusal in its place; embed raises it with the index."""
+    failure = {"index": 1, "type": "InvalidImage", "message": "unreadable"}
+    script.say(200, {"embeddings": [[1, 2], None], "errors": [failure]})
+
+    good, bad = client.try_embed([b"a", b"b"])
+    assert np.array_equal(good, [1, 2])
+    assert isinstance(bad, BadRequest)
+    assert (str(bad), bad.type) == ("unreadable", "InvalidImage")
+    with pytest.raises(BadRequest, match="image 1: unreadable"):
+        client.embed([b"a", b"b"])
+
+
+def test_arrays_travel_as_arrays(script: Script, client: Client) -> None:
+    """Numpy in, numpy out, no JSON between."""
+    images = np.arange(32, dtype=np.uint8).reshape(2, 1, 4, 4)
+    script.say(200, pack(np.ones((2, 2), np.float32)))
+    script.say(200, pack(images))
+
+    assert client.embed(images).tolist() == [[1, 1], [1, 1]]
+    assert np.array_equal(client.decode([[0.5, 1], [2, 3]]), images)
+    sent = unpack(script.requests[1][2])
+    assert sent.dtype == np.float32
+    assert sent.tolist() == [[0.5, 1], [2, 3]]
+
+
+def test_refused_rows_of_an_array_are_named(script: Script, client: Client) -> None:
+    """NaN in the answer would go unnoticed; the header is heeded."""
+    script.say(200, pack(np.zeros((2, 2))), X_Errors="0,1")
+
+    with pytest.raises(BadRequest, match="rows 0,1"):
+        client.decode([[np.nan, 0], [0, np.inf]])
+
+
+def test_reconstruction_is_complete(script: Script, client: Client) -> None:
+    """Picture, error and anomaly score."""
+    anomaly = {"percentile": 97.3, "outlier": False}
+    picture = base64.b64encode(b"PNG").decode()
+    script.say(200, {"reconstruction": picture, "mse": 0.02, "anomaly": anomaly})
+
+    answer = client.reconstruct(b"file")
+
+    assert (answer.png, answer.mse) == (b"PNG", 0.02)
+    assert (answer.percentile, answer.outlier) == (97.3, False)
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [
+        (400, BadRequest),
+        (401, Unauthorized),
+        (404, BadRequest),
+        (413, BadRequest),
+        (500, ServerError),
+    ],
+)
+def test_final_answers_are_not_retried(
+    script: Script, client: Client, status: int, expected: type[PinholeError]
+) -> None:
+    """Sending the same again would change nothing."""
+    script.say(status, error(status))
+
+    with pytest.raises(expected, match="why"):
+        client.embed(b"x")
+    assert len(script.requests) == 1
+
+
+@pytest.mark.parametrize("status", [429, 503, 0])
+def test_passing_trouble_is_retried(script: Script, client: Client, status: int) -> None:
+    """Busy twice, or hung up twice, then well: the caller never knows."""
+    script.say(status, error(status), Retry_After="0")
+    script.say(status, error(status), Retry_After="0")
+    script.say(200, {"embedding": [1, 2]})
+
+    assert client.embed(b"x").tolist() == [1, 2]
+    assert len(script.requests) == 3
+
+
+def test_lasting_trouble_is_named(script: Script, client: Client) -> None:
+    """Busy to the end is Busy; no server at all is Unavailable."""
+    script.say(503, error(503, message="queue full"), Retry_After="0")
+    with pytest.raises(Busy, match="queue full"):
+        client.embed(b"x")
+    assert len(script.requests) == 5
+
+    with (
+        Client("http://127.0.0.1:9") as nobody,
+        pytest.raises(Unavailable, match=r"127\.0\.0\.1:9"),
+    ):
+        nobody.embed(b"x")
+
+
+@pytest.mark.parametrize("body", [b"<html>", b"[]", b'{"code": 502}'])
+def test_foreign_error_pages_are_survived(script: Script, client: Client, body: bytes) -> None:
+    """A proxy's own error has another form; the status is shown."""
+    script.say(502, body)
+
+    with pytest.raises(ServerError, match="HTTP 502"):
+        client.embed(b"x")
+
+
+def test_health_measures_an_embedding(script: Script, client: Client) -> None:
+    """Digest, version and precision come with the embedding of one pixel."""
+    script.say(
+        200, {"embedding": [0, 0, 0]}, X_Model_Digest="abc", X_Model_Version="2", X_Precision="fp32"
+    )
+
+    health = client.health()
+
+    assert (health.digest, health.version, health.precision) == ("abc", "2", "fp32")
+    assert health.embedding_width == 3
+    assert 0 < health.latency_ms < 2_000

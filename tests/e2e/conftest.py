@@ -1,0 +1,110 @@
+"""A real TorchServe on the shipped weights, started once for all tests that only talk to it."""
+
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import requests
+
+from pinhole import Client
+from serve.bundle import Bundle
+
+START_S = 120
+STOP_S = 40
+
+
+@dataclass
+class Running:
+    """A service started by ``python -m serve``."""
+
+    process: subprocess.Popen[str]
+    port: int
+    log: Path
+
+    @property
+    def url(self) -> str:
+        """Of the inference API."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def readiness(self) -> requests.Response:
+        """What the launcher says."""
+        return requests.get(f"http://127.0.0.1:{self.port + 3}/ready", timeout=10)
+
+    def worker_pid(self, endpoint: str) -> int:
+        """The process of the endpoint's only worker."""
+        url = f"http://127.0.0.1:{self.port + 1}/models/{endpoint}"
+        return int(requests.get(url, timeout=10).json()[0]["workers"][0]["pid"])
+
+    def stop(self) -> int:
+        """SIGTERM; returns the exit code."""
+        self.process.terminate()
+        return self.process.wait(STOP_S)
+
+
+def free_port() -> int:
+    """The first of six free ports in a row."""
+    for first in range(21_000, 31_000, 10):
+        try:
+            for port in range(first, first + 6):
+                with socket.socket() as probe:
+                    probe.bind(("127.0.0.1", port))
+        except OSError:
+            continue
+        return first
+    raise RuntimeError("no six free ports in a row")
+
+
+def wait_until(holds: Callable[[], bool], seconds: float) -> bool:
+    """Whether a condition came true in time."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if holds():
+            return True
+        time.sleep(0.1)
+    return False
+
+
+@contextmanager
+def running(bundle: Bundle, folder: Path, *options: str) -> Iterator[Running]:
+    """Start a service, wait until it is ready, and see that it is gone in the end."""
+    port, log = free_port(), folder / "serve.log"
+    command = [sys.executable, "-m", "serve", str(bundle.folder), "--port", str(port), *options]
+    with (
+        log.open("w") as output,
+        subprocess.Popen(command, stdout=output, stderr=output, text=True) as process,
+    ):
+        service = Running(process, port, log)
+
+        def is_ready() -> bool:
+            assert process.poll() is None, log.read_text()
+            try:
+                return service.readiness().ok
+            except requests.ConnectionError:
+                return False
+
+        try:
+            assert wait_until(is_ready, START_S), log.read_text()
+            yield service
+        finally:
+            if process.poll() is None:
+                service.stop()
+
+
+@pytest.fixture(scope="session")
+def service(shipped_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """The service most tests share; they leave it as they found it."""
+    with running(shipped_bundle, tmp_path_factory.mktemp("service")) as service:
+        yield service
+
+
+@pytest.fixture
+def client(service: Running) -> Iterator[Client]:
+    """A client of the shared service."""
+    with Client(service.url) as client:
+        yield client

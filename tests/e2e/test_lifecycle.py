@@ -1,0 +1,140 @@
+"""Starting, failing, recovering, stopping: on TorchServes of their own."""
+
+import os
+import signal
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import numpy as np
+import pytest
+import requests
+
+from export.archive import write_archives
+from pinhole import Client
+from serve.bundle import Bundle
+from serve.images import write_png
+from serve.launcher.java import find_java
+from train.data import Dataset
+
+from .conftest import START_S, free_port, running, wait_until
+
+
+def test_a_worker_dies_and_returns(small_bundle: Bundle, tmp_path: Path) -> None:
+    """Readiness is false while an endpoint has no worker, and true again by itself."""
+    with running(small_bundle, tmp_path) as service:
+        os.kill(service.worker_pid("decode"), signal.SIGKILL)
+
+        assert wait_until(lambda: service.readiness().status_code == 503, 5)
+        assert service.readiness().json()["reason"].startswith("decode: ")
+        assert wait_until(lambda: service.readiness().ok, 30)
+        assert service.stop() == 0
+        assert "not ready: decode" in service.log.read_text()
+        assert "ready again" in service.log.read_text()
+
+
+def test_torchserve_dies(small_bundle: Bundle, tmp_path: Path) -> None:
+    """The launcher notices, says so and exits 1, so that a supervisor can start it anew."""
+    with running(small_bundle, tmp_path) as service:
+        children = f"/proc/{service.process.pid}/task/{service.process.pid}/children"
+        (jvm,) = Path(children).read_text().split()
+        os.kill(int(jvm), signal.SIGKILL)
+
+        assert service.process.wait(10) == 1
+        assert "TorchServe died" in service.log.read_text()
+
+
+def test_two_side_by_side(small_bundle: Bundle, tmp_path: Path, digits: Dataset) -> None:
+    """Two instances, two runtimes, one answer; stopping one leaves the other working."""
+    image = digits.test_images[:1].numpy()
+    for name in ("onnx", "script"):
+        (tmp_path / name).mkdir()
+    with (
+        running(small_bundle, tmp_path / "onnx") as first,
+        running(small_bundle, tmp_path / "script", "--runtime", "torchscript") as second,
+        Client(first.url) as one,
+        Client(second.url) as other,
+    ):
+        assert one.embed(image) == pytest.approx(other.embed(image), abs=1e-4)
+        assert "torchscript cpu" in second.log.read_text()
+
+        assert first.stop() == 0
+
+        assert other.embed(image).shape == (1, 2)
+
+
+def test_archive_runs_in_a_stock_torchserve(
+    small_bundle: Bundle, tmp_path: Path, digits: Dataset
+) -> None:
+    """embed.mar alone, where this project isn't installed, gives the same embedding."""
+    archives = write_archives(small_bundle, tmp_path / "archives")
+    assert [path.name for path in archives] == ["embed.mar", "reconstruct.mar", "decode.mar"]
+    # An interpreter that sees the installed packages but, without their .pth files, not this
+    # checkout, which is installed editable.
+    venv.create(tmp_path / "venv")
+    python = tmp_path / "venv" / "bin" / "python"
+    packages = next(path for path in sys.path if path.endswith("site-packages"))
+    port = free_port()
+    config = tmp_path / "config.properties"
+    config.write_text(
+        f"inference_address=http://127.0.0.1:{port}\n"
+        f"management_address=http://127.0.0.1:{port + 1}\n"
+        f"metrics_address=http://127.0.0.1:{port + 2}\n"
+        f"grpc_inference_port={port + 4}\ngrpc_management_port={port + 5}\n"
+        "decode_input_request=false\n"
+    )
+    (tmp_path / "tmp").mkdir()
+    environment = {
+        **os.environ,
+        "PYTHONPATH": packages,
+        "JAVA_HOME": str(find_java().resolve().parent.parent),
+        "TEMP": str(tmp_path / "tmp"),
+        "TMPDIR": str(tmp_path / "tmp"),
+        "LOG_LOCATION": str(tmp_path),
+        "METRICS_LOCATION": str(tmp_path),
+    }
+    unseen = subprocess.run(
+        [python, "-c", "import serve"], env=environment, cwd=tmp_path, capture_output=True
+    )
+    assert b"No module named 'serve'" in unseen.stderr
+
+    log = (tmp_path / "torchserve.log").open("w")
+    command = [
+        *(python, "-m", "ts.model_server", "--start", "--foreground", "--ncs"),
+        *("--model-store", tmp_path / "archives", "--models", "embed=embed.mar"),
+        *("--ts-config", config, "--disable-token-auth"),
+    ]
+    with (
+        log,
+        subprocess.Popen(
+            command, env=environment, cwd=tmp_path, stdout=log, stderr=log, start_new_session=True
+        ) as process,
+    ):
+        try:
+            image = digits.test_images[0].numpy()
+
+            def embeds() -> bool:
+                assert process.poll() is None, Path(log.name).read_text()
+                try:
+                    return (
+                        requests.get(f"http://127.0.0.1:{port + 1}/models/embed", timeout=5).json()[
+                            0
+                        ]["workers"][0]["status"]
+                        == "READY"
+                    )
+                except (requests.ConnectionError, LookupError):
+                    return False
+
+            assert wait_until(embeds, START_S), Path(log.name).read_text()
+            reply = requests.post(
+                f"http://127.0.0.1:{port}/predictions/embed", write_png(image), timeout=30
+            )
+        finally:
+            os.killpg(process.pid, signal.SIGTERM)
+
+    assert reply.status_code == 200, Path(log.name).read_text()
+    from serve.engine import open_engine
+
+    expected = open_engine(small_bundle, "onnxruntime", "cpu").embed(image[None])[0]
+    assert np.array(reply.json()["embedding"]) == pytest.approx(expected, abs=1e-5)

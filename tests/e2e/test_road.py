@@ -1,0 +1,201 @@
+"""Real handwriting in at one end, an embedding out at the other, equal to eager PyTorch's."""
+
+import io
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import requests
+import torch
+from PIL import Image
+
+from pinhole import BadRequest, Client
+from pinhole.cli import main
+from serve.bundle import Bundle
+from serve.images import write_png
+from train.checkpoint import load_checkpoint
+from train.data import Dataset
+
+from .conftest import Running
+
+SHIPPED = Path(__file__).parents[2] / "weights" / "mnist"
+TOLERANCE = 1e-3  # of embeddings whose deviation is about 1, across runtimes
+
+
+@pytest.fixture(scope="module")
+def eager(digits: Dataset) -> np.ndarray:
+    """What eager PyTorch makes of the digits' test images."""
+    with torch.inference_mode():
+        return load_checkpoint(SHIPPED).model.encode(digits.test_images).numpy()
+
+
+def test_every_form_gives_eager_embeddings(
+    client: Client, digits: Dataset, eager: np.ndarray
+) -> None:
+    """One file, many files and an array of the same pixels."""
+    images = digits.test_images.numpy()
+
+    array = client.embed(images)
+    many = client.embed([write_png(image) for image in images[:40]])
+    one = client.embed(write_png(images[0]))
+
+    assert array == pytest.approx(eager, abs=TOLERANCE)
+    assert many == pytest.approx(eager[:40], abs=TOLERANCE)
+    assert one == pytest.approx(eager[0], abs=TOLERANCE)
+
+
+def test_garbage_is_refused_and_harms_nobody(client: Client, digits: Dataset) -> None:
+    """A 400 that says so; the next request works."""
+    with pytest.raises(BadRequest, match="can't be read as an image") as refusal:
+        client.embed(b"garbage")
+    assert (refusal.value.status, refusal.value.type) == (400, "InvalidImage")
+
+    assert client.embed(write_png(digits.test_images[0].numpy())).shape == (2,)
+
+
+def test_reconstruct_and_decode_agree(client: Client, digits: Dataset) -> None:
+    """decode(embed(x)) is reconstruct(x), up to the rounding of one pixel value."""
+    file = write_png(digits.test_images[5].numpy())
+
+    answer = client.reconstruct(file)
+    decoded = client.decode([client.embed(file)])
+
+    with Image.open(io.BytesIO(answer.png)) as picture:
+        difference = np.asarray(picture).astype(int) - decoded[0, 0]
+    assert np.abs(difference).max() <= 1
+    assert 0 < answer.mse < 0.1
+    assert 0 <= answer.percentile <= 100
+
+
+def test_nonsense_is_an_outlier(client: Client) -> None:
+    """Noise is like no digit."""
+    noise = np.random.default_rng(0).integers(0, 256, (1, 28, 28), np.uint8)
+
+    assert client.reconstruct(write_png(noise)).outlier
+
+
+def test_health_names_the_model(client: Client, shipped_bundle: Bundle) -> None:
+    """The digest is the bundle's."""
+    health = client.health()
+
+    assert health.digest == shipped_bundle.manifest.digest
+    assert (health.version, health.precision, health.embedding_width) == ("1.0", "fp32", 2)
+
+
+def test_plain_http(service: Running, digits: Dataset) -> None:
+    """What curl -T does: no Content-Type at all; and a picture on request."""
+    file = write_png(digits.test_images[0].numpy())
+    session = requests.Session()
+    request = requests.Request("POST", f"{service.url}/predictions/embed", data=file).prepare()
+    assert "Content-Type" not in request.headers
+
+    assert session.send(request, timeout=10).json().keys() == {"embedding"}
+
+    reply = requests.post(
+        f"{service.url}/predictions/reconstruct", file, headers={"Accept": "image/png"}, timeout=10
+    )
+    assert reply.headers["Content-Type"] == "image/png"
+    with Image.open(io.BytesIO(reply.content)) as picture:
+        assert (picture.size, picture.mode) == ((28, 28), "L")
+
+
+def test_readiness_and_metadata(service: Running, shipped_bundle: Bundle) -> None:
+    """The launcher's private port tells the truth about both."""
+    assert service.readiness().json() == {"ready": True, "reason": None}
+    metadata = requests.get(f"http://127.0.0.1:{service.port + 3}/metadata", timeout=10).json()
+    assert metadata["digest"] == shipped_bundle.manifest.digest
+
+
+def test_folder_becomes_parquet(
+    service: Running,
+    digits: Dataset,
+    eager: np.ndarray,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The command embeds every file, reports the broken one, and exits 1 for it."""
+    for index, image in enumerate(digits.test_images.numpy()):
+        (tmp_path / f"{index:04}.png").write_bytes(write_png(image))
+    (tmp_path / "9999.png").write_bytes(b"broken")
+    out = tmp_path / "out.parquet"
+
+    code = main(["embed", str(tmp_path), "--out", str(out), "--url", service.url])
+
+    table = pq.read_table(out)
+    count = len(digits.test_images)
+    assert code == 1
+    assert f"{count} images embedded" in capsys.readouterr().out
+    assert len(set(table["path"].to_pylist())) == table.num_rows == count + 1
+    assert [row is None for row in table["error"].to_pylist()] == [True] * count + [False]
+    embeddings = np.array(table["embedding"].to_pylist()[:count])
+    assert embeddings == pytest.approx(eager, abs=TOLERANCE)
+
+
+def test_ten_thousand_images(service: Running, mnist: Dataset, tmp_path: Path) -> None:
+    """MNIST's whole test set as files, through the command, equals eager PyTorch."""
+    for index, image in enumerate(mnist.test_images.numpy()):
+        (tmp_path / f"{index:05}.png").write_bytes(write_png(image))
+    out = tmp_path / "out.parquet"
+
+    assert main(["embed", str(tmp_path), "--out", str(out), "--url", service.url]) == 0
+
+    table = pq.read_table(out)
+    assert len(set(table["path"].to_pylist())) == table.num_rows == 10_000
+    assert table["error"].null_count == 10_000
+    embeddings = np.stack(table["embedding"].to_numpy())
+    with torch.inference_mode():
+        model = load_checkpoint(SHIPPED).model
+        eager = torch.cat([model.encode(batch) for batch in mnist.test_images.split(500)])
+    assert embeddings == pytest.approx(eager.numpy(), abs=TOLERANCE)
+
+
+def test_reconstruct_and_decode_commands(
+    service: Running, digits: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Pictures appear where the commands say; a broken file is named and costs exit code 1."""
+    good, bad = tmp_path / "good.png", tmp_path / "bad.png"
+    good.write_bytes(write_png(digits.test_images[0].numpy()))
+    bad.write_bytes(b"broken")
+
+    assert main(["reconstruct", str(good), str(bad), "--url", service.url]) == 1
+    assert (
+        main(["decode", "0.5", "-1.2", "--out", str(tmp_path / "d.png"), "--url", service.url]) == 0
+    )
+    assert main(["decode", "0.5", "--out", str(tmp_path / "e.png"), "--url", service.url]) == 2
+    assert main(["health", "--url", service.url]) == 0
+
+    said = capsys.readouterr()
+    for name in ("good.reconstruction.png", "d.png"):
+        with Image.open(tmp_path / name) as picture:
+            assert picture.size == (28, 28)
+        assert name in said.out
+    assert "bad.png: " in said.err
+    assert "float32[N, 2]" in said.err
+
+
+@pytest.mark.parametrize("name", ["sample.py", "sample.sh"])
+def test_samples_run(service: Running, digits: Dataset, tmp_path: Path, name: str) -> None:
+    """The samples for readers work as they stand."""
+    file = tmp_path / "digit.png"
+    file.write_bytes(write_png(digits.test_images[0].numpy()))
+    sample = Path(__file__).parents[2] / "clients" / "examples" / name
+    program = sys.executable if name.endswith(".py") else "bash"
+
+    done = subprocess.run(
+        [program, sample, file, service.url],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert "embedding" in done.stdout
+    assert {path.name for path in tmp_path.glob("*.png")} == {
+        "digit.png",
+        "reconstruction.png",
+        "decoded.png",
+    }

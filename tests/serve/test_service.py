@@ -1,0 +1,212 @@
+"""One batch of requests to as many replies, in order, on an engine that notices crossed ones."""
+
+import base64
+import io
+import json
+import re
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from serve.limits import MAX_BODY_BYTES, MAX_IMAGES
+from serve.service import Service
+from serve.wire.npy import read_npy, write_npy
+from serve.wire.replies import Reply
+from serve.wire.requests import Message
+
+from .conftest import png
+
+
+def file(body: bytes, content_type: str = "image/png", **headers: str) -> Message:
+    """A request with one image file."""
+    return Message(body, {"content-type": content_type, **headers})
+
+
+def envelope(key: str, rows: list[Any], **headers: str) -> Message:
+    """A plural JSON request."""
+    return Message(
+        json.dumps({key: rows}).encode(), {"content-type": "application/json", **headers}
+    )
+
+
+def array(values: np.ndarray, **headers: str) -> Message:
+    """A request with an array."""
+    return Message(write_npy(values), {"content-type": "application/x-npy", **headers})
+
+
+def b64(data: bytes) -> str:
+    """A file as JSON carries it."""
+    return base64.b64encode(data).decode()
+
+
+def fields(reply: Reply) -> dict[str, Any]:
+    """The JSON of a reply."""
+    assert reply.content_type == "application/json"
+    answer: dict[str, Any] = json.loads(reply.body)
+    return answer
+
+
+def shades(data: bytes) -> np.ndarray:
+    """The pixels of a PNG."""
+    with Image.open(io.BytesIO(data)) as picture:
+        return np.asarray(picture)
+
+
+def test_mixed_batch_gives_each_its_own(service: Service) -> None:
+    """Singular, plural, an array and garbage in one batch: nobody gets a neighbour's answer."""
+    images = np.stack([np.full((28, 28), shade, np.uint8) for shade in range(200)])
+
+    one, many, broken, stack = service.embed(
+        [
+            file(png(10)),
+            envelope("images", [b64(png(20)), b64(b"broken"), b64(png(30))]),
+            file(b"garbage"),
+            array(images),
+        ]
+    )
+
+    assert fields(one) == {"embedding": [10.0, 10.0]}
+    assert fields(many)["embeddings"] == [[20.0, 20.0], None, [30.0, 30.0]]
+    assert [error["index"] for error in fields(many)["errors"]] == [1]
+    assert fields(many)["errors"][0]["type"] == "InvalidImage"
+    assert (broken.status, fields(broken)["type"]) == (400, "InvalidImage")
+    assert [row[0] for row in fields(stack)["embeddings"]] == list(range(200))
+
+
+@pytest.mark.parametrize("content_type", ["image/png", "application/octet-stream", "", "IMAGE/X"])
+def test_one_file_is_singular(service: Service, content_type: str) -> None:
+    """Whatever its type is called, one file gets one object."""
+    (reply,) = service.embed([file(png(9), content_type)])
+
+    assert fields(reply) == {"embedding": [9.0, 9.0]}
+
+
+def test_plural_is_about_the_form_not_the_count(service: Service) -> None:
+    """A list of one is answered with a list of one; an empty list with an empty list."""
+    one, none = service.embed([envelope("images", [b64(png(9))]), envelope("images", [])])
+
+    assert fields(one) == {"embeddings": [[9.0, 9.0]], "errors": []}
+    assert fields(none) == {"embeddings": [], "errors": []}
+
+
+def test_reconstruct_scores_the_image(service: Service) -> None:
+    """The fake engine reconstructs one shade perfectly, and half-black half-white badly."""
+    half = np.zeros((1, 28, 28), np.uint8)
+    half[:, :14] = 255
+
+    perfect, bad = service.reconstruct([file(png(51)), array(half)])
+
+    assert fields(perfect)["mse"] == 0
+    assert fields(perfect)["anomaly"] == {"percentile": 0.0, "outlier": False}
+    assert (shades(base64.b64decode(fields(perfect)["reconstruction"])) == 51).all()
+    assert fields(bad)["mse"] == [pytest.approx(0.25, abs=1e-3)]  # all 127.5: ± 0.5 everywhere
+    assert fields(bad)["anomaly"] == [{"percentile": 100.0, "outlier": True}]
+
+
+def test_decode_draws_each_embedding(service: Service) -> None:
+    """Good and bad vectors side by side; only the bad ones fail."""
+    rows = [[51, 0], [1], "x", [None, 2], [1e7, 0], [True, 1], [255, 0]]
+
+    (reply,) = service.decode([envelope("embeddings", rows)])
+
+    answer = fields(reply)
+    assert (shades(base64.b64decode(answer["images"][0])) == 51).all()
+    assert (shades(base64.b64decode(answer["images"][6])) == 255).all()
+    assert answer["images"][1:6] == [None] * 5
+    assert [error["index"] for error in answer["errors"]] == [1, 2, 3, 4, 5]
+    assert {error["type"] for error in answer["errors"]} == {"InvalidEmbedding"}
+
+
+def test_not_a_number_is_no_embedding(service: Service) -> None:
+    """NaN and infinity, which Python's JSON lets through, fail alone."""
+    body = b'{"embeddings": [[NaN, 0], [Infinity, 0], [51, 0]]}'
+
+    (reply,) = service.decode([Message(body, {"content-type": "application/json"})])
+
+    assert [error["index"] for error in fields(reply)["errors"]] == [0, 1]
+
+
+def test_png_replies(service: Service) -> None:
+    """One image is one picture; several are a grid, black where one failed."""
+    wants = {"accept": "image/png"}
+    rows = [b64(png(10)), b64(b"broken"), b64(png(30))]
+
+    one, grid, broken = service.reconstruct(
+        [file(png(10), **wants), envelope("images", rows, **wants), file(b"x", **wants)]
+    )
+
+    assert one.content_type == "image/png"
+    assert (shades(one.body) == 10).all()
+    assert shades(grid.body)[::28, ::28].tolist() == [[10, 0], [30, 0]]
+    assert (broken.status, broken.content_type) == (400, "application/json")
+
+
+def test_array_replies(service: Service) -> None:
+    """Raw arrays; a failed row is NaN or black and named in X-Errors."""
+    wants = {"accept": "application/x-npy"}
+    rows = [b64(png(10)), b64(b"broken")]
+
+    (embedded,) = service.embed([envelope("images", rows, **wants)])
+    (rebuilt,) = service.reconstruct([envelope("images", rows, **wants)])
+    (decoded,) = service.decode([array(np.array([[51, 0]], np.float32), **wants)])
+
+    assert np.array_equal(read_npy(embedded.body), [[10, 10], [np.nan] * 2], equal_nan=True)
+    assert embedded.headers == {"X-Errors": "1"}
+    assert read_npy(rebuilt.body)[:, 0, 0, 0].tolist() == [10, 0]
+    assert rebuilt.headers == {"X-Mse": "0.0,nan", "X-Errors": "1"}
+    assert (read_npy(decoded.body) == 51).all()
+    assert read_npy(decoded.body).dtype == np.uint8
+
+
+@pytest.mark.parametrize(
+    ("accept", "expected"),
+    [
+        ("*/*", "application/json"),
+        ("text/html, image/png;q=0.9, */*;q=0.1", "image/png"),
+        ("image/png;q=0.5, application/json", "application/json"),
+        ("image/*", "image/png"),
+        ("image/png;q=nonsense", "application/json"),
+    ],
+)
+def test_accept_decides_the_reply(service: Service, accept: str, expected: str) -> None:
+    """The best-ranked form the endpoint makes; JSON when in doubt."""
+    (reply,) = service.reconstruct([file(png(10), accept=accept)])
+
+    assert reply.content_type == expected
+
+
+@pytest.mark.parametrize(
+    ("message", "status", "kind", "words"),
+    [
+        (file(b"x", "text/plain"), 415, "UnsupportedMediaType", "image/\\*"),
+        (Message(b"{nope", {"content-type": "application/json"}), 400, "InvalidRequest", "JSON"),
+        (Message(b"\xff", {"content-type": "application/json"}), 400, "InvalidRequest", "JSON"),
+        (Message(b"[" * 99_999, {"content-type": "application/json"}), 400, "InvalidRequest", ""),
+        (envelope("pictures", []), 400, "InvalidRequest", '"images"'),
+        (file(b""), 400, "InvalidImage", "empty"),
+        (envelope("images", [""] * (MAX_IMAGES + 1)), 413, "TooManyImages", "4,097 .* 4,096"),
+        (file(bytes(MAX_BODY_BYTES + 1)), 413, "PayloadTooLarge", "16,777,217 .* 16,777,216"),
+        (array(np.zeros((1, 9, 9), np.uint8)), 400, "InvalidRequest", r"uint8\[N, 1, 28, 28\]"),
+        (array(np.zeros((1, 28, 28))), 400, "InvalidRequest", "float64"),
+    ],
+)
+def test_refusals_name_fault_and_limit(
+    service: Service, message: Message, status: int, kind: str, words: str
+) -> None:
+    """Each has its own status, type and a message a stranger understands."""
+    (reply,) = service.embed([message])
+
+    answer = fields(reply)
+    assert (reply.status, answer["code"], answer["type"]) == (status, status, kind)
+    assert re.search(words, answer["message"])
+
+
+def test_most_images_at_once(service: Service) -> None:
+    """The limit itself is allowed."""
+    images = np.zeros((MAX_IMAGES, 28, 28), np.uint8)
+
+    (reply,) = service.embed([array(images)])
+
+    assert len(fields(reply)["embeddings"]) == MAX_IMAGES
