@@ -21,6 +21,7 @@ setup: .venv/ready  ## create .venv with everything in it
 
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
+	@echo "setting up .venv: a minute or two, torch is large"
 	$(eval INDEX := $(TORCH_INDEX))
 	$(PY) -m pip install -q -c constraints.txt torch==2.13.0 $(if $(INDEX),--index-url $(INDEX))
 	$(PY) -m pip install -q -c constraints.txt -e '.[train,export,serve,cpu,jobs,dev]'

@@ -14,7 +14,7 @@ from typing import Any, Self
 
 import numpy as np
 import requests
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from requests.adapters import HTTPAdapter
 from urllib3.util import Retry
 
@@ -164,7 +164,7 @@ class Client:
             base64.b64decode(answer["reconstruction"]), answer["mse"], **answer["anomaly"]
         )
 
-    def decode(self, embeddings: Sequence[Sequence[float]] | NDArray[Any]) -> NDArray[np.uint8]:
+    def decode(self, embeddings: ArrayLike) -> NDArray[np.uint8]:
         """Return the image of each embedding: [N, D] → uint8[N, C, H, W].
 
         Raises:
@@ -172,7 +172,7 @@ class Client:
         """
         return self._array("decode", np.asarray(embeddings, np.float32))
 
-    def decode_png(self, embeddings: Sequence[Sequence[float]] | NDArray[Any]) -> bytes:
+    def decode_png(self, embeddings: ArrayLike) -> bytes:
         """Return one PNG file: the image of [1, D], or the images of [N, D] in a grid.
 
         Raises:
