@@ -28,16 +28,17 @@ def test_golden_answers(engine: Engine, small_bundle: Bundle) -> None:
         check_golden(engine, replace(small_bundle, manifest=strict))
 
 
-def test_chunks_change_nothing(engine: Engine, digits: Dataset) -> None:
+def test_chunks_change_nothing(engine: Engine, small_bundle: Bundle, digits: Dataset) -> None:
     """More images than one chunk holds give the answers each gets alone."""
     images = digits.train_images[: CHUNK + 3].numpy()
 
+    allowed = small_bundle.manifest.tolerances["fp32"].embedding
     together = engine.embed(images)
 
     assert together.shape == (CHUNK + 3, 2)
     for index in (0, CHUNK - 1, CHUNK, CHUNK + 2):
         alone = engine.embed(images[index : index + 1])
-        assert together[index] == pytest.approx(alone[0], abs=1e-5)
+        assert together[index] == pytest.approx(alone[0], abs=allowed)
     assert engine.decode(together).shape == (CHUNK + 3, 1, 28, 28)
 
 
