@@ -83,7 +83,7 @@ def export(source: Path, out: Path, version: str) -> Bundle:
     checkpoint = load_checkpoint(source)
     config = TrainConfig(**checkpoint.card["config"])
     golden = answer_eagerly(checkpoint.model, golden_images(checkpoint))
-    with draft_of(out) as draft:
+    with draft_of(out, "manifest.json") as draft:
         write_onnx(checkpoint.model, config, draft)
         write_torchscript(checkpoint.model, draft / "autoencoder.ts")
         np.savez_compressed(draft / "golden.npz", **asdict(golden))
@@ -133,7 +133,7 @@ def describe(
 
 def model_digest(model: Autoencoder, image: ImageSpec, calibration: Calibration) -> str:
     """sha256 over what decides an answer, and nothing that varies from host to host."""
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(f"leaky_relu {model.config.leaky_relu} ".encode())
     for name, weights in sorted(model.state_dict().items()):
         digest.update(f"{name} {list(weights.shape)} ".encode())
         digest.update(weights.numpy().astype("<f4").tobytes())

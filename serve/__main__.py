@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import multiprocessing
 import signal
 import socket
 import sys
@@ -9,11 +10,12 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from subprocess import Popen
 
 from serve.bundle import Bundle, load_bundle
-from serve.engine import DEVICES, RUNTIMES
+from serve.engine import DEVICES, RUNTIMES, check_golden, open_engine
 from serve.errors import LaunchError, ServeError
 from serve.launcher import torchserve
 from serve.launcher.readiness import Readiness, serve_readiness
@@ -22,7 +24,7 @@ from serve.launcher.torchserve import Settings
 logger = logging.getLogger("serve")
 
 START_S = 180.0  # for every worker to import torch, load its engine and pass the golden check
-UNREADY_S = 30.0  # without a ready service before giving up
+UNREADY_S = 30.0  # with an endpoint that has no ready worker, or answers wrongly
 CHECK_EVERY_S = 1.0
 PORTS = 6  # in a row: inference, management, metrics, readiness and two of gRPC
 
@@ -39,10 +41,14 @@ on loopback only. GET /ready on the readiness port (--port + 3) tells the truth.
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     options = parse(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
     try:
         check_address(options)
-        run(load_bundle(options.bundle), settings_of(options))
+        bundle = load_bundle(options.bundle)
+        prove_engine(bundle, options.runtime, options.device)
+        run(bundle, settings_of(options))
     except ServeError as error:
         print(f"serve: {error}", file=sys.stderr)
         return 1
@@ -136,14 +142,33 @@ def check_address(options: argparse.Namespace) -> None:
                 raise LaunchError(f"can't listen on port {port}: {error.strerror}") from error
 
 
+def prove_engine(bundle: Bundle, runtime: str, device: str) -> None:
+    """Open the engine and check it on the golden images, in a process that ends afterwards.
+
+    The workers will do the same; but a fault that each of them must meet is better said once,
+    at once, and without the runtime's memory staying in the launcher.
+
+    Raises:
+        ServeError: the engine can't start, or answers wrongly.
+    """
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=spawn) as pool:
+        pool.submit(open_and_check, bundle, runtime, device).result()
+
+
+def open_and_check(bundle: Bundle, runtime: str, device: str) -> None:
+    """What prove_engine does, in its process."""
+    check_golden(open_engine(bundle, runtime, device), bundle)
+
+
 def run(bundle: Bundle, settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT.
+    """Serve until SIGTERM, SIGINT or SIGHUP.
 
     Raises:
         LaunchError: TorchServe could not be started, died, or had no ready worker for UNREADY_S.
     """
     stopping = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda *_: stopping.set())
     readiness = Readiness(bundle, settings)
     with tempfile.TemporaryDirectory(prefix="pinhole-", ignore_cleanup_errors=True) as home:
@@ -167,24 +192,27 @@ def watch(
     """Check readiness until told to stop.
 
     Raises:
-        LaunchError: the process ended, or was not ready for too long.
+        LaunchError: the process ended, was not ready within START_S, or had an endpoint without a
+            ready worker for UNREADY_S.
     """
     was_ready, patience = False, START_S
-    last_ready = time.monotonic()
+    last_working = time.monotonic()
     while not stopping.wait(CHECK_EVERY_S):
         if process.poll() is not None:
             raise LaunchError(f"TorchServe died with exit code {process.returncode}")
         before = readiness.reason
-        if readiness.check():
-            last_ready = time.monotonic()
-            if not was_ready:
-                was_ready, patience = True, UNREADY_S
-                on_first_ready()
-            elif before is not None:
-                logger.info("ready again")
-        elif was_ready and before is None:
-            logger.warning("not ready: %s", readiness.reason)
-        if time.monotonic() - last_ready > patience:
+        if readiness.check() and not was_ready:
+            was_ready, patience = True, UNREADY_S
+            on_first_ready()
+        elif readiness.reason is None and before is not None:
+            logger.info("ready again")
+        elif readiness.reason != before:
+            logger.log(
+                logging.WARNING if was_ready else logging.INFO, "waiting: %s", readiness.reason
+            )
+        if was_ready and readiness.working:
+            last_working = time.monotonic()
+        if time.monotonic() - last_working > patience:
             raise LaunchError(f"not ready for {patience:.0f} s: {readiness.reason}")
 
 

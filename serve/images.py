@@ -14,7 +14,7 @@ from PIL import Image, ImageOps
 
 from serve.bundle import ImageSpec
 from serve.errors import InvalidImage
-from serve.limits import MAX_IMAGE_PIXELS
+from serve.limits import MAX_IMAGE_PIXELS, MAX_REQUEST_PIXELS
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")  # none that starts other programs
 UNREADABLE = (
@@ -32,7 +32,32 @@ UNREADABLE = (
 )  # what Pillow's readers are known to raise on damaged files
 
 
-def read_image(data: bytes, spec: ImageSpec) -> NDArray[np.uint8]:
+class PixelBudget:
+    """The pixels one request may still unpack: a few kilobytes of file can hold 50 million."""
+
+    def __init__(self) -> None:
+        self._left = MAX_REQUEST_PIXELS
+
+    def spend(self, width: int, height: int) -> None:
+        """Take one file's pixels, as its header declares them.
+
+        Raises:
+            InvalidImage: the file alone, or the request with it, is over the limit.
+        """
+        pixels = width * height
+        if pixels > MAX_IMAGE_PIXELS:
+            raise InvalidImage(
+                f"the image has {width} x {height} pixels; the limit is {MAX_IMAGE_PIXELS:,} in all"
+            )
+        if pixels > self._left:
+            raise InvalidImage(
+                f"the images before this one and its {width} x {height} pixels exceed the limit "
+                f"of {MAX_REQUEST_PIXELS:,} a request"
+            )
+        self._left -= pixels
+
+
+def read_image(data: bytes, spec: ImageSpec, budget: PixelBudget) -> NDArray[np.uint8]:
     """Read one image file into the grid the encoder was trained on.
 
     EXIF orientation is applied, transparency laid over white, colours converted to the model's
@@ -43,6 +68,7 @@ def read_image(data: bytes, spec: ImageSpec) -> NDArray[np.uint8]:
     Args:
         data: a file in one of FORMATS, at most MAX_IMAGE_PIXELS pixels; the first frame counts.
         spec: what the model takes.
+        budget: of the request the file came in.
 
     Returns:
         ``uint8[C, H, W]``.
@@ -54,20 +80,12 @@ def read_image(data: bytes, spec: ImageSpec) -> NDArray[np.uint8]:
         raise InvalidImage("the image is empty (0 bytes)")
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as file:
-            check_pixels(file.width, file.height)
+            budget.spend(file.width, file.height)
             return to_pixels(file, spec)
     except UNREADABLE as error:
         raise InvalidImage(
             f"{len(data):,} bytes can't be read as an image; send one of {', '.join(FORMATS)}"
         ) from error
-
-
-def check_pixels(width: int, height: int) -> None:
-    """Raise InvalidImage if a picture of this size is over the limit."""
-    if width * height > MAX_IMAGE_PIXELS:
-        raise InvalidImage(
-            f"the image has {width} x {height} pixels; the limit is {MAX_IMAGE_PIXELS:,} in all"
-        )
 
 
 def to_pixels(file: Image.Image, spec: ImageSpec) -> NDArray[np.uint8]:
@@ -77,6 +95,8 @@ def to_pixels(file: Image.Image, spec: ImageSpec) -> NDArray[np.uint8]:
     if file.mode == mode and file.size == size and "transparency" not in file.info:
         upright = ImageOps.exif_transpose(file)
         return channels_first(np.asarray(upright))
+    if file.mode in ("I", "F"):
+        raise InvalidImage("greys of 32 bits are not read; send 8 or 16 bits a channel")
     picture = flatten(ImageOps.exif_transpose(file)).convert(mode)
     if picture.size != size:
         picture = picture.resize(size, Image.Resampling.BICUBIC)  # Pillow's own is antialiased

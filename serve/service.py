@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from serve.anomaly import is_outlier, percentile
 from serve.bundle import Bundle
-from serve.engine import Engine
+from serve.engine import CHUNK, Engine
 from serve.errors import RequestError
 from serve.wire.replies import (
     Reconstruction,
@@ -74,23 +74,28 @@ class Service:
     def _read_embeddings(self, message: Message) -> Request:
         return read_embedding_request(message, self._manifest.embedding_width)
 
-    def _reconstruct(self, images: NDArray[np.uint8]) -> list[Reconstruction]:
-        embeddings = self._engine.embed(images)
-        decoded = self._engine.decode(embeddings)
-        errors = np.square(decoded - images / np.float32(255)).mean(axis=(1, 2, 3))
+    def _reconstruct(self, images: NDArray[np.uint8]) -> Iterator[Reconstruction]:
         calibration = self._manifest.calibration
-        return [
-            Reconstruction(
-                pixels,
-                float(mse),
-                percentile(float(mse), calibration),
-                is_outlier(float(mse), embedding, calibration),
-            )
-            for pixels, mse, embedding in zip(to_bytes(decoded), errors, embeddings, strict=True)
-        ]
+        for chunk in chunks(images):
+            embeddings = self._engine.embed(chunk)
+            decoded = self._engine.decode(embeddings)
+            errors = np.square(decoded - chunk / np.float32(255)).mean(axis=(1, 2, 3))
+            for pixels, mse, embedding in zip(to_bytes(decoded), errors, embeddings, strict=True):
+                yield Reconstruction(
+                    pixels,
+                    float(mse),
+                    percentile(float(mse), calibration),
+                    is_outlier(float(mse), embedding, calibration),
+                )
 
-    def _decode(self, embeddings: NDArray[np.float32]) -> NDArray[np.uint8]:
-        return to_bytes(self._engine.decode(embeddings))
+    def _decode(self, embeddings: NDArray[np.float32]) -> Iterator[NDArray[np.uint8]]:
+        for chunk in chunks(embeddings):
+            yield from to_bytes(self._engine.decode(chunk))
+
+
+def chunks(rows: NDArray[Any]) -> Iterator[NDArray[Any]]:
+    """Cut into runs of CHUNK rows: decoded floats are four times the bytes they become."""
+    return (rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK))
 
 
 def answer(

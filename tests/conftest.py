@@ -1,18 +1,20 @@
 """What several rooms' tests need: a small model, its bundle, the shipped one, real MNIST."""
 
 import os
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from export.__main__ import export
 from serve.bundle import Bundle
 from train.checkpoint import Checkpoint, save_checkpoint
-from train.config import TrainConfig, as_json
+from train.config import TrainConfig
 from train.data import Dataset, load_dataset
 from train.evaluate import embed_and_score
-from train.loop import fit
+from train.loop import Trainer
 
 ROOT = Path(__file__).parent.parent
 SHIPPED = ROOT / "weights" / "mnist"
@@ -37,10 +39,13 @@ def mnist() -> Dataset:
 def small_checkpoint(tmp_path_factory: pytest.TempPathFactory, digits: Dataset) -> Path:
     """A checkpoint of a model of 4 channels, trained for a second."""
     config = TrainConfig(hidden_dim=4, dataset="digits", epochs=2, learning_rate=3e-3)
-    model = fit(config, digits, lambda count: None, lambda epoch: None).eval()
+    trainer = Trainer(config, digits)
+    for _ in range(config.epochs):
+        trainer.run_epoch(lambda count: None)
+    model = trainer.model.to(memory_format=torch.contiguous_format).eval()
     embeddings, errors = embed_and_score(model, digits.test_images)
     card = {
-        "config": as_json(config),
+        "config": asdict(config),
         "dataset": {"name": "digits", "sha256": digits.checksum},
         "polarity": "auto",
         "calibration": {

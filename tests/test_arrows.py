@@ -1,4 +1,4 @@
-"""Which room may import which (docs/architecture): data flows one way, and so do imports."""
+"""Which room may import which: data flows one way through them, and so do imports."""
 
 import ast
 from collections.abc import Iterator

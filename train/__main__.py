@@ -1,4 +1,4 @@
-"""``python -m train``: learn a dataset, judge the result, write a checkpoint."""
+"""``python -m train``: learn a dataset, judge the result, write a checkpoint and pictures."""
 
 import argparse
 import os
@@ -6,7 +6,7 @@ import platform
 import subprocess
 import sys
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,73 +22,119 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from train.checkpoint import Checkpoint, save_checkpoint
-from train.config import TrainConfig, add_options, as_json, from_options
+from train.checkpoint import MARKER, Checkpoint, check_replaceable, save_checkpoint
+from train.config import RECIPES, TrainConfig, add_options, from_options
 from train.data import Dataset, load_dataset
+from train.device import choose_device, choose_precision, keep_freed_memory
 from train.errors import TrainError
 from train.evaluate import Evaluation, evaluate
-from train.loop import Epoch, choose_device, choose_precision, fit, keep_freed_memory, split_for
-from train.model import Autoencoder
+from train.loop import Epoch, Trainer
+from train.pictures import draw_all
+from train.run import RunFolder
 
 EXAMPLES = """
 examples:
-  python -m train                                     the full recipe on MNIST, into runs/mnist
-  python -m train --epochs 20 --learning-rate 1e-3    a quick one
+  python -m train                                     the best recipe on MNIST, into runs/mnist
+  python -m train --recipe seed                       the published recipe
+  python -m train --resume                            go on where Ctrl-C or a crash ended it
   python -m train --dataset digits --epochs 5         no download: scikit-learn's digits
+  python -m train --dataset folder --data-dir my_images --image-size 64
 """
+INTERRUPTED = 130  # the shell's exit code for Ctrl-C
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns the exit code."""
-    options = parse(arguments)
     try:
+        options = parse(arguments)
         config = from_options(options)
-        dataset = load_dataset(config.dataset, options.data_dir)
-        out = options.out or Path("runs") / config.dataset
-        run(config, dataset, out)
-    except TrainError as error:
+        dataset = load_dataset(
+            config.dataset,
+            options.data_dir,
+            options.input_dim,
+            options.image_size,
+            options.skip_unreadable,
+        )
+        channels, size = dataset.train_images.shape[1:3]
+        if config.dataset == "folder":  # the images decide what was not asked for
+            config = replace(config, input_dim=channels, image_size=size)
+        return run(config, dataset, options.out or Path("runs") / config.dataset, options.resume)
+    except (TrainError, OSError) as error:
         print(f"train: {error}", file=sys.stderr)
         return 1
-    return 0
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
-    """The command line: one option for each hyperparameter, and where things are."""
+    """The command line: one option for each hyperparameter, and where things are.
+
+    Raises:
+        ConfigError: there is no such recipe.
+    """
     parser = argparse.ArgumentParser(
         prog="python -m train",
         description="Train the autoencoder and write a checkpoint.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
-    add_options(parser)
+    recipe_names = " or ".join(RECIPES)
+    parser.add_argument(
+        "--recipe", default="best", help=f"defaults to start from: {recipe_names} (default: best)"
+    )
+    recipe = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    recipe.add_argument("--recipe", default="best")
+    add_options(parser, recipe.parse_known_args(arguments)[0].recipe)
     parser.add_argument(
         "--data-dir",
         type=Path,
         default=Path(os.environ.get("PINHOLE_DATA", "data")),
         help="where datasets lie, or are downloaded to (default: $PINHOLE_DATA or data)",
     )
-    parser.add_argument("--out", type=Path, help="checkpoint folder (default: runs/DATASET)")
+    parser.add_argument("--out", type=Path, help="run folder (default: runs/DATASET)")
+    parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
+    parser.add_argument(
+        "--skip-unreadable", action="store_true", help="leave out broken files of a folder"
+    )
     return parser.parse_args(arguments)
 
 
-def run(config: TrainConfig, dataset: Dataset, out: Path) -> None:
+def run(config: TrainConfig, dataset: Dataset, out: Path, resume: bool) -> int:
     """Train, evaluate and save; progress to stderr, the result to stdout."""
+    check_replaceable(out / "checkpoint", MARKER)
     keep_freed_memory()
     started, commit = time.monotonic(), git_commit()  # now: the checkout may move on meanwhile
-    model, history = fit_with_progress(config, dataset)
+    trainer = Trainer(config, dataset)
+    with RunFolder(out) as folder:
+        if resume:
+            folder.resume(trainer)
+        else:
+            folder.start_afresh()
+        try:
+            train_with_progress(trainer, folder)
+        except KeyboardInterrupt:
+            print(
+                f"train: stopped after {len(trainer.history)} of {config.epochs} epochs; "
+                "--resume goes on from there",
+                file=sys.stderr,
+            )
+            return INTERRUPTED
     wall_s = time.monotonic() - started
-    evaluation = evaluate(model.cpu().eval(), dataset)
-    card = describe(config, dataset, history, evaluation)
+    model = trainer.model.to(memory_format=torch.contiguous_format).cpu().eval()
+    evaluation = evaluate(model, dataset)
+    card = describe(config, dataset, trainer.history, evaluation)
     card["made_with"] |= {"git_commit": commit, "wall_s": round(wall_s, 1)}
-    save_checkpoint(out, Checkpoint(model, card, evaluation.embeddings, evaluation.labels))
+    checkpoint = Checkpoint(model, card, evaluation.embeddings, evaluation.labels)
+    save_checkpoint(out / "checkpoint", checkpoint)
+    draw_all(out / "pictures", model, dataset, evaluation.embeddings, trainer.history)
     for name, value in evaluation.metrics.items():
         print(f"{name:<16} {value:.4f}")
-    print(f"checkpoint in {out}")
+    print(f"checkpoint in {out / 'checkpoint'}, pictures in {out / 'pictures'}")
+    return 0
 
 
-def fit_with_progress(config: TrainConfig, dataset: Dataset) -> tuple[Autoencoder, list[Epoch]]:
+def train_with_progress(trainer: Trainer, folder: RunFolder) -> None:
     """Train under a progress bar, with one line for each finished epoch."""
-    history: list[Epoch] = []
+    epochs = trainer.config.epochs
     bar = Progress(
         TextColumn("epoch {task.description}"),
         BarColumn(),
@@ -97,19 +143,17 @@ def fit_with_progress(config: TrainConfig, dataset: Dataset) -> tuple[Autoencode
         console=Console(stderr=True),
     )
     with bar:
-        images = config.epochs * len(split_for(config, len(dataset.train_images))[0])
-        task = bar.add_task(f"1/{config.epochs}", total=images)
-
-        def report(epoch: Epoch) -> None:
-            history.append(epoch)
-            bar.console.print(
-                f"epoch {epoch.epoch}: train mse {epoch.train_mse:.5f}"
-                + ("" if epoch.val_mse is None else f", val mse {epoch.val_mse:.5f}")
-            )
-            bar.update(task, description=f"{min(epoch.epoch + 1, config.epochs)}/{config.epochs}")
-
-        model = fit(config, dataset, lambda count: bar.advance(task, count), report)
-    return model, history
+        task = bar.add_task(
+            "",
+            total=epochs * trainer.images_per_epoch,
+            completed=len(trainer.history) * trainer.images_per_epoch,
+        )
+        while len(trainer.history) < epochs:
+            bar.update(task, description=f"{len(trainer.history) + 1}/{epochs}")
+            epoch = trainer.run_epoch(lambda count: bar.advance(task, count))
+            folder.record(epoch, trainer)
+            watched = "" if epoch.val_mse is None else f", val mse {epoch.val_mse:.5f}"
+            bar.console.print(f"epoch {epoch.epoch}: train mse {epoch.train_mse:.5f}{watched}")
 
 
 class Rate(ProgressColumn):
@@ -121,14 +165,11 @@ class Rate(ProgressColumn):
 
 
 def describe(
-    config: TrainConfig,
-    dataset: Dataset,
-    history: list[Epoch],
-    evaluation: Evaluation,
+    config: TrainConfig, dataset: Dataset, history: list[Epoch], evaluation: Evaluation
 ) -> dict[str, Any]:
     """The checkpoint's card: how the model came about and how good it is."""
     return {
-        "config": as_json(config),
+        "config": asdict(config),
         "dataset": {"name": dataset.name, "sha256": dataset.checksum},
         "polarity": dataset.polarity,
         "metrics": evaluation.metrics,
@@ -149,15 +190,8 @@ def describe(
 
 def git_commit() -> str | None:
     """The checkout's commit; None outside a checkout."""
-    command = [
-        "git",
-        "-C",
-        str(Path(__file__).parent),
-        "describe",
-        "--always",
-        "--dirty",
-        "--abbrev=40",
-    ]
+    here = str(Path(__file__).parent)
+    command = ["git", "-C", here, "describe", "--always", "--dirty", "--abbrev=40"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):

@@ -24,23 +24,23 @@ def augment(images: Tensor, strength: float, generator: torch.Generator) -> Tens
     Args:
         images: uint8[N, C, H, W] on any device.
         strength: 1 for the deviations above, 0 for none; multiplies all of them.
-        generator: of the random numbers, on the CPU whatever the images' device.
+        generator: of the random numbers, on the images' device.
 
     Returns:
         uint8[N, C, H, W] on the same device.
     """
     if strength == 0:
         return images
-    grid = warp_grid(images.shape, strength, generator).to(images.device)
+    grid = warp_grid(images.shape, strength, generator)
     warped = functional.grid_sample(images.float(), grid, mode="bilinear", align_corners=False)
     return warped.round().to(torch.uint8)
 
 
 def warp_grid(shape: torch.Size, strength: float, generator: torch.Generator) -> Tensor:
     """Where each pixel is taken from: float32[N, H, W, 2] in grid_sample's coordinates (±1)."""
-    count = shape[0]
-    noise = torch.randn(6, count, generator=generator) * strength
-    noise *= torch.rand(count, generator=generator) < SHARE
+    count, device = shape[0], generator.device
+    warped = torch.rand(count, generator=generator, device=device) < SHARE
+    noise = torch.randn(6, count, generator=generator, device=device) * strength * warped
     angle, shear = noise[0] * ROTATION, noise[1] * SHEAR
     scale_x, scale_y = 1 + noise[2] * SCALE, 1 + noise[3] * SCALE
     shift_x, shift_y = 2 * SHIFT * noise[4], 2 * SHIFT * noise[5]  # the width is 2 units
@@ -50,7 +50,8 @@ def warp_grid(shape: torch.Size, strength: float, generator: torch.Generator) ->
         torch.stack([scale_y * sin, scale_y * (shear * sin + cos), shift_y], 1),
     ]
     affine = functional.affine_grid(torch.stack(rows, 1), list(shape), align_corners=False)
-    points = torch.randn(count, 2, ELASTIC_GRID, ELASTIC_GRID, generator=generator)
-    points *= 2 * ELASTIC * strength * (noise[:1].T[:, :, None, None] != 0)
+    bends = (count, 2, ELASTIC_GRID, ELASTIC_GRID)
+    points = torch.randn(bends, generator=generator, device=device)
+    points *= 2 * ELASTIC * strength * warped[:, None, None, None]
     field = functional.interpolate(points, shape[2:], mode="bicubic", align_corners=True)
     return affine + field.permute(0, 2, 3, 1)

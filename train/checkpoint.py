@@ -8,6 +8,7 @@
 import json
 import shutil
 import tempfile
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +25,18 @@ from train.errors import CheckpointError
 from train.model import Autoencoder
 
 SCHEMA = 1
+MARKER = "card.json"  # what tells a checkpoint from any other folder
+DAMAGED = (
+    OSError,
+    EOFError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    RuntimeError,
+    SafetensorError,
+    zipfile.BadZipFile,
+)  # what json, safetensors, torch and numpy are known to raise on damaged files
 
 
 @dataclass(frozen=True)
@@ -38,7 +51,7 @@ class Checkpoint:
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     """Write ``folder`` whole or not at all."""
-    with draft_of(folder) as draft:
+    with draft_of(folder, MARKER) as draft:
         weights = {name: part.contiguous() for name, part in checkpoint.model.state_dict().items()}
         save_file(weights, draft / "weights.safetensors")
         (draft / "weights.safetensors").chmod(0o644)  # save_file makes it 0600
@@ -49,12 +62,28 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
         )
 
 
+def check_replaceable(folder: Path, marker: str) -> None:
+    """Raise CheckpointError if ``folder`` holds anything but what would be written there anew.
+
+    Args:
+        folder: to be replaced.
+        marker: name of a file that tells such a folder.
+    """
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / marker).is_file():
+        raise CheckpointError(f"{folder} holds other things (no {marker}): choose another --out")
+
+
 @contextmanager
-def draft_of(folder: Path) -> Iterator[Path]:
+def draft_of(folder: Path, marker: str) -> Iterator[Path]:
     """Yield an empty folder that takes the name ``folder`` once the block has succeeded.
 
     A ``folder`` that was there before survives a failure, and is replaced by a success.
+
+    Raises:
+        CheckpointError: ``folder`` holds something without a ``marker``; it is left alone.
     """
+    folder = folder.resolve()
+    check_replaceable(folder, marker)
     folder.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
@@ -63,7 +92,11 @@ def draft_of(folder: Path) -> Iterator[Path]:
         if folder.exists():
             former = draft.with_name(draft.name + ".former")
             folder.rename(former)
-            draft.rename(folder)
+            try:
+                draft.rename(folder)
+            except OSError:
+                former.rename(folder)
+                raise
             shutil.rmtree(former)
         else:
             draft.rename(folder)
@@ -86,7 +119,7 @@ def load_checkpoint(folder: Path) -> Checkpoint:
             embeddings, labels = points["embeddings"], points["labels"]
     except FileNotFoundError as error:
         raise CheckpointError(f"{folder} is no checkpoint: {error.filename} is missing") from error
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+    except DAMAGED as error:
         raise CheckpointError(f"{folder} is damaged: {error}") from error
     return Checkpoint(model.eval(), card, embeddings, labels)
 

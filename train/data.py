@@ -4,7 +4,6 @@ A dataset this small lives whole on the training device, so there is no DataLoad
 """
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -13,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from train.config import DATASETS
 from train.errors import DatasetError
 
 
@@ -36,16 +36,34 @@ class Dataset:
         return digest.hexdigest()
 
 
-def load_dataset(name: str, data_dir: Path) -> Dataset:
+def load_dataset(
+    name: str,
+    data_dir: Path,
+    channels: int | None = None,
+    size: int | None = None,
+    skip_unreadable: bool = False,
+) -> Dataset:
     """Read a dataset, downloading it into ``data_dir`` if it isn't there.
 
+    Args:
+        name: one of train.config.DATASETS.
+        data_dir: where torchvision keeps its datasets; for ``folder``, the images themselves.
+        channels: of a folder's images; None takes 3 if any is coloured, else 1.
+        size: height and width to bring a folder's images to; None takes 28.
+        skip_unreadable: leave out a folder's broken files instead of refusing the folder.
+
     Raises:
-        DatasetError: unknown name, or the files are missing, damaged or can't be downloaded.
+        DatasetError: unknown name, or files are missing, damaged or can't be downloaded.
     """
-    loaders: dict[str, Callable[[Path], Dataset]] = {"mnist": load_mnist, "digits": load_digits}
-    if name not in loaders:
-        raise DatasetError(f"no dataset is called {name!r}; there are {', '.join(loaders)}")
-    return loaders[name](data_dir)
+    if name == "digits":
+        return load_digits()
+    if name == "folder":
+        from train.folder import load_folder
+
+        return load_folder(data_dir, channels, size or 28, skip_unreadable)
+    if name not in TORCHVISION:
+        raise DatasetError(f"no dataset is called {name!r}; there are {', '.join(DATASETS)}")
+    return load_torchvision(name, data_dir)
 
 
 def split(count: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -58,24 +76,40 @@ def split(count: int, seed: int) -> tuple[Tensor, Tensor]:
 _kept_alive: list[torch.library.Library] = []
 
 
-def load_mnist(data_dir: Path) -> Dataset:
-    """The 60,000 + 10,000 handwritten digits, 28×28, white ink on black."""
-    mnist = import_torchvision_datasets().MNIST
+# name → torchvision's class and what else it wants to know
+TORCHVISION: dict[str, tuple[str, dict[str, str]]] = {
+    "mnist": ("MNIST", {}),
+    "fashion-mnist": ("FashionMNIST", {}),
+    "kmnist": ("KMNIST", {}),
+    "emnist": ("EMNIST", {"split": "balanced"}),
+}
+MNIST_SHA256 = "1e35582d42a90940c55b956deb61875c020b567ed20e3c5b174f52bf7809ed9b"
+
+
+def load_torchvision(name: str, data_dir: Path) -> Dataset:
+    """MNIST (60,000 + 10,000 handwritten digits, 28×28, white ink on black) or a sibling of it.
+
+    Raises:
+        DatasetError: the files are missing, damaged or not the MNIST the world knows.
+    """
+    class_name, extra = TORCHVISION[name]
+    read = getattr(import_torchvision_datasets(), class_name)
     try:
-        train, test = (mnist(str(data_dir), train=part, download=True) for part in (True, False))
-    except (OSError, RuntimeError, ValueError) as error:
-        raise DatasetError(f"can't read or download MNIST in {data_dir}: {error}") from error
-    return Dataset(
-        "mnist",
-        train.data.unsqueeze(1),
-        train.targets,
-        test.data.unsqueeze(1),
-        test.targets,
-        polarity="auto",
-    )
+        train, test = (
+            read(str(data_dir), train=part, download=True, **extra) for part in (True, False)
+        )
+    except (OSError, RuntimeError, ValueError, AssertionError) as error:
+        raise DatasetError(f"can't read or download {name} in {data_dir}: {error}") from error
+    images = [half.data.unsqueeze(1) for half in (train, test)]
+    if name == "emnist":
+        images = [half.transpose(2, 3) for half in images]  # EMNIST's files lie on their side
+    dataset = Dataset(name, images[0], train.targets, images[1], test.targets, polarity="auto")
+    if name == "mnist" and dataset.checksum != MNIST_SHA256:
+        raise DatasetError(f"{data_dir} holds another MNIST: its pixels have the wrong checksum")
+    return dataset
 
 
-def load_digits(data_dir: Path) -> Dataset:
+def load_digits() -> Dataset:
     """scikit-learn's 1,797 handwritten digits, drawn at MNIST's scale; nothing is downloaded.
 
     The 8×8 pictures (inks 0 to 16) are enlarged to 20×20 and centred in 28×28, which is how

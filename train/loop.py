@@ -1,88 +1,143 @@
 """The training loop: Adam on the mean squared error, 80 % of the images to learn, 20 % to watch.
 
-On a CPU two habits decide the speed (images/s at batch 64, two AVX512-BF16 cores): bf16 autocast
-with channels_last convolutions, and keeping freed memory (see ``keep_freed_memory``): together
-1,450 against 500 for plain float32.
+On a CPU two habits decide the speed: bf16 autocast with channels_last convolutions, and keeping
+freed memory (``train.device``). On CUDA the data lies on the device and the step is one graph
+(``train.step``). bench/train.py measures both against a plain loop.
 """
 
-import ctypes
 import math
-import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from train.augment import augment
 from train.config import TrainConfig
 from train.data import Dataset, split
+from train.device import choose_device
 from train.errors import ConfigError, Diverged
 from train.model import Autoencoder, to_unit_range
+from train.step import CapturedStep, Step
 
 EVALUATION_BATCH = 500  # images; fits a laptop's cache and any GPU
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one pass over the training split ended with: mean squared errors per pixel."""
+    """What one pass over the training images ended with: mean squared errors per pixel."""
 
     epoch: int
     train_mse: float
     val_mse: float | None  # None where every image was learned
 
 
-def fit(
-    config: TrainConfig,
-    dataset: Dataset,
-    on_batch: Callable[[int], None],
-    on_epoch: Callable[[Epoch], None],
-) -> Autoencoder:
-    """Train a fresh model.
+class Trainer:
+    """A model in training, one epoch at a time.
+
+    ``state`` and ``restore`` carry it over a restart: the epochs after it have the numbers that
+    an uninterrupted run would have had (bit for bit on the same kind of processor).
 
     Args:
         config: the hyperparameters.
         dataset: images to learn; its test half isn't touched.
-        on_batch: called with the number of images of every finished step.
-        on_epoch: called with the losses of every finished epoch.
 
     Raises:
         ConfigError: the device isn't there, or the images don't fit the configuration.
-        Diverged: the loss became NaN or infinite.
     """
-    check_shape(config, dataset)
-    device, precision = choose_device(config.device), choose_precision(config)
-    torch.manual_seed(config.seed)
-    model = Autoencoder(config).to(memory_format=torch.channels_last).to(device)
-    start_from_mean(model, dataset.train_images)
-    optimiser = torch.optim.Adam(model.parameters(), lr=config.learning_rate, fused=True)
-    images = dataset.train_images.to(device)
-    learn, watch = (part.to(device) for part in split_for(config, len(images)))
-    warps = torch.Generator().manual_seed(config.seed)
-    steps_per_epoch = math.ceil(len(learn) / config.batch_size)
-    step = 0
-    for number in range(1, config.epochs + 1):
-        order = learn[torch.randperm(len(learn)).to(device)]
-        total = torch.zeros((), device=device)
-        for batch in order.split(config.batch_size):
-            rate = config.learning_rate * pace(config, step, steps_per_epoch * config.epochs)
-            step += 1
-            optimiser.param_groups[0]["lr"] = rate
-            warped = augment(images[batch], config.augment, warps)
-            with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-                loss = reconstruction_loss(model, warped)
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            optimiser.step()
-            total += loss.detach() * len(batch)
+
+    def __init__(self, config: TrainConfig, dataset: Dataset) -> None:
+        check_shape(config, dataset)
+        device = choose_device(config.device)
+        torch.manual_seed(config.seed)
+        self.config = config
+        self.model = Autoencoder(config).to(memory_format=torch.channels_last).to(device)
+        start_from_mean(self.model, dataset.train_images)
+        self.history: list[Epoch] = []
+        self._images = dataset.train_images.to(device)
+        self._learn, self._watch = split_for(config, len(self._images))
+        self._order = torch.Generator().manual_seed(config.seed)  # of the images
+        self._noise = torch.Generator(device).manual_seed(config.seed)  # of what happens to them
+        self._step = Step(self.model, config, self._noise)
+        self._learn_batch: Callable[[Tensor], None] = self._step
+        if device.type == "cuda":
+            self._learn_batch = CapturedStep(self._step, config.batch_size, self._noise)
+
+    @property
+    def images_per_epoch(self) -> int:
+        """How many images are learned in one epoch."""
+        return len(self._learn)
+
+    def run_epoch(self, on_batch: Callable[[int], None]) -> Epoch:
+        """Learn every image once.
+
+        Args:
+            on_batch: called with the number of images of every finished step.
+
+        Raises:
+            Diverged: the loss became NaN or infinite; the history ends before this epoch.
+        """
+        number = len(self.history) + 1
+        shuffled = self._learn[torch.randperm(len(self._learn), generator=self._order)]
+        batches = shuffled.to(self._images.device).split(self.config.batch_size)
+        self._step.squared.zero_()
+        for index, batch in enumerate(batches):
+            self._step.set_rate(
+                learning_rate(self.config, (number - 1) * len(batches) + index, len(batches))
+            )
+            self._learn_batch(self._images[batch])
             on_batch(len(batch))
-        train_mse = total.item() / len(learn)
+        train_mse = self._step.squared.item() / len(self._learn)
         if not math.isfinite(train_mse):
             raise Diverged(f"the loss became {train_mse} in epoch {number}; lower learning_rate")
-        val_mse = mean_squared_error(model, images[watch]) if len(watch) else None
-        on_epoch(Epoch(number, train_mse, val_mse))
-    return model.to(memory_format=torch.contiguous_format)
+        epoch = Epoch(number, train_mse, self._watched_mse())
+        self.history.append(epoch)
+        return epoch
+
+    def _watched_mse(self) -> float | None:
+        if len(self._watch) == 0:
+            return None
+        return mean_squared_error(self.model, self._images[self._watch.to(self._images.device)])
+
+    def state(self) -> dict[str, Any]:
+        """Everything a restart needs, copied: what happens next doesn't change it."""
+        return {
+            "config": asdict(self.config),
+            "model": {name: part.clone() for name, part in self.model.state_dict().items()},
+            "optimiser": copied(self._step.optimiser.state_dict()),
+            "order": self._order.get_state(),
+            "noise": self._noise.get_state(),
+            "history": [asdict(epoch) for epoch in self.history],
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go back to where ``state`` was taken.
+
+        Raises:
+            ConfigError: it is of another configuration, bar a larger number of epochs.
+        """
+        for name, value in asdict(self.config).items():
+            if name != "epochs" and state["config"].get(name) != value:
+                raise ConfigError(
+                    f"the run to resume had {name} {state['config'].get(name)}, not {value}"
+                )
+        self.model.load_state_dict(state["model"])
+        self._step.optimiser.load_state_dict(state["optimiser"])
+        self._order.set_state(state["order"])
+        self._noise.set_state(state["noise"])
+        self.history = [Epoch(**fields) for fields in state["history"]]
+
+
+def copied(value: Any) -> Any:
+    """A nest of dicts and lists with every tensor cloned."""
+    if isinstance(value, Tensor):
+        return value.clone()
+    if isinstance(value, dict):
+        return {key: copied(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [copied(part) for part in value]
+    return value
 
 
 def split_for(config: TrainConfig, count: int) -> tuple[Tensor, Tensor]:
@@ -91,12 +146,14 @@ def split_for(config: TrainConfig, count: int) -> tuple[Tensor, Tensor]:
     return (torch.cat([learn, watch]), watch[:0]) if config.fit_on == "all" else (learn, watch)
 
 
-def pace(config: TrainConfig, step: int, steps: int) -> float:
-    """The learning rate of a step as a share of ``learning_rate``."""
-    share = min(1.0, (step + 1) / (config.warmup_steps + 1))
+def learning_rate(config: TrainConfig, step: int, steps_per_epoch: int) -> float:
+    """The rate of a step: warming up, then constant or falling along half a cosine to 0."""
+    steps = steps_per_epoch * config.epochs
+    warmup = min(config.warmup_steps, steps // 20)  # a short run is not all warm-up
+    share = min(1.0, (step + 1) / (warmup + 1))
     if config.schedule == "cosine":
         share *= (1 + math.cos(math.pi * step / steps)) / 2
-    return share
+    return config.learning_rate * share
 
 
 @torch.no_grad()
@@ -111,16 +168,12 @@ def start_from_mean(model: Autoencoder, images: Tensor) -> None:
     model.decoder.convolutions[-1].bias.fill_(mean.logit().item())
 
 
-def reconstruction_loss(model: Autoencoder, images: Tensor) -> Tensor:
-    """Mean squared error per pixel, pixels in [0, 1], of uint8[N, C, H, W]."""
-    return functional.mse_loss(model(images), to_unit_range(images))
-
-
 @torch.inference_mode()
 def mean_squared_error(model: Autoencoder, images: Tensor) -> float:
-    """The same error in float32 over any number of images."""
+    """Mean squared error per pixel, pixels in [0, 1], in float32, of any number of images."""
     batches = images.split(EVALUATION_BATCH)
-    return sum(reconstruction_loss(model, b).item() * len(b) for b in batches) / len(images)
+    errors = (functional.mse_loss(model(b), to_unit_range(b)).item() * len(b) for b in batches)
+    return sum(errors) / len(images)
 
 
 def check_shape(config: TrainConfig, dataset: Dataset) -> None:
@@ -132,46 +185,3 @@ def check_shape(config: TrainConfig, dataset: Dataset) -> None:
             f"{dataset.name} has images of {actual} (channels, height, width), but input_dim and "
             f"image_size ask for {expected}"
         )
-
-
-def choose_device(name: str) -> torch.device:
-    """Resolve ``auto | cpu | cuda``; CUDA that was asked for by name must be there.
-
-    Raises:
-        ConfigError: ``cuda`` on a machine without it.
-    """
-    if name == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("device is cuda, but this torch finds no CUDA device")
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
-
-
-def choose_precision(config: TrainConfig) -> str:
-    """Resolve ``auto``: bf16 where the processor multiplies it natively, else fp32."""
-    if config.precision != "auto":
-        return config.precision
-    if choose_device(config.device).type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
-    abilities = torch.cpu.get_capabilities()
-    return "bf16" if abilities.get("avx512_bf16") or abilities.get("amx_bf16") else "fp32"
-
-
-def keep_freed_memory() -> None:
-    """Ask glibc to reuse the memory of freed tensors instead of returning it to the kernel.
-
-    Every activation is a few megabytes, which glibc maps anew on each step and the kernel zeroes
-    page by page: half of the time of a step on a CPU. The three settings (mallopt(3)) are "no
-    mmap", "never trim" and "grow by 256 MiB". Elsewhere than on glibc this does nothing.
-    """
-    if not sys.platform.startswith("linux"):
-        return
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        m_trim_threshold, m_top_pad, m_mmap_max = -1, -2, -4  # <malloc.h>
-        for setting, value in (
-            (m_mmap_max, 0),
-            (m_trim_threshold, 2**31 - 1),
-            (m_top_pad, 1 << 28),
-        ):
-            mallopt(setting, value)

@@ -39,10 +39,14 @@ class Encoder(nn.Module):
         )
         self.to_embedding = nn.Linear(channels * grid * grid, config.output_dim)
 
+    def features(self, images: Tensor) -> Tensor:
+        """What the convolutions see: float[N, F], F = hidden_dim · H/4 · W/4."""
+        seen: Tensor = self.convolutions(to_unit_range(images))
+        return seen.flatten(1)
+
     def forward(self, images: Tensor) -> Tensor:
         """Embed."""
-        features = self.convolutions(to_unit_range(images))  # [N, hidden, H/4, W/4]
-        z: Tensor = self.to_embedding(features.flatten(1))
+        z: Tensor = self.to_embedding(self.features(images))
         return z.float()
 
 
@@ -86,13 +90,20 @@ class Autoencoder(nn.Module):
     """An encoder and a decoder that are trained together.
 
     ``config`` gives the images' channels C and side, the channels of every convolution, the
-    slope of every LeakyReLU and the width D of the embedding.
+    slope of every LeakyReLU and the width D of the embedding. ``config.model`` ``vae`` adds a
+    second head for the spread of the embedding (Kingma & Welling 2014); it is used in training
+    alone: the embedding is the mean.
     """
 
     def __init__(self, config: TrainConfig) -> None:
         super().__init__()
+        self.config = config
         self.encoder = Encoder(config)
         self.decoder = Decoder(config)
+        heads = self.encoder.to_embedding
+        self.to_log_variance = (
+            nn.Linear(heads.in_features, heads.out_features) if config.model == "vae" else None
+        )
 
     def forward(self, images: Tensor) -> Tensor:
         """uint8[N, C, H, W] → their reconstructions, float32[N, C, H, W] in [0, 1]."""

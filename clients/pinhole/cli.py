@@ -21,7 +21,7 @@ examples:
   pinhole health
   pinhole embed scans/ --out scans.parquet
   pinhole reconstruct seven.png
-  pinhole decode 0.5 -1.2 --out drawn.png
+  pinhole decode 0.5 -1.2 --out drawn.png      (-1e-3 needs a -- before the numbers)
   PINHOLE_URL=https://images.example.com PINHOLE_API_KEY=... pinhole health
 """
 
@@ -34,6 +34,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     options = parser().parse_args(arguments)
     command: Callable[[Client, argparse.Namespace], int] = options.run
+    if not options.api_key.isascii():
+        print("pinhole: an API key has ASCII characters only", file=sys.stderr)
+        return USAGE
     try:
         with Client(options.url, options.api_key, options.timeout_s) as client:
             return command(client, options)
@@ -60,7 +63,8 @@ def parser() -> argparse.ArgumentParser:
 
     add = add_command(commands, "health", "prove that the service embeds; show its model", health)
 
-    add = add_command(commands, "embed", "embed a folder of images into a Parquet file", embed)
+    about = "embed a folder of images into a Parquet file"
+    add = add_command(commands, "embed", about, embed, timeout_s=120)  # for hundreds of files
     add("source", type=Path, metavar="FOLDER", help="searched for image files, at any depth")
     add("--out", type=Path, required=True, metavar="FILE.parquet")
 
@@ -83,6 +87,7 @@ def add_command(
     name: str,
     help: str,
     run: Callable[[Client, argparse.Namespace], int],
+    timeout_s: float = 10,
 ) -> Callable[..., argparse.Action]:
     """Add a subcommand with the options all have; returns its add_argument."""
     command = commands.add_parser(name, help=help, description=help)
@@ -94,13 +99,24 @@ def add_command(
     )
     command.add_argument(
         "--api-key",
-        default=os.environ.get("PINHOLE_API_KEY"),
+        default=os.environ.get("PINHOLE_API_KEY", ""),
         help="(default: $PINHOLE_API_KEY)",
     )
     command.add_argument(
-        "--timeout-s", type=float, default=10, help="longest wait for an answer (default: 10)"
+        "--timeout-s",
+        type=positive,
+        default=timeout_s,
+        help="longest wait for an answer (default: %(default)s)",
     )
     return command.add_argument
+
+
+def positive(text: str) -> float:
+    """A number greater than 0, for argparse."""
+    number = float(text)
+    if not number > 0:
+        raise argparse.ArgumentTypeError(f"must be greater than 0; got {text}")
+    return number
 
 
 def health(client: Client, options: argparse.Namespace) -> int:
@@ -139,14 +155,16 @@ def embed(client: Client, options: argparse.Namespace) -> int:
 def reconstruct(client: Client, options: argparse.Namespace) -> int:
     """``pinhole reconstruct``."""
     failed = 0
-    for path in options.images:
+    outputs = {path: path.with_name(f"{path.stem}.reconstruction.png") for path in options.images}
+    if len(set(outputs.values())) < len(outputs):
+        raise UsageError("two of the images would be written to the same NAME.reconstruction.png")
+    for path, out in outputs.items():
         try:
             answer = client.reconstruct(path)
         except (BadRequest, OSError) as error:
             failed += 1
             print(f"{path}: {error}", file=sys.stderr)
             continue
-        out = path.with_name(f"{path.stem}.reconstruction.png")
         out.write_bytes(answer.png)
         verdict = ", an outlier" if answer.outlier else ""
         print(f"{out}: mse {answer.mse:.4f}, percentile {answer.percentile:.0f}{verdict}")

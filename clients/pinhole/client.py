@@ -1,7 +1,7 @@
 """Call a pinhole service from Python.
 
 Retries are safe because every call of the contract is idempotent: connection errors, 429 and 503
-are tried again after a growing, jittered pause; other answers are final.
+are tried again after a growing, jittered pause; other answers, and a time-out, are final.
 """
 
 import base64
@@ -16,6 +16,9 @@ import numpy as np
 import requests
 from numpy.typing import ArrayLike, NDArray
 from requests.adapters import HTTPAdapter
+from urllib3.connectionpool import ConnectionPool
+from urllib3.exceptions import ReadTimeoutError
+from urllib3.response import BaseHTTPResponse
 from urllib3.util import Retry
 
 from pinhole.errors import BadRequest, Busy, PinholeError, ServerError, Unauthorized, Unavailable
@@ -129,8 +132,8 @@ class Client:
         if isinstance(images, np.ndarray):
             return self._array("embed", images)
         if isinstance(images, (str, Path, bytes)):
-            answer = self._json("embed", read(images), FILE)
-            return np.array(answer["embedding"], np.float32)
+            (embedding,) = self._json("embed", read(images), FILE, fields=["embedding"])
+            return np.array(embedding, np.float32)
         rows = self.try_embed(images)
         for index, row in enumerate(rows):
             if isinstance(row, BadRequest):
@@ -145,11 +148,12 @@ class Client:
         Raises:
             As embed, bar refusals of single images.
         """
-        answer = self._json("embed", envelope(images))
+        fields = ["embeddings", "errors"]
+        embeddings, errors = self._json("embed", envelope(images), "application/json", fields)
         rows: list[NDArray[np.float32] | BadRequest] = [
-            np.array(row or [], np.float32) for row in answer["embeddings"]
+            np.array(row or [], np.float32) for row in embeddings
         ]
-        for error in answer["errors"]:
+        for error in errors:
             rows[error["index"]] = BadRequest(error["message"], 400, error["type"])
         return rows
 
@@ -159,10 +163,9 @@ class Client:
         Raises:
             As embed.
         """
-        answer = self._json("reconstruct", read(image), FILE)
-        return Reconstruction(
-            base64.b64decode(answer["reconstruction"]), answer["mse"], **answer["anomaly"]
-        )
+        fields = ["reconstruction", "mse", "anomaly"]
+        picture, mse, anomaly = self._json("reconstruct", read(image), FILE, fields)
+        return Reconstruction(base64.b64decode(picture), mse, **anomaly)
 
     def decode(self, embeddings: ArrayLike) -> NDArray[np.uint8]:
         """Return the image of each embedding: [N, D] → uint8[N, C, H, W].
@@ -194,7 +197,7 @@ class Client:
             digest=reply.headers.get("X-Model-Digest", ""),
             version=reply.headers.get("X-Model-Version", ""),
             precision=reply.headers.get("X-Precision", ""),
-            embedding_width=len(parse(reply)["embedding"]),
+            embedding_width=len(parse(reply, ["embedding"])[0]),
             latency_ms=latency_ms,
         )
 
@@ -208,11 +211,12 @@ class Client:
         except ValueError as error:
             raise ServerError("the service's answer is not an array") from error
 
-    def _json(self, endpoint: str, body: Any, content_type: str = "application/json") -> Any:
-        return parse(self._post(endpoint, body, content_type))
+    def _json(self, endpoint: str, body: bytes, content_type: str, fields: list[str]) -> list[Any]:
+        """POST a body, get the named fields of the JSON that comes back."""
+        return parse(self._post(endpoint, body, content_type), fields)
 
     def _post(
-        self, endpoint: str, body: Any, content_type: str, accept: str = "application/json"
+        self, endpoint: str, body: bytes, content_type: str, accept: str = "application/json"
     ) -> requests.Response:
         """POST to an endpoint; anything but a 200 is raised."""
         try:
@@ -229,15 +233,33 @@ class Client:
         return reply
 
 
+class Patience(Retry):
+    """Try again, but not what was given up on for lack of time: it may still be running there."""
+
+    def increment(  # noqa: D102 - urllib3's own
+        self,
+        method: str | None = None,
+        url: str | None = None,
+        response: BaseHTTPResponse | None = None,
+        error: Exception | None = None,
+        _pool: ConnectionPool | None = None,
+        _stacktrace: TracebackType | None = None,
+    ) -> Self:
+        if isinstance(error, ReadTimeoutError):
+            raise error
+        return super().increment(method, url, response, error, _pool, _stacktrace)
+
+
 def retrying_adapter() -> HTTPAdapter:
     """Keep connections open and try again where that is safe and useful."""
-    retry = Retry(
+    retry = Patience(
         total=RETRIES,
         status_forcelist=(429, 503),
         allowed_methods=None,  # POST too: every call is idempotent
         backoff_factor=PAUSE_S,
         backoff_jitter=JITTER_S,
         backoff_max=LONGEST_PAUSE_S,
+        retry_after_max=int(LONGEST_PAUSE_S),
         raise_on_status=False,
     )
     return HTTPAdapter(pool_connections=1, pool_maxsize=CONNECTIONS, max_retries=retry)
@@ -254,16 +276,17 @@ def envelope(images: Sequence[ImageFile]) -> bytes:
     return b'{"images":["' + files + b'"]}' if images else b'{"images":[]}'
 
 
-def parse(reply: requests.Response) -> Any:
-    """The JSON of a reply.
+def parse(reply: requests.Response, fields: list[str]) -> list[Any]:
+    """The named fields of a reply's JSON.
 
     Raises:
-        ServerError: it isn't JSON.
+        ServerError: it isn't JSON, or has no such fields: something else answers there.
     """
     try:
-        return reply.json()
-    except requests.JSONDecodeError as error:
-        raise ServerError("the service's answer is not JSON") from error
+        answer = reply.json()
+        return [answer[field] for field in fields]
+    except (requests.JSONDecodeError, LookupError, TypeError) as error:
+        raise ServerError("the answer is not that of a pinhole service") from error
 
 
 def refusal(reply: requests.Response) -> PinholeError:

@@ -4,6 +4,7 @@ A batch is a list of rows; a raw body is the row's only value, under ``body`` or
 names come as the caller wrote them.
 """
 
+import json
 import logging
 import sys
 from collections.abc import Mapping, Sequence
@@ -12,7 +13,7 @@ from typing import Any
 
 from serve.bundle import load_bundle
 from serve.engine import check_golden, open_engine
-from serve.errors import InternalError, PayloadTooLarge
+from serve.errors import InternalError, PayloadTooLarge, ServeError
 from serve.limits import MAX_REPLY_BYTES
 from serve.service import Operation, Service
 from serve.wire.replies import Reply, error_reply
@@ -20,7 +21,7 @@ from serve.wire.requests import Message
 
 logger = logging.getLogger(__name__)
 
-Row = Mapping[str, bytes | bytearray]
+Row = Mapping[str, Any]
 
 
 def open_service(context: Any) -> Service:
@@ -33,9 +34,13 @@ def open_service(context: Any) -> Service:
     log_to_stderr()
     config = context.model_yaml_config["handler"]
     folder = Path(context.system_properties["model_dir"]) / config["bundle"]
-    bundle = load_bundle(folder)
-    engine = open_engine(bundle, config["runtime"], config["device"])
-    check_golden(engine, bundle)
+    try:
+        bundle = load_bundle(folder)
+        engine = open_engine(bundle, config["runtime"], config["device"])
+        check_golden(engine, bundle)
+    except ServeError as error:
+        logger.error("worker can't start: %s", error)  # TorchServe itself says only "died"
+        raise
     logger.info(
         "worker ready: %s on %s, model %s version %s digest %s",
         context.model_name,
@@ -86,11 +91,20 @@ def within_limit(reply: Reply) -> Reply:
 def to_message(row: Row, context: Any, index: int) -> Message:
     """One row of a batch as one HTTP message."""
     headers = context.get_all_request_header(index)
-    body = row.get("body", row.get("data", b""))
     return Message(
-        bytes(body),
+        to_bytes(row.get("body", row.get("data", b""))),
         {name.lower(): value for name, value in headers.items() if isinstance(value, str)},
     )
+
+
+def to_bytes(body: Any) -> bytes:
+    """A body as it was sent.
+
+    A stock TorchServe (``decode_input_request=true``) has already parsed JSON and decoded text.
+    """
+    if isinstance(body, (bytes, bytearray)):
+        return bytes(body)
+    return body.encode() if isinstance(body, str) else json.dumps(body).encode()
 
 
 def answer_whatever_happens(
@@ -102,7 +116,8 @@ def answer_whatever_happens(
     """
     try:
         return operation(messages)
-    except Exception:  # noqa: BLE001 - the one place: no request may harm its neighbours
+    except Exception:
+        logger.exception("a batch of %d failed; answering its requests alone", len(messages))
         return [
             answer_alone(operation, message, context.get_request_id(index))
             for index, message in enumerate(messages)

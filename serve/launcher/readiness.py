@@ -17,7 +17,7 @@ import requests
 
 from serve.bundle import ENDPOINTS, Bundle
 from serve.errors import LaunchError, RequestError
-from serve.images import read_image, write_png
+from serve.images import PixelBudget, read_image, write_png
 from serve.launcher.torchserve import Settings
 from serve.wire.requests import JSON, PNG
 
@@ -44,11 +44,17 @@ class Canary:
 class Readiness:
     """The state of one TorchServe.
 
-    ``check`` finds it out; ``reason`` remembers it: None when ready, else why not.
+    ``check`` finds it out, and two attributes remember it.
+
+    Attributes:
+        reason: None when ready, else why not.
+        working: every endpoint has a worker that may yet answer; a service that is merely busy
+            is not ready, but it works.
     """
 
     def __init__(self, bundle: Bundle, settings: Settings) -> None:
         self.reason: str | None = "starting"
+        self.working = False
         self._settings = settings
         self._canaries = make_canaries(bundle)
         self._session = requests.Session()
@@ -56,6 +62,7 @@ class Readiness:
 
     def check(self) -> bool:
         """Ask TorchServe; True if it is ready."""
+        self.working = False
         try:
             self.reason = self._worker_fault() or self._canary_fault()
         except (requests.RequestException, ValueError, LookupError, TypeError) as error:
@@ -65,13 +72,15 @@ class Readiness:
         return self.reason is None
 
     def _worker_fault(self) -> str | None:
-        wanted = self._settings.workers
+        wanted, ready = self._settings.workers, {}
         for endpoint in ENDPOINTS:
             url = f"{self._settings.management_url}/models/{endpoint}"
             workers = self._session.get(url, timeout=TIMEOUT_S).json()[0]["workers"]
-            ready = sum(worker["status"] == "READY" for worker in workers)
-            if ready < wanted:
-                return f"{endpoint}: {ready} of {wanted} workers ready"
+            ready[endpoint] = sum(worker["status"] == "READY" for worker in workers)
+        self.working = all(ready.values())
+        for endpoint, count in ready.items():
+            if count < wanted:
+                return f"{endpoint}: {count} of {wanted} workers ready"
         return None
 
     def _canary_fault(self) -> str | None:
@@ -85,6 +94,7 @@ class Readiness:
             if reply.status_code != 200:
                 return f"{endpoint}: the canary got HTTP {reply.status_code}"
             if not canary.is_golden(reply):
+                self.working = False
                 return f"{endpoint}: the canary's answer is wrong"
         return None
 
@@ -101,7 +111,7 @@ def make_canaries(bundle: Bundle) -> dict[str, Canary]:
         return bool(gap.max() <= tolerance.embedding)
 
     def is_picture(reply: requests.Response) -> bool:
-        pixels = read_image(reply.content, bundle.manifest.image).astype(np.float64)
+        pixels = read_image(reply.content, bundle.manifest.image, PixelBudget()).astype(np.float64)
         return bool(np.abs(pixels - reconstruction).max() <= 1)  # rounding may fall either way
 
     return {

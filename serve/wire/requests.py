@@ -25,7 +25,7 @@ from serve.errors import (
     TooManyImages,
     UnsupportedMediaType,
 )
-from serve.images import read_image
+from serve.images import PixelBudget, read_image
 from serve.limits import MAX_BODY_BYTES, MAX_EMBEDDING, MAX_IMAGES
 from serve.wire.npy import read_npy
 
@@ -82,13 +82,14 @@ def read_image_request(message: Message, spec: ImageSpec) -> Request:
         RequestError: nothing can be answered; in a singular request also a file that can't be read.
     """
     check_body_size(message)
-    singular, items = False, list[Item]()
+    singular, items, budget = False, list[Item](), PixelBudget()
     if message.content_type == JSON:
-        items += [read_base64_image(file, spec) for file in read_envelope(message.body, "images")]
+        files = read_envelope(message.body, "images")
+        items += [read_base64_image(file, spec, budget) for file in files]
     elif message.content_type == NPY:
         items += read_image_array(message.body, spec)
     elif is_file_type(message.content_type):
-        singular, items = True, [read_image(message.body, spec)]
+        singular, items = True, [read_image(message.body, spec, budget)]
     else:
         raise UnsupportedMediaType(
             "this Content-Type is not read here; send one file as image/* or "
@@ -198,12 +199,14 @@ def fits(embedding: NDArray[np.float32]) -> bool:
     return bool((np.abs(embedding) <= MAX_EMBEDDING).all())
 
 
-def read_base64_image(text: Any, spec: ImageSpec) -> NDArray[np.uint8] | InvalidImage:
+def read_base64_image(
+    text: Any, spec: ImageSpec, budget: PixelBudget
+) -> NDArray[np.uint8] | InvalidImage:
     """Read one entry of ``images``; a failure is returned, for its neighbours' sake."""
     if not isinstance(text, str):
         return InvalidImage("an entry of images must be a string with a base64 file")
     try:
-        return read_image(base64.b64decode(text, validate=True), spec)
+        return read_image(base64.b64decode(text, validate=True), spec, budget)
     except (binascii.Error, ValueError):
         return InvalidImage("an entry of images is not valid base64")
     except InvalidImage as error:

@@ -17,11 +17,18 @@ def test_help_shows_examples(capsys: pytest.CaptureFixture[str]) -> None:
     assert "pinhole embed scans/ --out scans.parquet" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("arguments", [[], ["fly"], ["embed", "x"], ["health", "--timeout-s", "x"]])
+@pytest.mark.parametrize("arguments", [[], ["fly"], ["embed", "x"], ["health", "--timeout-s", "0"]])
 def test_wrong_usage_exits_2(arguments: list[str]) -> None:
     """Argparse says what is missing."""
     with pytest.raises(SystemExit, match="2"):
         main(arguments)
+
+
+def test_images_of_one_name_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    """a.png and a.jpg would share their reconstruction's name."""
+    assert main(["reconstruct", "a.png", "a.jpg", *NOBODY]) == 2
+
+    assert "same NAME.reconstruction.png" in capsys.readouterr().err
 
 
 def test_unreachable_service_exits_3(capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 import base64
 import json
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -37,6 +38,7 @@ def script(monkeypatch: pytest.MonkeyPatch) -> Iterator[Script]:
     """A scripted server on a free port; retries don't pause."""
     monkeypatch.setattr(client_module, "PAUSE_S", 0)
     monkeypatch.setattr(client_module, "JITTER_S", 0)
+    monkeypatch.setattr(client_module, "LONGEST_PAUSE_S", 1)
     script = Script()
 
     class Handler(BaseHTTPRequestHandler):
@@ -50,6 +52,9 @@ def script(monkeypatch: pytest.MonkeyPatch) -> Iterator[Script]:
             ]
             if status == 0:  # hang up without a word
                 self.close_connection = True
+                return
+            if status == -1:  # say nothing for a while
+                time.sleep(1)
                 return
             self.send_response(status)
             for name, value in {"Content-Length": str(len(data)), **headers}.items():
@@ -194,6 +199,35 @@ def test_lasting_trouble_is_named(script: Script, client: Client) -> None:
         pytest.raises(Unavailable, match=r"127\.0\.0\.1:9"),
     ):
         nobody.embed(b"x")
+
+
+@pytest.mark.parametrize("body", [b"<html>", b"[]", b'{"status": "Healthy"}'])
+def test_foreign_answers_are_not_embeddings(script: Script, client: Client, body: bytes) -> None:
+    """A 200 from something else at that address is an error, not a KeyError."""
+    script.say(200, body)
+
+    with pytest.raises(ServerError, match="not that of a pinhole service"):
+        client.health()
+
+
+def test_time_out_is_not_retried(script: Script) -> None:
+    """What timed out may still be running; asking again would double the load."""
+    script.say(-1)
+    with Client(script.url, timeout_s=0.3) as hasty, pytest.raises(Unavailable, match="Timeout"):
+        hasty.embed(b"x")
+
+    assert len(script.requests) == 1
+
+
+def test_long_pauses_are_cut_short(script: Script, client: Client) -> None:
+    """A Retry-After of an hour is not obeyed."""
+    script.say(503, error(503), Retry_After="3600")
+    script.say(200, {"embedding": [1, 2]})
+    started = time.monotonic()
+
+    client.embed(b"x")
+
+    assert time.monotonic() - started < 30
 
 
 @pytest.mark.parametrize("body", [b"<html>", b"[]", b'{"code": 502}'])

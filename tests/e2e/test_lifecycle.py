@@ -31,7 +31,7 @@ def test_a_worker_dies_and_returns(small_bundle: Bundle, tmp_path: Path) -> None
         assert service.readiness().json()["reason"].startswith("decode: ")
         assert wait_until(lambda: service.readiness().ok, 30)
         assert service.stop() == 0
-        assert "not ready: decode" in service.log.read_text()
+        assert "waiting: decode" in service.log.read_text()
         assert "ready again" in service.log.read_text()
 
 
@@ -84,7 +84,6 @@ def test_archive_runs_in_a_stock_torchserve(
         f"management_address=http://127.0.0.1:{port + 1}\n"
         f"metrics_address=http://127.0.0.1:{port + 2}\n"
         f"grpc_inference_port={port + 4}\ngrpc_management_port={port + 5}\n"
-        "decode_input_request=false\n"
     )
     (tmp_path / "tmp").mkdir()
     environment = {
@@ -129,13 +128,14 @@ def test_archive_runs_in_a_stock_torchserve(
                     return False
 
             assert wait_until(embeds, START_S), Path(log.name).read_text()
-            reply = requests.post(
-                f"http://127.0.0.1:{port}/predictions/embed", write_png(image), timeout=30
-            )
+            url = f"http://127.0.0.1:{port}/predictions/embed"
+            reply = requests.post(url, write_png(image), timeout=30)
+            many = requests.post(url, json={"images": ["broken"]}, timeout=30)
         finally:
             os.killpg(process.pid, signal.SIGTERM)
 
     assert reply.status_code == 200, Path(log.name).read_text()
+    assert many.json()["errors"][0]["type"] == "InvalidImage"
     expected = open_engine(small_bundle, "onnxruntime", "cpu").embed(image[None])[0]
     allowed = small_bundle.manifest.tolerances["fp32"].embedding
     assert np.array(reply.json()["embedding"]) == pytest.approx(expected, abs=allowed)

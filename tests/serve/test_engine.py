@@ -12,6 +12,11 @@ from serve.engine import CHUNK, RUNTIMES, Engine, check_golden, open_engine
 from serve.errors import EngineError
 from train.data import Dataset
 
+WITHOUT_CUDA_PROVIDER = pytest.mark.skipif(
+    "CUDAExecutionProvider" in onnxruntime.get_available_providers(), reason="there is CUDA"
+)
+WITHOUT_CUDA_DEVICE = pytest.mark.skipif(torch.cuda.is_available(), reason="there is CUDA")
+
 
 @pytest.fixture(params=RUNTIMES)
 def engine(request: pytest.FixtureRequest, small_bundle: Bundle) -> Engine:
@@ -85,14 +90,17 @@ def test_read_only_arrays_are_taken(engine: Engine) -> None:
     assert engine.embed(images).shape == (1, 2)
 
 
-def test_cuda_is_never_replaced_silently(small_bundle: Bundle) -> None:
+@pytest.mark.parametrize(
+    ("runtime", "words"),
+    [
+        pytest.param("onnxruntime", r"pinhole\[gpu\]", marks=WITHOUT_CUDA_PROVIDER),
+        pytest.param("torchscript", "no CUDA device", marks=WITHOUT_CUDA_DEVICE),
+    ],
+)
+def test_cuda_is_never_replaced_silently(small_bundle: Bundle, runtime: str, words: str) -> None:
     """Asking for CUDA where there is none is refused, with what to install."""
-    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
-        with pytest.raises(EngineError, match=r"pinhole\[gpu\]"):
-            open_engine(small_bundle, "onnxruntime", "cuda")
-    if not torch.cuda.is_available():
-        with pytest.raises(EngineError, match="no CUDA device"):
-            open_engine(small_bundle, "torchscript", "cuda")
+    with pytest.raises(EngineError, match=words):
+        open_engine(small_bundle, runtime, "cuda")
 
 
 def test_unknown_choices_are_listed(small_bundle: Bundle) -> None:

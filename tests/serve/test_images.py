@@ -8,7 +8,7 @@ from PIL import Image
 
 from serve.bundle import ImageSpec
 from serve.errors import InvalidImage
-from serve.images import read_image, write_grid, write_png
+from serve.images import PixelBudget, read_image, write_grid, write_png
 
 GREY = ImageSpec(channels=1, height=28, width=28, polarity="auto")
 RGB = ImageSpec(channels=3, height=32, width=32, polarity="keep")
@@ -34,13 +34,13 @@ def test_own_size_passes_bit_for_bit(paper: int) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (1, 28, 28), np.uint8)
     pixels[:, 0] = paper
 
-    assert np.array_equal(read_image(write_png(pixels), GREY), pixels)
+    assert np.array_equal(read_image(write_png(pixels), GREY, PixelBudget()), pixels)
 
 
 def test_dark_ink_on_light_paper_is_inverted() -> None:
     """A scan and its negative become the same pixels, ink high."""
-    scan = read_image(file_of(stroke(ink=0, paper=255)), GREY)
-    negative = read_image(file_of(stroke(ink=255, paper=0)), GREY)
+    scan = read_image(file_of(stroke(ink=0, paper=255)), GREY, PixelBudget())
+    negative = read_image(file_of(stroke(ink=255, paper=0)), GREY, PixelBudget())
 
     assert np.array_equal(scan, negative)
     assert scan[0, 14, 14] > 200
@@ -51,7 +51,7 @@ def test_keep_does_not_invert() -> None:
     """Polarity is the model's matter: a photograph stays as it is."""
     spec = ImageSpec(channels=1, height=28, width=28, polarity="keep")
 
-    assert read_image(file_of(stroke(ink=0, paper=255)), spec)[0, 0, 0] == 255
+    assert read_image(file_of(stroke(ink=0, paper=255)), spec, PixelBudget())[0, 0, 0] == 255
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16"])
@@ -63,7 +63,7 @@ def test_every_mode_shows_the_same_stroke(mode: str) -> None:
     else:
         picture = picture.convert(mode)
 
-    pixels = read_image(file_of(picture, "TIFF"), GREY)
+    pixels = read_image(file_of(picture, "TIFF"), GREY, PixelBudget())
 
     assert pixels.shape == (1, 28, 28)
     assert pixels[0, 14, 14] > 200
@@ -75,7 +75,7 @@ def test_transparency_is_white_paper() -> None:
     picture = Image.new("RGBA", (56, 56), (0, 0, 0, 0))
     picture.paste((0, 0, 0, 255), (24, 14, 32, 42))
 
-    pixels = read_image(file_of(picture), GREY)
+    pixels = read_image(file_of(picture), GREY, PixelBudget())
 
     assert pixels[0, 14, 14] > 200
     assert pixels[0, 0, 0] == 0
@@ -88,14 +88,14 @@ def test_exif_orientation_is_applied() -> None:
     exif = Image.Exif()
     exif[0x0112] = 3  # turned by 180°
 
-    pixels = read_image(file_of(picture, "JPEG", exif=exif), GREY)
+    pixels = read_image(file_of(picture, "JPEG", exif=exif), GREY, PixelBudget())
 
     assert pixels[0, -5:].mean() > 200 > 50 > pixels[0, :5].mean()
 
 
 def test_colour_models_get_three_channels() -> None:
     """A grey file becomes RGB where the model is."""
-    assert read_image(file_of(stroke(0, 255)), RGB).shape == (3, 32, 32)
+    assert read_image(file_of(stroke(0, 255)), RGB, PixelBudget()).shape == (3, 32, 32)
 
 
 @pytest.mark.parametrize(
@@ -112,13 +112,13 @@ def test_colour_models_get_three_channels() -> None:
 def test_unreadable_files_are_refused(data: bytes) -> None:
     """The message says how much came and what is read."""
     with pytest.raises(InvalidImage, match=rf"{len(data)} bytes .* PNG, JPEG"):
-        read_image(data, GREY)
+        read_image(data, GREY, PixelBudget())
 
 
 def test_empty_file_is_refused() -> None:
     """Nothing at all has a message of its own."""
     with pytest.raises(InvalidImage, match="empty"):
-        read_image(b"", GREY)
+        read_image(b"", GREY, PixelBudget())
 
 
 def test_bomb_is_refused_by_its_header() -> None:
@@ -126,7 +126,25 @@ def test_bomb_is_refused_by_its_header() -> None:
     bomb = file_of(Image.new("1", (10_001, 5_000)))
 
     with pytest.raises(InvalidImage, match="10001 x 5000 pixels; the limit is 50,000,000"):
-        read_image(bomb, GREY)
+        read_image(bomb, GREY, PixelBudget())
+
+
+def test_request_has_a_budget_of_pixels() -> None:
+    """Files that are fine one by one are refused once their sum is over the limit."""
+    budget = PixelBudget()
+    large = file_of(Image.new("1", (10_000, 5_000)))
+
+    for _ in range(4):
+        budget.spend(10_000, 5_000)
+    with pytest.raises(InvalidImage, match="limit of 200,000,000 a request"):
+        read_image(large, GREY, budget)
+
+
+@pytest.mark.parametrize("mode", ["I", "F"])
+def test_deep_greys_are_refused(mode: str) -> None:
+    """32-bit greys have no agreed white; a wrong guess would be a wrong embedding."""
+    with pytest.raises(InvalidImage, match="32 bits"):
+        read_image(file_of(Image.new(mode, (56, 56)), "TIFF"), GREY, PixelBudget())
 
 
 def test_grid_keeps_every_image_in_place() -> None:

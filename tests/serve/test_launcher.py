@@ -3,6 +3,7 @@
 import socket
 from pathlib import Path
 
+import onnxruntime
 import pytest
 
 from serve.__main__ import main, parse
@@ -39,6 +40,18 @@ def test_taken_port_is_named(small_bundle: Bundle, capsys: pytest.CaptureFixture
         assert main([str(small_bundle.folder), "--port", str(port)]) == 1
 
     assert f"can't listen on port {port}" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(
+    "CUDAExecutionProvider" in onnxruntime.get_available_providers(), reason="there is CUDA"
+)
+def test_engine_that_cannot_start_is_one_line(
+    small_bundle: Bundle, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Said at once, by the launcher, instead of by every worker again and again."""
+    assert main([str(small_bundle.folder), "--device", "cuda", "--port", "31990"]) == 1
+
+    assert "pinhole[gpu]" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import argparse
 import pytest
 
 from train.__main__ import main
-from train.config import TrainConfig, add_options, from_options
+from train.config import RECIPES, TrainConfig, add_options, from_options
 from train.errors import ConfigError
 
 
@@ -21,11 +21,28 @@ def test_defaults_are_the_published_recipe() -> None:
 def test_every_field_is_an_option() -> None:
     """What the command line says arrives in the configuration, with its type."""
     parser = argparse.ArgumentParser()
-    add_options(parser)
+    add_options(parser, "seed")
 
     options = parser.parse_args(["--learning-rate", "1e-3", "--output-dim", "3"])
 
     assert from_options(options) == TrainConfig(learning_rate=1e-3, output_dim=3)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_recipes_are_defaults(recipe: str) -> None:
+    """A recipe fills in what the command line doesn't say, and the command line wins."""
+    parser = argparse.ArgumentParser()
+    add_options(parser, recipe)
+
+    assert from_options(parser.parse_args([])) == TrainConfig(**RECIPES[recipe])
+    assert from_options(parser.parse_args(["--epochs", "3"])).epochs == 3
+
+
+def test_unknown_recipe_lists_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
+    """One line, exit code 1."""
+    assert main(["--recipe", "secret"]) == 1
+
+    assert capsys.readouterr().err == "train: recipe must be one of seed, best; got 'secret'\n"
 
 
 @pytest.mark.parametrize(
@@ -34,7 +51,7 @@ def test_every_field_is_an_option() -> None:
 )
 def test_out_of_range_values_are_named(field: str, value: float) -> None:
     """The message names the field and shows the value."""
-    with pytest.raises(ConfigError, match=rf"{field} .* got {value}"):
+    with pytest.raises(ConfigError, match=rf"{field} must be .* got {value}"):
         TrainConfig(**{field: value})
 
 
@@ -42,4 +59,4 @@ def test_bad_option_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     """A wrong hyperparameter costs one line on stderr and exit code 1."""
     assert main(["--epochs", "-3"]) == 1
 
-    assert capsys.readouterr().err == "train: epochs must be greater than 0; got -3\n"
+    assert capsys.readouterr().err == "train: epochs must be at least 1; got -3\n"

@@ -1,6 +1,9 @@
 """From images to a checkpoint, and back from disk."""
 
 import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +15,16 @@ from train.config import TrainConfig
 from train.data import Dataset
 from train.errors import CheckpointError, ConfigError, Diverged
 from train.evaluate import evaluate
-from train.loop import fit
+from train.evaluate import main as evaluate_main
+from train.loop import Epoch, Trainer
+from train.run import RunFolder
+
+
+def fit(trainer: Trainer, epochs: int | None = None) -> list[Epoch]:
+    """Train up to so many epochs in all; by default to the end."""
+    while len(trainer.history) < (epochs or trainer.config.epochs):
+        trainer.run_epoch(lambda count: None)
+    return trainer.history
 
 
 @pytest.fixture(scope="module")
@@ -20,8 +32,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint of three quick epochs on real digits."""
     out = tmp_path_factory.mktemp("runs") / "digits"
     options = ["--dataset", "digits", "--epochs", "3", "--hidden-dim", "8"]
-    assert main([*options, "--learning-rate", "2e-3", "--out", str(out)]) == 0
-    return out
+    assert main([*options, "--batch-size", "32", "--out", str(out)]) == 0
+    return out / "checkpoint"
 
 
 def test_training_learns(trained: Path) -> None:
@@ -63,15 +75,21 @@ def test_damaged_checkpoint_is_named(trained: Path, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="damaged"):
         load_checkpoint(tmp_path)
 
+    shutil.copy(trained / "weights.safetensors", tmp_path)
+    for points in (b"", (trained / "map.npz").read_bytes()[:99]):
+        (tmp_path / "map.npz").write_bytes(points)
+        with pytest.raises(CheckpointError, match="damaged"):
+            load_checkpoint(tmp_path)
+
 
 def test_failed_save_keeps_the_previous_checkpoint(tmp_path: Path) -> None:
     """What stood there before a failure stands there afterwards, and nothing beside it."""
     folder = tmp_path / "run"
-    with draft_of(folder) as draft:
+    with draft_of(folder, "card.json") as draft:
         (draft / "card.json").write_text("first")
 
     def fail_halfway() -> None:
-        with draft_of(folder) as draft:
+        with draft_of(folder, "card.json") as draft:
             (draft / "card.json").write_text("second")
             raise OSError("disk full")
 
@@ -82,12 +100,30 @@ def test_failed_save_keeps_the_previous_checkpoint(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [folder]
 
 
+def test_other_folders_are_never_replaced(tmp_path: Path) -> None:
+    """A mistyped --out doesn't cost anyone their thesis, and is refused before training."""
+    (tmp_path / "checkpoint").mkdir()
+    (tmp_path / "checkpoint" / "thesis.txt").write_text("years of work")
+
+    with (
+        pytest.raises(CheckpointError, match="holds other things"),
+        draft_of(tmp_path / "checkpoint", "card.json"),
+    ):
+        pass
+    assert main(["--dataset", "digits", "--epochs", "99999", "--out", str(tmp_path)]) == 1
+
+    assert (tmp_path / "checkpoint" / "thesis.txt").read_text() == "years of work"
+
+
 def test_diverging_run_stops(digits: Dataset) -> None:
     """A loss that is no number ends the run and says what to change."""
     config = TrainConfig(dataset="digits", hidden_dim=4, learning_rate=1e30, epochs=2)
 
+    trainer = Trainer(config, digits)
+
     with pytest.raises(Diverged, match="learning_rate"):
-        fit(config, digits, lambda count: None, lambda epoch: None)
+        fit(trainer)
+    assert len(trainer.history) < 2
 
 
 def test_images_must_fit_the_model(digits: Dataset) -> None:
@@ -95,11 +131,166 @@ def test_images_must_fit_the_model(digits: Dataset) -> None:
     config = TrainConfig(dataset="digits", image_size=32)
 
     with pytest.raises(ConfigError, match=r"\(1, 28, 28\).*image_size"):
-        fit(config, digits, lambda count: None, lambda epoch: None)
+        Trainer(config, digits)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_cuda_is_never_replaced_silently(digits: Dataset) -> None:
     """--device cuda without CUDA is an error."""
     with pytest.raises(ConfigError, match="no CUDA device"):
-        fit(TrainConfig(device="cuda"), digits, lambda count: None, lambda epoch: None)
+        Trainer(TrainConfig(device="cuda"), digits)
+
+
+SMALL = TrainConfig(
+    dataset="digits", hidden_dim=4, epochs=4, batch_size=128, augment=1.0, schedule="cosine"
+)
+
+
+@pytest.mark.parametrize("model", ["ae", "vae"])
+def test_resumed_run_has_the_numbers_of_an_uninterrupted_one(
+    digits: Dataset, tmp_path: Path, model: str
+) -> None:
+    """Stop after two of four epochs, start again from disk: the same losses and weights."""
+    config = replace(SMALL, model=model)
+    whole = Trainer(config, digits)
+    fit(whole)
+
+    first = Trainer(config, digits)
+    with RunFolder(tmp_path) as folder:
+        for _ in range(2):
+            folder.record(first.run_epoch(lambda count: None), first)
+    second = Trainer(config, digits)
+    RunFolder(tmp_path).resume(second)
+    assert len(second.history) == 2
+    fit(second)
+
+    assert second.history == whole.history
+    for name, weights in whole.model.state_dict().items():
+        assert torch.equal(weights, second.model.state_dict()[name])
+
+
+def test_ctrl_c_saves_and_resume_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Interrupted in its third epoch, a run exits 130 and resumes after the second."""
+    options = ["--dataset", "digits", "--hidden-dim", "4", "--epochs", "4", "--out", str(tmp_path)]
+    run_epoch = Trainer.run_epoch
+
+    def interrupted(self: Trainer, on_batch: Callable[[int], None]) -> Epoch:
+        if len(self.history) == 2:
+            raise KeyboardInterrupt
+        return run_epoch(self, on_batch)
+
+    monkeypatch.setattr(Trainer, "run_epoch", interrupted)
+    assert main(options) == 130
+    assert "stopped after 2 of 4 epochs" in capsys.readouterr().err
+    assert not (tmp_path / "checkpoint").exists()
+
+    monkeypatch.setattr(Trainer, "run_epoch", run_epoch)
+    assert main([*options, "--resume"]) == 0
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["epoch"] for line in lines] == [1, 2, 3, 4]
+    assert {path.name for path in (tmp_path / "pictures").iterdir()} == {
+        "losses.png",
+        "manifold.png",
+        "map.png",
+        "reconstructions.png",
+    }
+    assert list(tmp_path.glob("events.out.tfevents.*"))
+
+
+def test_diverged_run_keeps_its_last_good_state(
+    digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The state on disk is that of the epoch before the loss was lost."""
+    trainer = Trainer(replace(SMALL, learning_rate=1e-3), digits)
+    with RunFolder(tmp_path) as folder:
+        folder.record(trainer.run_epoch(lambda count: None), trainer)
+        monkeypatch.setattr("train.loop.learning_rate", lambda *_: 1e30)
+        with pytest.raises(Diverged):
+            fit(trainer)
+
+    again = Trainer(replace(SMALL, learning_rate=1e-3), digits)
+    RunFolder(tmp_path).resume(again)
+    assert len(again.history) >= 1
+    assert all(torch.isfinite(part).all() for part in again.model.parameters())
+
+
+def test_resume_refuses_another_run(digits: Dataset, tmp_path: Path) -> None:
+    """Nothing there, something broken, or another configuration: each is named."""
+    with pytest.raises(CheckpointError, match="nothing to resume"):
+        RunFolder(tmp_path).resume(Trainer(SMALL, digits))
+
+    (tmp_path / "state.pt").write_bytes(b"broken")
+    with pytest.raises(CheckpointError, match="is damaged"):
+        RunFolder(tmp_path).resume(Trainer(SMALL, digits))
+
+    trainer = Trainer(SMALL, digits)
+    other = Trainer(replace(SMALL, augment=0.5), digits)
+    with pytest.raises(ConfigError, match=r"augment 1\.0, not 0\.5"):
+        other.restore(trainer.state())
+
+
+def test_full_disk_keeps_the_state(
+    digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A state that can't be written leaves the former one, and no draft."""
+    trainer = Trainer(SMALL, digits)
+    with RunFolder(tmp_path) as folder:
+        folder.record(trainer.run_epoch(lambda count: None), trainer)
+    before = (tmp_path / "state.pt").read_bytes()
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OSError, match="No space left"), RunFolder(tmp_path) as folder:
+        folder.record(trainer.run_epoch(lambda count: None), trainer)
+
+    assert (tmp_path / "state.pt").read_bytes() == before
+    assert not (tmp_path / "state.pt.draft").exists()
+
+
+def test_variational_model_embeds_its_mean(digits: Dataset) -> None:
+    """Training draws noise; the embedding doesn't. The penalty pulls it towards the prior."""
+    spreads = {}
+    for weight in (0.0, 100.0):
+        trainer = Trainer(replace(SMALL, model="vae", kl_weight=weight), digits)
+        fit(trainer)
+        model, images = trainer.model.eval(), digits.test_images
+        with torch.inference_mode():
+            assert torch.equal(model.encode(images), model.encode(images))
+            spreads[weight] = model.encode(images).square().mean().item()
+
+    assert spreads[100.0] < spreads[0.0]
+
+
+def test_evaluate_command_compares_with_the_card(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """0 where the card tells the truth, 1 and the metric's name where it doesn't."""
+    assert evaluate_main([str(trained)]) == 0
+
+    shutil.copytree(trained, tmp_path / "forged")
+    card_file = tmp_path / "forged" / "card.json"
+    card = json.loads(card_file.read_text())
+    card["metrics"]["mse"] *= 0.9
+    card_file.write_text(json.dumps(card))
+
+    assert evaluate_main([str(tmp_path / "forged")]) == 1
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if "differs" in line)
+    assert line.startswith("mse ")
+
+    assert evaluate_main([str(tmp_path / "nothing")]) == 1
+    assert capsys.readouterr().err.startswith("evaluate: ")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_captured_step_learns_like_the_plain_one(digits: Dataset) -> None:
+    """A replayed graph gives the losses of the same kernels started one by one."""
+    config = replace(SMALL, device="cuda", batch_size=64, precision="fp32", augment=0.0)
+    captured, plain = Trainer(config, digits), Trainer(config, digits)
+    plain._learn_batch = plain._step
+
+    for one, other in zip(fit(captured), fit(plain), strict=True):
+        assert one.train_mse == pytest.approx(other.train_mse, rel=1e-3)

@@ -1,0 +1,69 @@
+"""Anyone's own images as a dataset."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from train.data import load_dataset
+from train.errors import DatasetError
+
+
+def make_folder(folder: Path, coloured: bool, count: int = 20) -> Path:
+    """Pictures of several sizes and modes in two subfolders, circles and stripes."""
+    random = np.random.default_rng(0)
+    for index in range(count):
+        size = int(random.integers(40, 90))
+        pixels = np.full((size, size, 3), 230, np.uint8)
+        pixels[size // 4 : size // 2, :, :] = (200, 30, 30) if coloured else (40, 40, 40)
+        name = folder / ("stripes" if index % 2 else "blocks") / f"{index:03}"
+        name.parent.mkdir(parents=True, exist_ok=True)
+        picture = Image.fromarray(pixels)
+        if index % 3:
+            picture.save(name.with_suffix(".png"))
+        else:
+            picture.save(name.with_suffix(".jpg"), quality=95)
+    return folder
+
+
+@pytest.mark.parametrize(("coloured", "channels"), [(True, 3), (False, 1)])
+def test_images_decide_their_channels(tmp_path: Path, coloured: bool, channels: int) -> None:
+    """Coloured files make an RGB dataset, grey ones a grey one; subfolders are labels."""
+    dataset = load_dataset("folder", make_folder(tmp_path, coloured), size=32)
+
+    assert dataset.train_images.shape == (16, channels, 32, 32)
+    assert dataset.test_images.shape == (4, channels, 32, 32)
+    assert set(dataset.train_labels.tolist()) == {0, 1}
+
+
+def test_channels_can_be_asked_for(tmp_path: Path) -> None:
+    """Grey pictures of coloured files, and the other way round."""
+    coloured = make_folder(tmp_path, coloured=True)
+
+    assert load_dataset("folder", coloured, channels=1).train_images.shape[1] == 1
+    with pytest.raises(DatasetError, match="1 or 3 channels; input_dim is 4"):
+        load_dataset("folder", coloured, channels=4)
+
+
+def test_broken_files_are_counted_and_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Refused by default, left out by flag, named either way."""
+    make_folder(tmp_path, coloured=False)
+    (tmp_path / "blocks" / "broken.png").write_bytes(b"not an image")
+
+    with pytest.raises(DatasetError, match=r"1 of 21 images .*/blocks/broken\.png"):
+        load_dataset("folder", tmp_path)
+
+    dataset = load_dataset("folder", tmp_path, skip_unreadable=True)
+    assert len(dataset.train_images) + len(dataset.test_images) == 20
+    assert "broken.png" in capsys.readouterr().err
+
+
+def test_too_little_is_refused(tmp_path: Path) -> None:
+    """No folder, or next to nothing in it."""
+    with pytest.raises(DatasetError, match="is not a folder"):
+        load_dataset("folder", tmp_path / "missing")
+    with pytest.raises(DatasetError, match="holds 5 images; at least 10"):
+        load_dataset("folder", make_folder(tmp_path, coloured=False, count=5))

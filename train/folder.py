@@ -1,0 +1,95 @@
+"""Anyone's own images: a folder of files of any size and colours, as one dataset.
+
+The first level of subfolders, where there is one, gives the labels. Files are read the way
+serving reads them (turned upright, laid over white, resized with antialiasing), so that the model
+meets in production what it met in training. tests/test_same_pixels.py holds the two together.
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+from rich.console import Console
+from rich.progress import track
+
+from train.data import Dataset
+from train.errors import DatasetError
+
+SUFFIXES = frozenset((".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"))
+FEWEST = 10  # images; 2 of them for the test
+
+
+def load_folder(folder: Path, channels: int | None, size: int, skip_unreadable: bool) -> Dataset:
+    """Read every image file below ``folder``; every fifth, by name, is a test image.
+
+    Args:
+        folder: searched at any depth.
+        channels: 1 or 3; None takes 3 if any image is coloured, else 1.
+        size: height and width to bring the images to.
+        skip_unreadable: leave out broken files, naming them, instead of refusing the folder.
+
+    Raises:
+        DatasetError: no folder, too few images, or broken ones.
+    """
+    if not folder.is_dir():
+        raise DatasetError(f"{folder} is not a folder")
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    labels = label_by_subfolder(folder, paths)
+    images, kept, broken = [], [], []
+    for path, label in track(
+        zip(paths, labels, strict=True), "reading", len(paths), console=Console(stderr=True)
+    ):
+        try:
+            images.append(read_rgb(path, size))
+            kept.append(label)
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            broken.append(f"{path}: {error}")
+    if broken and not skip_unreadable:
+        raise DatasetError(
+            f"{len(broken)} of {len(paths)} images can't be read (--skip-unreadable leaves them "
+            f"out); the first is {broken[0]}"
+        )
+    for line in broken:
+        print(f"left out: {line}", file=sys.stderr)
+    if len(images) < FEWEST:
+        raise DatasetError(f"{folder} holds {len(images)} images; at least {FEWEST} are needed")
+    pixels = torch.from_numpy(with_channels(np.stack(images), channels))
+    test = torch.arange(len(pixels)) % 5 == 4
+    targets = torch.tensor(kept)
+    return Dataset("folder", pixels[~test], targets[~test], pixels[test], targets[test])
+
+
+def label_by_subfolder(folder: Path, paths: list[Path]) -> list[int]:
+    """A number for each path: its first subfolder's place among all of them, by name."""
+    names = [path.relative_to(folder).parts[0] if path.parent != folder else "" for path in paths]
+    order = sorted(set(names))
+    return [order.index(name) for name in names]
+
+
+def read_rgb(path: Path, size: int) -> NDArray[np.uint8]:
+    """One file → uint8[size, size, 3]."""
+    with Image.open(path) as file:
+        picture = ImageOps.exif_transpose(file)
+        if picture.mode.startswith("I;16"):
+            picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
+        if picture.has_transparency_data:
+            ground = Image.new("RGBA", picture.size, "white")
+            picture = Image.alpha_composite(ground, picture.convert("RGBA"))
+        picture = picture.convert("RGB")
+        if picture.size != (size, size):
+            picture = picture.resize((size, size), Image.Resampling.BICUBIC)
+        return np.asarray(picture)
+
+
+def with_channels(images: NDArray[np.uint8], channels: int | None) -> NDArray[np.uint8]:
+    """uint8[N, H, W, 3] → uint8[N, C, H, W], grey where asked for or where no image is coloured."""
+    if channels is None:
+        channels = 3 if (images.min(axis=3) != images.max(axis=3)).any() else 1
+    if channels == 3:
+        return np.ascontiguousarray(images.transpose(0, 3, 1, 2))
+    if channels != 1:
+        raise DatasetError(f"images have 1 or 3 channels; input_dim is {channels}")
+    return np.stack([np.asarray(Image.fromarray(image).convert("L")) for image in images])[:, None]

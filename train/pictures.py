@@ -1,0 +1,112 @@
+"""Pictures of a trained model: how it learned, what it remembers, what its two numbers mean."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from torch import Tensor
+
+from train.data import Dataset
+from train.loop import Epoch
+from train.model import Autoencoder
+
+PER_CLASS = 10  # originals and reconstructions of each class
+MANIFOLD = 20  # decoded points along each side
+INCH = 100  # pixels
+
+
+def draw_all(
+    folder: Path,
+    model: Autoencoder,
+    dataset: Dataset,
+    embeddings: NDArray[np.float32],
+    history: list[Epoch],
+) -> None:
+    """Write every picture as a PNG into ``folder``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    draw_losses(history).savefig(folder / "losses.png")
+    draw_map(embeddings, dataset.test_labels.numpy()).savefig(folder / "map.png")
+    save_sheet(reconstruction_sheet(model, dataset), folder / "reconstructions.png")
+    if embeddings.shape[1] == 2:
+        save_sheet(manifold_sheet(model, embeddings), folder / "manifold.png")
+
+
+def draw_losses(history: list[Epoch]) -> Figure:
+    """Training and validation error over the epochs."""
+    figure = Figure(figsize=(8, 4), dpi=INCH, layout="constrained")
+    axes = figure.subplots()
+    epochs = [epoch.epoch for epoch in history]
+    axes.plot(epochs, [epoch.train_mse for epoch in history], label="learned (warped) images")
+    if any(epoch.val_mse is not None for epoch in history):
+        axes.plot(epochs, [epoch.val_mse for epoch in history], label="validation images")
+    axes.set(xlabel="epoch", ylabel="mse per pixel", yscale="log")
+    axes.grid(alpha=0.3, which="both")
+    axes.legend(frameon=False)
+    return figure
+
+
+def draw_map(embeddings: NDArray[np.float32], labels: NDArray[np.int64]) -> Figure:
+    """The test images by their two numbers (or first two principal axes), coloured by label."""
+    points = embeddings if embeddings.shape[1] == 2 else principal_axes(embeddings)
+    figure = Figure(figsize=(8, 8), dpi=INCH, layout="constrained")
+    axes = figure.subplots()
+    for label in np.unique(labels):
+        own = points[labels == label]
+        axes.scatter(own[:, 0], own[:, 1], s=3, alpha=0.6, linewidths=0, label=str(label))
+        axes.annotate(str(label), np.median(own, axis=0), fontsize=16, weight="bold", ha="center")
+    axes.set_aspect("equal", adjustable="datalim")
+    axes.grid(alpha=0.2)
+    return figure
+
+
+def principal_axes(embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
+    """float32[N, D] → float32[N, 2]: the first two principal components, zeros where D is 1."""
+    centred = embeddings - embeddings.mean(0)
+    axes = np.linalg.svd(centred, full_matrices=False)[2][:2]
+    points = np.zeros((len(embeddings), 2), np.float32)
+    points[:, : len(axes)] = centred @ axes.T
+    return points
+
+
+@torch.inference_mode()
+def reconstruction_sheet(model: Autoencoder, dataset: Dataset) -> Tensor:
+    """uint8[C, H, W]: for each class a row of originals above a row of reconstructions."""
+    rows = []
+    for label in dataset.test_labels.unique().tolist()[:10]:
+        images = dataset.test_images[dataset.test_labels == label][:PER_CLASS]
+        remembered = to_bytes(model(images))
+        blanks = torch.zeros(PER_CLASS - len(images), *images.shape[1:], dtype=torch.uint8)
+        rows += [torch.cat([part, blanks]) for part in (images, remembered)]
+    return tile(torch.stack(rows))
+
+
+@torch.inference_mode()
+def manifold_sheet(model: Autoencoder, embeddings: NDArray[np.float32]) -> Tensor:
+    """uint8[C, H, W]: what the decoder draws across the region where 98 % of images lie."""
+    (left, bottom), (right, top) = np.quantile(embeddings, (0.01, 0.99), axis=0)
+    x = torch.linspace(left, right, MANIFOLD)
+    y = torch.linspace(top, bottom, MANIFOLD)
+    points = torch.stack(torch.meshgrid(x, y, indexing="xy"), 2)  # [rows, columns, 2]
+    drawn = to_bytes(model.decode(points.flatten(0, 1)))
+    return tile(drawn.unflatten(0, (MANIFOLD, MANIFOLD)))
+
+
+def to_bytes(images: Tensor) -> Tensor:
+    """float32[...] in [0, 1] → uint8[...], rounded."""
+    return (images * 255).round().to(torch.uint8)
+
+
+def tile(cells: Tensor) -> Tensor:
+    """uint8[rows, columns, C, H, W] → uint8[C, rows · H, columns · W]."""
+    rows, columns, channels, height, width = cells.shape
+    return cells.permute(2, 0, 3, 1, 4).reshape(channels, rows * height, columns * width)
+
+
+def save_sheet(sheet: Tensor, path: Path) -> None:
+    """Write uint8[C, H, W] as a PNG."""
+    from PIL import Image
+
+    pixels = sheet[0] if len(sheet) == 1 else sheet.permute(1, 2, 0)
+    Image.fromarray(pixels.contiguous().numpy()).save(path)
