@@ -2,7 +2,6 @@
 
 import argparse
 import logging
-import multiprocessing
 import signal
 import socket
 import sys
@@ -10,14 +9,14 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from subprocess import Popen
 
 from serve.bundle import Bundle, load_bundle
-from serve.engine import DEVICES, RUNTIMES, check_golden, open_engine
+from serve.engine import DEVICES, RUNTIMES
 from serve.errors import LaunchError, ServeError
 from serve.launcher import torchserve
+from serve.launcher.proof import prove_engine
 from serve.launcher.readiness import Readiness, serve_readiness
 from serve.launcher.torchserve import Settings
 
@@ -140,25 +139,6 @@ def check_address(options: argparse.Namespace) -> None:
                 probe.bind((options.host if port == options.port else "127.0.0.1", port))
             except OSError as error:
                 raise LaunchError(f"can't listen on port {port}: {error.strerror}") from error
-
-
-def prove_engine(bundle: Bundle, runtime: str, device: str) -> None:
-    """Open the engine and check it on the golden images, in a process that ends afterwards.
-
-    The workers will do the same; but a fault that each of them must meet is better said once,
-    at once, and without the runtime's memory staying in the launcher.
-
-    Raises:
-        ServeError: the engine can't start, or answers wrongly.
-    """
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=spawn) as pool:
-        pool.submit(open_and_check, bundle, runtime, device).result()
-
-
-def open_and_check(bundle: Bundle, runtime: str, device: str) -> None:
-    """What prove_engine does, in its process."""
-    check_golden(open_engine(bundle, runtime, device), bundle)
 
 
 def run(bundle: Bundle, settings: Settings) -> None:

@@ -5,6 +5,7 @@
 ``map.npz`` holds ``embeddings`` float32[N, D] and ``labels`` int64[N].
 """
 
+import io
 import json
 import shutil
 import tempfile
@@ -115,7 +116,7 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         check_schema(folder, card)
         model = Autoencoder(TrainConfig(**card["config"]))
         model.load_state_dict(load_file(folder / "weights.safetensors"))
-        with np.load(folder / "map.npz") as points:
+        with np.load(io.BytesIO((folder / "map.npz").read_bytes())) as points:
             embeddings, labels = points["embeddings"], points["labels"]
     except FileNotFoundError as error:
         raise CheckpointError(f"{folder} is no checkpoint: {error.filename} is missing") from error

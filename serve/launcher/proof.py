@@ -1,0 +1,43 @@
+"""Does the engine start, and answer rightly? Asked once, before TorchServe is.
+
+``python -m serve.launcher.proof BUNDLE RUNTIME DEVICE`` says nothing and exits 0, or says why not.
+"""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from serve.bundle import Bundle, load_bundle
+from serve.engine import check_golden, open_engine
+from serve.errors import LaunchError, ServeError
+
+
+def prove_engine(bundle: Bundle, runtime: str, device: str) -> None:
+    """Open the engine and check it on the golden images, in a process that ends afterwards.
+
+    The workers will do the same; but a fault that each of them must meet is better said once, at
+    once, and the runtime's memory doesn't stay in the launcher.
+
+    Raises:
+        LaunchError: the engine can't start, answers wrongly, or crashed.
+    """
+    command = [sys.executable, "-m", "serve.launcher.proof", bundle.folder, runtime, device]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode != 0:
+        last = done.stderr.strip().rpartition("\n")[2]
+        raise LaunchError(last or f"{runtime} crashed (exit code {done.returncode})")
+
+
+def main(folder: str, runtime: str, device: str) -> int:
+    """Prove the engine in this process; returns the exit code."""
+    bundle = load_bundle(Path(folder))
+    try:
+        check_golden(open_engine(bundle, runtime, device), bundle)
+    except ServeError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
