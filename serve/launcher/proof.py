@@ -21,7 +21,8 @@ def prove_engine(bundle: Bundle, runtime: str, device: str) -> None:
     Raises:
         LaunchError: the engine can't start, answers wrongly, or crashed.
     """
-    command = [sys.executable, "-m", "serve.launcher.proof", bundle.folder, runtime, device]
+    arguments = [str(bundle.folder), runtime, device]
+    command = [sys.executable, "-m", "serve.launcher.proof", *arguments]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode != 0:
         last = done.stderr.strip().rpartition("\n")[2]
