@@ -160,9 +160,9 @@ def learning_rate(config: TrainConfig, step: int, steps_per_epoch: int) -> float
 def start_from_mean(model: Autoencoder, images: Tensor) -> None:
     """Set the decoder's last bias so that the untrained model answers with the mean pixel.
 
-    From torch's default of about 0.5 the first steps race towards MNIST's black background: they
-    blow the embedding up until every sigmoid is saturated, and no gradient ever comes back (mse
-    stuck at 0.11, seen with several seeds).
+    From torch's default of about 0.5 the first steps race towards MNIST's black background. With
+    one seed of three that blew the embedding up until every sigmoid was saturated and no gradient
+    came back (mse stuck at 0.11); with the others it cost time (docs/experiments.md).
     """
     mean = to_unit_range(images).mean().clamp(0.01, 0.99)
     model.decoder.convolutions[-1].bias.fill_(mean.logit().item())
