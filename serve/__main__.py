@@ -24,7 +24,7 @@ logger = logging.getLogger("serve")
 
 START_S = 180.0  # for every worker to import torch, load its engine and pass the golden check
 UNREADY_S = 30.0  # with an endpoint that has no ready worker, or answers wrongly
-CHECK_EVERY_S = 1.0
+CHECK_EVERY_S = 0.5
 PORTS = 6  # in a row: inference, management, metrics, readiness and two of gRPC
 
 EXAMPLES = """
