@@ -5,6 +5,8 @@ import signal
 import subprocess
 import sys
 import venv
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -72,70 +74,83 @@ def test_archive_runs_in_a_stock_torchserve(
     """embed.mar alone, where this project isn't installed, gives the same embedding."""
     archives = write_archives(small_bundle, tmp_path / "archives")
     assert [path.name for path in archives] == ["embed.mar", "reconstruct.mar", "decode.mar"]
-    # An interpreter that sees the installed packages but, without their .pth files, not this
-    # checkout, which is installed editable.
-    venv.create(tmp_path / "venv")
-    python = tmp_path / "venv" / "bin" / "python"
-    packages = next(path for path in sys.path if path.endswith("site-packages"))
-    port = free_port()
-    config = tmp_path / "config.properties"
+    image = digits.test_images[0].numpy()
+
+    with stock_torchserve(tmp_path / "archives", tmp_path) as url:
+        one = requests.post(url, write_png(image), timeout=30)
+        many = requests.post(url, json={"images": ["broken"]}, timeout=30)
+
+    expected = open_engine(small_bundle, "onnxruntime", "cpu").embed(image[None])[0]
+    allowed = small_bundle.manifest.tolerances["fp32"].embedding
+    assert np.array(one.json()["embedding"]) == pytest.approx(expected, abs=allowed)
+    assert many.json()["errors"][0]["type"] == "InvalidImage"
+
+
+@contextmanager
+def stock_torchserve(archives: Path, folder: Path) -> Iterator[str]:
+    """TorchServe as its own manual starts it, on embed.mar; yields the URL to POST to."""
+    port, log = free_port(), folder / "torchserve.log"
+    config = folder / "config.properties"
     config.write_text(
         f"inference_address=http://127.0.0.1:{port}\n"
         f"management_address=http://127.0.0.1:{port + 1}\n"
         f"metrics_address=http://127.0.0.1:{port + 2}\n"
         f"grpc_inference_port={port + 4}\ngrpc_management_port={port + 5}\n"
     )
-    (tmp_path / "tmp").mkdir()
-    environment = {
-        **os.environ,
-        "PYTHONPATH": packages,
-        "JAVA_HOME": str(find_java().resolve().parent.parent),
-        "TEMP": str(tmp_path / "tmp"),
-        "TMPDIR": str(tmp_path / "tmp"),
-        "LOG_LOCATION": str(tmp_path),
-        "METRICS_LOCATION": str(tmp_path),
-    }
-    unseen = subprocess.run(
-        [python, "-c", "import serve"], env=environment, cwd=tmp_path, capture_output=True
-    )
-    assert b"No module named 'serve'" in unseen.stderr
-
-    log = (tmp_path / "torchserve.log").open("w")
+    python, environment = python_without_this_project(folder)
     command = [
         *(python, "-m", "ts.model_server", "--start", "--foreground", "--ncs"),
-        *("--model-store", tmp_path / "archives", "--models", "embed=embed.mar"),
+        *("--model-store", archives, "--models", "embed=embed.mar"),
         *("--ts-config", config, "--disable-token-auth"),
     ]
+    models = f"http://127.0.0.1:{port + 1}/models/embed"
     with (
-        log,
+        log.open("w") as output,
         subprocess.Popen(
-            command, env=environment, cwd=tmp_path, stdout=log, stderr=log, start_new_session=True
+            command,
+            env=environment,
+            cwd=folder,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
         ) as process,
     ):
+
+        def is_ready() -> bool:
+            assert process.poll() is None, log.read_text()
+            try:
+                workers = requests.get(models, timeout=5).json()[0]["workers"]
+                return bool(workers[0]["status"] == "READY")
+            except (requests.ConnectionError, LookupError):
+                return False
+
         try:
-            image = digits.test_images[0].numpy()
-
-            def embeds() -> bool:
-                assert process.poll() is None, Path(log.name).read_text()
-                try:
-                    return (
-                        requests.get(f"http://127.0.0.1:{port + 1}/models/embed", timeout=5).json()[
-                            0
-                        ]["workers"][0]["status"]
-                        == "READY"
-                    )
-                except (requests.ConnectionError, LookupError):
-                    return False
-
-            assert wait_until(embeds, START_S), Path(log.name).read_text()
-            url = f"http://127.0.0.1:{port}/predictions/embed"
-            reply = requests.post(url, write_png(image), timeout=30)
-            many = requests.post(url, json={"images": ["broken"]}, timeout=30)
+            assert wait_until(is_ready, START_S), log.read_text()
+            yield f"http://127.0.0.1:{port}/predictions/embed"
         finally:
             os.killpg(process.pid, signal.SIGTERM)
 
-    assert reply.status_code == 200, Path(log.name).read_text()
-    assert many.json()["errors"][0]["type"] == "InvalidImage"
-    expected = open_engine(small_bundle, "onnxruntime", "cpu").embed(image[None])[0]
-    allowed = small_bundle.manifest.tolerances["fp32"].embedding
-    assert np.array(reply.json()["embedding"]) == pytest.approx(expected, abs=allowed)
+
+def python_without_this_project(folder: Path) -> tuple[Path, dict[str, str]]:
+    """An interpreter and its environment that see every installed package but not this checkout.
+
+    The checkout is installed editable, by a .pth file, and those count in site-packages only, not
+    on PYTHONPATH.
+    """
+    venv.create(folder / "venv")
+    python = folder / "venv" / "bin" / "python"
+    (folder / "tmp").mkdir()
+    environment = {
+        **os.environ,
+        "PYTHONPATH": next(path for path in sys.path if path.endswith("site-packages")),
+        "JAVA_HOME": str(find_java().resolve().parent.parent),
+        "TEMP": str(folder / "tmp"),
+        "TMPDIR": str(folder / "tmp"),
+        "LOG_LOCATION": str(folder),
+        "METRICS_LOCATION": str(folder),
+    }
+    unseen = subprocess.run(
+        [python, "-c", "import serve"], env=environment, cwd=folder, capture_output=True
+    )
+    assert b"No module named 'serve'" in unseen.stderr
+    return python, environment
