@@ -136,7 +136,7 @@ def compare(data_dir: Path) -> None:
                 "--data-dir",
                 str(data_dir),
             ]
-            done = subprocess.run(command, capture_output=True, text=True, check=True)
+            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
             rates[name].append(float(done.stdout))
             print(f"round {number} of {ROUNDS}: {name} {rates[name][-1]:,.0f} images/s", flush=True)
     device, precision = choose_device("auto"), choose_precision(TrainConfig())

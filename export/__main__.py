@@ -36,7 +36,7 @@ GOLDEN_IMAGES = 16
 EXAMPLES = """
 examples:
   python -m export weights/mnist --out build/mnist
-  python -m export runs/mnist --out build/mnist --mar build/archives
+  python -m export runs/mnist/checkpoint --out build/mnist --mar build/archives
 """
 
 

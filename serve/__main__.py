@@ -43,11 +43,14 @@ def main(arguments: list[str] | None = None) -> int:
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
+    stopping = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, lambda *_: stopping.set())
     try:
         check_address(options)
         bundle = load_bundle(options.bundle)
         prove_engine(bundle, options.runtime, options.device)
-        run(bundle, settings_of(options))
+        run(bundle, settings_of(options), stopping)
     except ServeError as error:
         print(f"serve: {error}", file=sys.stderr)
         return 1
@@ -141,15 +144,12 @@ def check_address(options: argparse.Namespace) -> None:
                 raise LaunchError(f"can't listen on port {port}: {error.strerror}") from error
 
 
-def run(bundle: Bundle, settings: Settings) -> None:
-    """Serve until SIGTERM, SIGINT or SIGHUP.
+def run(bundle: Bundle, settings: Settings, stopping: threading.Event) -> None:
+    """Serve until ``stopping`` is set: by SIGTERM, SIGINT or SIGHUP.
 
     Raises:
         LaunchError: TorchServe could not be started, died, or had no ready worker for UNREADY_S.
     """
-    stopping = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, lambda *_: stopping.set())
     readiness = Readiness(bundle, settings)
     with tempfile.TemporaryDirectory(prefix="pinhole-", ignore_cleanup_errors=True) as home:
         server = serve_readiness(readiness, bundle, settings.readiness_port)

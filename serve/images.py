@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from serve.bundle import ImageSpec
-from serve.errors import InvalidImage
+from serve.errors import InvalidImage, PayloadTooLarge
 from serve.limits import MAX_IMAGE_PIXELS, MAX_REQUEST_PIXELS
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")  # none that starts other programs
@@ -42,7 +42,8 @@ class PixelBudget:
         """Take one file's pixels, as its header declares them.
 
         Raises:
-            InvalidImage: the file alone, or the request with it, is over the limit.
+            InvalidImage: the file alone is over the limit.
+            PayloadTooLarge: the request is, with it.
         """
         pixels = width * height
         if pixels > MAX_IMAGE_PIXELS:
@@ -50,7 +51,7 @@ class PixelBudget:
                 f"the image has {width} x {height} pixels; the limit is {MAX_IMAGE_PIXELS:,} in all"
             )
         if pixels > self._left:
-            raise InvalidImage(
+            raise PayloadTooLarge(
                 f"the images before this one and its {width} x {height} pixels exceed the limit "
                 f"of {MAX_REQUEST_PIXELS:,} a request"
             )
@@ -75,6 +76,7 @@ def read_image(data: bytes, spec: ImageSpec, budget: PixelBudget) -> NDArray[np.
 
     Raises:
         InvalidImage: unreadable, truncated, or over the pixel limit. Becomes HTTP 400.
+        PayloadTooLarge: fine by itself, but not in company.
     """
     if not data:
         raise InvalidImage("the image is empty (0 bytes)")

@@ -5,7 +5,6 @@ import os
 import platform
 import subprocess
 import sys
-import time
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -62,6 +61,9 @@ def main(arguments: list[str] | None = None) -> int:
     except (TrainError, OSError) as error:
         print(f"train: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("train: stopped", file=sys.stderr)
+        return INTERRUPTED
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -102,7 +104,7 @@ def run(config: TrainConfig, dataset: Dataset, out: Path, resume: bool) -> int:
     """Train, evaluate and save; progress to stderr, the result to stdout."""
     check_replaceable(out / "checkpoint", MARKER)
     keep_freed_memory()
-    started, commit = time.monotonic(), git_commit()  # now: the checkout may move on meanwhile
+    commit = git_commit()  # now: the checkout may move on meanwhile
     trainer = Trainer(config, dataset)
     with RunFolder(out) as folder:
         if resume:
@@ -112,17 +114,14 @@ def run(config: TrainConfig, dataset: Dataset, out: Path, resume: bool) -> int:
         try:
             train_with_progress(trainer, folder)
         except KeyboardInterrupt:
-            print(
-                f"train: stopped after {len(trainer.history)} of {config.epochs} epochs; "
-                "--resume goes on from there",
-                file=sys.stderr,
-            )
+            done = len(trainer.history)
+            hint = "--resume goes on from there" if done else "there is nothing to resume"
+            print(f"train: stopped after {done} of {config.epochs} epochs; {hint}", file=sys.stderr)
             return INTERRUPTED
-    wall_s = time.monotonic() - started
     model = trainer.model.to(memory_format=torch.contiguous_format).cpu().eval()
     evaluation = evaluate(model, dataset)
     card = describe(config, dataset, trainer.history, evaluation)
-    card["made_with"] |= {"git_commit": commit, "wall_s": round(wall_s, 1)}
+    card["made_with"] |= {"git_commit": commit, "wall_s": round(trainer.seconds, 1)}
     checkpoint = Checkpoint(model, card, evaluation.embeddings, evaluation.labels)
     save_checkpoint(out / "checkpoint", checkpoint)
     draw_all(out / "pictures", model, dataset, evaluation.embeddings, trainer.history)

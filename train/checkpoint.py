@@ -70,6 +70,8 @@ def check_replaceable(folder: Path, marker: str) -> None:
         folder: to be replaced.
         marker: name of a file that tells such a folder.
     """
+    if folder.exists() and not folder.is_dir():
+        raise CheckpointError(f"{folder} is a file: choose another --out")
     if folder.is_dir() and any(folder.iterdir()) and not (folder / marker).is_file():
         raise CheckpointError(f"{folder} holds other things (no {marker}): choose another --out")
 
@@ -95,7 +97,7 @@ def draft_of(folder: Path, marker: str) -> Iterator[Path]:
             folder.rename(former)
             try:
                 draft.rename(folder)
-            except OSError:
+            except BaseException:  # Ctrl-C too
                 former.rename(folder)
                 raise
             shutil.rmtree(former)

@@ -12,7 +12,7 @@ from train.errors import ConfigError
 DATASETS = ("mnist", "fashion-mnist", "kmnist", "emnist", "digits", "folder")
 
 # What the command line starts from. ``seed`` is the published recipe: the defaults below. ``best``
-# is what docs/experiments.md found: warped images keep the encoder honest, and a falling rate
+# is the best of docs/experiments.md: warped images keep the encoder honest, and a falling rate
 # makes the long run pay.
 RECIPES: dict[str, dict[str, Any]] = {
     "seed": {},

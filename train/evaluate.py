@@ -139,7 +139,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         return compare_with_card(options.checkpoint, options.data_dir)
-    except TrainError as error:
+    except (TrainError, OSError) as error:
         print(f"evaluate: {error}", file=sys.stderr)
         return 1
 
@@ -152,7 +152,9 @@ def compare_with_card(folder: Path, data_dir: Path) -> int:
     """
     checkpoint = load_checkpoint(folder)
     config, card = checkpoint.model.config, checkpoint.card
-    dataset = load_dataset(config.dataset, data_dir, config.input_dim, config.image_size)
+    dataset = load_dataset(
+        config.dataset, data_dir, config.input_dim, config.image_size, skip_unreadable=True
+    )
     if dataset.checksum != card["dataset"]["sha256"]:
         raise DatasetError(f"{data_dir} holds another {dataset.name} than the card tells of")
     metrics = evaluate(checkpoint.model, dataset).metrics

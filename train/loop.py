@@ -6,6 +6,7 @@ freed memory (``train.device``). On CUDA the data lies on the device and the ste
 """
 
 import math
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -37,7 +38,12 @@ class Trainer:
     """A model in training, one epoch at a time.
 
     ``state`` and ``restore`` carry it over a restart: the epochs after it have the numbers that
-    an uninterrupted run would have had (bit for bit on the same kind of processor).
+    an uninterrupted run would have had (bit for bit on a CPU; CUDA's own sums vary a little).
+
+    Attributes:
+        model: the network, channels last.
+        history: every finished epoch.
+        seconds: spent in finished epochs, restarts included.
 
     Args:
         config: the hyperparameters.
@@ -55,6 +61,8 @@ class Trainer:
         self.model = Autoencoder(config).to(memory_format=torch.channels_last).to(device)
         start_from_mean(self.model, dataset.train_images)
         self.history: list[Epoch] = []
+        self.seconds = 0.0
+        self._checksum = dataset.checksum
         self._images = dataset.train_images.to(device)
         self._learn, self._watch = split_for(config, len(self._images))
         self._order = torch.Generator().manual_seed(config.seed)  # of the images
@@ -78,7 +86,7 @@ class Trainer:
         Raises:
             Diverged: the loss became NaN or infinite; the history ends before this epoch.
         """
-        number = len(self.history) + 1
+        started, number = time.monotonic(), len(self.history) + 1
         shuffled = self._learn[torch.randperm(len(self._learn), generator=self._order)]
         batches = shuffled.to(self._images.device).split(self.config.batch_size)
         self._step.squared.zero_()
@@ -88,12 +96,17 @@ class Trainer:
             )
             self._learn_batch(self._images[batch])
             on_batch(len(batch))
-        train_mse = self._step.squared.item() / len(self._learn)
-        if not math.isfinite(train_mse):
-            raise Diverged(f"the loss became {train_mse} in epoch {number}; lower learning_rate")
-        epoch = Epoch(number, train_mse, self._watched_mse())
+        epoch = Epoch(number, self._step.squared.item() / len(self._learn), self._watched_mse())
+        if not self._is_finite(epoch):
+            raise Diverged(f"the loss was lost in epoch {number}; lower learning_rate")
         self.history.append(epoch)
+        self.seconds += time.monotonic() - started
         return epoch
+
+    def _is_finite(self, epoch: Epoch) -> bool:
+        """Whether the losses are numbers, and the weights after the last update still are."""
+        weights = all(bool(part.isfinite().all()) for part in self.model.parameters())
+        return weights and math.isfinite(epoch.train_mse) and math.isfinite(epoch.val_mse or 0)
 
     def _watched_mse(self) -> float | None:
         if len(self._watch) == 0:
@@ -104,6 +117,9 @@ class Trainer:
         """Everything a restart needs, copied: what happens next doesn't change it."""
         return {
             "config": asdict(self.config),
+            "dataset": self._checksum,
+            "device": self._images.device.type,
+            "seconds": self.seconds,
             "model": {name: part.clone() for name, part in self.model.state_dict().items()},
             "optimiser": copied(self._step.optimiser.state_dict()),
             "order": self._order.get_state(),
@@ -115,15 +131,22 @@ class Trainer:
         """Go back to where ``state`` was taken.
 
         Raises:
-            ConfigError: it is of another configuration, bar a larger number of epochs.
+            ConfigError: it is of another configuration (bar more epochs), dataset or device.
         """
-        for name, value in asdict(self.config).items():
-            if name != "epochs" and state["config"].get(name) != value:
-                raise ConfigError(
-                    f"the run to resume had {name} {state['config'].get(name)}, not {value}"
-                )
+        here = {"dataset": self._checksum, "device": self._images.device.type}
+        now = asdict(self.config) | here
+        then = state["config"] | {name: state[name] for name in here}
+        for name, value in now.items():
+            if name != "epochs" and then.get(name) != value:
+                raise ConfigError(f"the run to resume had {name} {then.get(name)}, not {value}")
+        if len(state["history"]) > self.config.epochs:
+            raise ConfigError(
+                f"the run to resume has had {len(state['history'])} epochs; "
+                f"epochs {self.config.epochs} is less"
+            )
         self.model.load_state_dict(state["model"])
-        self._step.optimiser.load_state_dict(state["optimiser"])
+        self._step.restore(state["optimiser"])
+        self.seconds = state["seconds"]
         self._order.set_state(state["order"])
         self._noise.set_state(state["noise"])
         self.history = [Epoch(**fields) for fields in state["history"]]
@@ -164,7 +187,8 @@ def start_from_mean(model: Autoencoder, images: Tensor) -> None:
     one seed of three that blew the embedding up until every sigmoid was saturated and no gradient
     came back (mse stuck at 0.11); with the others it cost time (docs/experiments.md).
     """
-    mean = to_unit_range(images).mean().clamp(0.01, 0.99)
+    total = sum(part.sum(dtype=torch.int64).item() for part in images.split(EVALUATION_BATCH))
+    mean = torch.tensor(total / images.numel() / 255).clamp(0.01, 0.99)
     model.decoder.convolutions[-1].bias.fill_(mean.logit().item())
 
 

@@ -38,7 +38,7 @@ def draw_losses(history: list[Epoch]) -> Figure:
     figure = Figure(figsize=(8, 4), dpi=INCH, layout="constrained")
     axes = figure.subplots()
     epochs = [epoch.epoch for epoch in history]
-    axes.plot(epochs, [epoch.train_mse for epoch in history], label="learned (warped) images")
+    axes.plot(epochs, [epoch.train_mse for epoch in history], label="learned images")
     if any(epoch.val_mse is not None for epoch in history):
         axes.plot(epochs, [epoch.val_mse for epoch in history], label="validation images")
     axes.set(xlabel="epoch", ylabel="mse per pixel", yscale="log")

@@ -4,6 +4,8 @@ A step is some sixty small kernels: on a GPU, starting them one by one takes sev
 than running them, so there they are recorded once and replayed with a single launch.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -42,6 +44,13 @@ class Step:
             group["lr"].fill_(rate)
         else:
             group["lr"] = rate
+
+    def restore(self, optimiser: dict[str, Any]) -> None:
+        """Take over an optimiser's state; before the first step, which a graph would record."""
+        (group,) = self.optimiser.param_groups
+        rate = group["lr"]
+        self.optimiser.load_state_dict(optimiser)
+        self.optimiser.param_groups[0]["lr"] = rate  # the loaded one may lie on another device
 
     def __call__(self, images: Tensor) -> None:
         """Learn uint8[N, C, H, W], on the model's device."""

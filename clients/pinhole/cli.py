@@ -138,6 +138,8 @@ def embed(client: Client, options: argparse.Namespace) -> int:
         raise UsageError(f"embed needs {error.name}: pip install 'pinhole[jobs]'") from error
     if not options.source.is_dir():
         raise UsageError(f"{options.source} is not a folder")
+    if options.out.is_dir():
+        raise UsageError(f"--out {options.out} is a folder; name a file in it")
     paths = list_images(options.source)
     if not paths:
         raise UsageError(f"{options.source} holds no image files")

@@ -134,12 +134,27 @@ def size_of(path: Path) -> int:
 def embed_chunk(client: Client, folder: Path, paths: list[Path]) -> list[Row]:
     """Read and embed one chunk in one request; a broken file becomes a row with ``error``."""
     files = [read_or_error(path) for path in paths]
-    answers = iter(client.try_embed([file for file in files if isinstance(file, bytes)]))
+    answers = iter(embed_in_company(client, [file for file in files if isinstance(file, bytes)]))
     return [
-        to_row(str(path.relative_to(folder)), file, next(answers))
+        to_row(name_of(path, folder), file, next(answers))
         if isinstance(file, bytes)
-        else Row(str(path.relative_to(folder)), None, None, file)
+        else Row(name_of(path, folder), None, None, file)
         for path, file in zip(paths, files, strict=True)
+    ]
+
+
+def name_of(path: Path, folder: Path) -> str:
+    r"""The path within the folder; bytes that aren't UTF-8 are written as ``\xe9``."""
+    return os.fsencode(path.relative_to(folder)).decode(errors="backslashreplace")
+
+
+def embed_in_company(client: Client, files: list[bytes]) -> list[NDArray[np.float32] | BadRequest]:
+    """Embed files in one request; those for which it had no pixels left go again, one by one."""
+    return [
+        client.try_embed([file])[0]
+        if isinstance(answer, BadRequest) and answer.type == "PayloadTooLarge" and len(files) > 1
+        else answer
+        for file, answer in zip(files, client.try_embed(files), strict=True)
     ]
 
 

@@ -45,6 +45,8 @@ def read_npy(body: bytes) -> NDArray[np.generic]:
         raise InvalidRequest(
             f"the .npy header promises {expected:,} bytes of data, {actual:,} came"
         )
+    if math.prod(n for n in shape if n) > LONGEST:
+        raise InvalidRequest(f"a .npy body has at most {LONGEST:,} numbers")
     if actual == 0:
         return np.empty(shape, dtype)  # np.frombuffer refuses an empty buffer
     return np.frombuffer(body, dtype, offset=file.tell()).reshape(shape)

@@ -201,7 +201,7 @@ def fits(embedding: NDArray[np.float32]) -> bool:
 
 def read_base64_image(
     text: Any, spec: ImageSpec, budget: PixelBudget
-) -> NDArray[np.uint8] | InvalidImage:
+) -> NDArray[np.uint8] | RequestError:
     """Read one entry of ``images``; a failure is returned, for its neighbours' sake."""
     if not isinstance(text, str):
         return InvalidImage("an entry of images must be a string with a base64 file")
@@ -209,7 +209,7 @@ def read_base64_image(
         return read_image(base64.b64decode(text, validate=True), spec, budget)
     except (binascii.Error, ValueError):
         return InvalidImage("an entry of images is not valid base64")
-    except InvalidImage as error:
+    except RequestError as error:
         return error
 
 

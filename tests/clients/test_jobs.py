@@ -1,5 +1,6 @@
 """Jobs: listing, chunking and writing; the whole way runs in tests/e2e."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -93,6 +94,37 @@ def test_every_path_is_one_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     }
     assert rows[7]["embedding"] is None
     assert str(table.schema.field("embedding").type) == "fixed_size_list<element: float>[2]"
+
+
+def test_files_without_room_go_again_alone(tmp_path: Path) -> None:
+    """A request has a budget of pixels; what it had none left for is no failure."""
+
+    class Tight(FakeClient):
+        def try_embed(self, images: Sequence[bytes]) -> list[NDArray[np.float32] | BadRequest]:
+            full = BadRequest("pixels exceed the limit", 400, "PayloadTooLarge")
+            return [*super().try_embed(images[:2]), *[full for _ in images[2:]]]
+
+    folder = tmp_path / "images"
+    folder.mkdir()
+    paths = make_files(folder, [b"a", b"bb", b"ccc", b"-", b"eeeee"])
+
+    totals = embed_files(Tight(), folder, paths, tmp_path / "o.parquet", lambda count: None)
+
+    rows = pq.read_table(tmp_path / "o.parquet").to_pylist()
+    assert (totals.embedded, totals.failed) == (4, 1)
+    assert [row["embedding"] and row["embedding"][0] for row in rows] == [1, 2, 3, None, 5]
+    assert rows[3]["error"] == "unreadable"
+
+
+def test_names_that_are_not_utf8_are_kept(tmp_path: Path) -> None:
+    """A Latin-1 file name is a row like any other."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    (folder / os.fsdecode(b"caf\xe9.png")).write_bytes(b"a")
+
+    embed_files(FakeClient(), folder, list_images(folder), tmp_path / "o.parquet", lambda n: None)
+
+    assert pq.read_table(tmp_path / "o.parquet")["path"].to_pylist() == ["caf\\xe9.png"]
 
 
 def test_interrupted_job_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from serve.bundle import ImageSpec
-from serve.errors import InvalidImage
+from serve.errors import InvalidImage, PayloadTooLarge
 from serve.images import PixelBudget, read_image, write_grid, write_png
 
 GREY = ImageSpec(channels=1, height=28, width=28, polarity="auto")
@@ -136,7 +136,7 @@ def test_request_has_a_budget_of_pixels() -> None:
 
     for _ in range(4):
         budget.spend(10_000, 5_000)
-    with pytest.raises(InvalidImage, match="limit of 200,000,000 a request"):
+    with pytest.raises(PayloadTooLarge, match="limit of 200,000,000 a request"):
         read_image(large, GREY, budget)
 
 

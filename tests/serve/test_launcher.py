@@ -1,6 +1,8 @@
 """Start-up refusals and configuration; the real thing runs in tests/e2e."""
 
+import signal
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import onnxruntime
@@ -10,6 +12,16 @@ from serve.__main__ import main, parse
 from serve.bundle import Bundle
 from serve.launcher.java import find_java, java_version
 from serve.launcher.torchserve import Settings, server_config, write_model
+
+
+@pytest.fixture(autouse=True)
+def signal_handlers() -> Iterator[None]:
+    """Give pytest its Ctrl-C back: the launcher's main takes the signals over."""
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    before = {number: signal.getsignal(number) for number in numbers}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def test_missing_bundle_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -44,6 +44,7 @@ def lying(shape: str) -> bytes:
         (lying("(0, 10**30)"), "not a .npy"),
         (lying(f"(0, {10**30})")[:-4], "huge"),
         (lying("(True, 4)"), "axes"),
+        (lying(f"(0{3 * ', 2147483647'})")[:-4], "at most 2,147,483,647 numbers"),
         (lying(f"({'1, ' * 70})"), "axes"),
         (lying("((("), "not a .npy"),
         (lying("(4,)").replace(b"|u1", b"|V0"), "plain numbers"),

@@ -65,5 +65,5 @@ def test_too_little_is_refused(tmp_path: Path) -> None:
     """No folder, or next to nothing in it."""
     with pytest.raises(DatasetError, match="is not a folder"):
         load_dataset("folder", tmp_path / "missing")
-    with pytest.raises(DatasetError, match="holds 5 images; at least 10"):
+    with pytest.raises(DatasetError, match="holds 5 images; at least 15"):
         load_dataset("folder", make_folder(tmp_path, coloured=False, count=5))

@@ -142,7 +142,13 @@ def test_cuda_is_never_replaced_silently(digits: Dataset) -> None:
 
 
 SMALL = TrainConfig(
-    dataset="digits", hidden_dim=4, epochs=4, batch_size=128, augment=1.0, schedule="cosine"
+    device="cpu",
+    dataset="digits",
+    hidden_dim=4,
+    epochs=4,
+    batch_size=128,
+    augment=1.0,
+    schedule="cosine",
 )
 
 
@@ -212,8 +218,25 @@ def test_diverged_run_keeps_its_last_good_state(
 
     again = Trainer(replace(SMALL, learning_rate=1e-3), digits)
     RunFolder(tmp_path).resume(again)
-    assert len(again.history) >= 1
+    assert len(again.history) == 1
     assert all(torch.isfinite(part).all() for part in again.model.parameters())
+
+
+def test_run_started_afresh_forgets_the_former(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ctrl-C in the first epoch of a second run leaves nothing of the first to resume."""
+    options = ["--dataset", "digits", "--hidden-dim", "4", "--epochs", "1", "--out", str(tmp_path)]
+    assert main(options) == 0
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Trainer, "run_epoch", interrupted)
+    assert main(options) == 130
+    assert "nothing to resume" in capsys.readouterr().err
+    assert main([*options, "--resume"]) == 1
+    assert len(list(tmp_path.glob("events.out.tfevents.*"))) == 1
 
 
 def test_resume_refuses_another_run(digits: Dataset, tmp_path: Path) -> None:
@@ -229,6 +252,10 @@ def test_resume_refuses_another_run(digits: Dataset, tmp_path: Path) -> None:
     other = Trainer(replace(SMALL, augment=0.5), digits)
     with pytest.raises(ConfigError, match=r"augment 1\.0, not 0\.5"):
         other.restore(trainer.state())
+
+    shorter = replace(digits, train_images=digits.train_images[1:])
+    with pytest.raises(ConfigError, match="dataset"):
+        Trainer(SMALL, shorter).restore(trainer.state())
 
 
 def test_full_disk_keeps_the_state(
@@ -286,11 +313,14 @@ def test_evaluate_command_compares_with_the_card(
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_captured_step_learns_like_the_plain_one(digits: Dataset) -> None:
-    """A replayed graph gives the losses of the same kernels started one by one."""
-    config = replace(SMALL, device="cuda", batch_size=64, precision="fp32", augment=0.0)
+@pytest.mark.parametrize(("model", "precision"), [("ae", "bf16"), ("vae", "fp32")])
+def test_captured_step_learns_like_the_plain_one(
+    digits: Dataset, model: str, precision: str
+) -> None:
+    """A replayed graph gives the losses of the same kernels started one by one, warps included."""
+    config = replace(SMALL, device="cuda", batch_size=64, precision=precision, model=model)
     captured, plain = Trainer(config, digits), Trainer(config, digits)
     plain._learn_batch = plain._step
 
     for one, other in zip(fit(captured), fit(plain), strict=True):
-        assert one.train_mse == pytest.approx(other.train_mse, rel=1e-3)
+        assert one.train_mse == pytest.approx(other.train_mse, rel=2e-2)
