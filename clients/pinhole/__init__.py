@@ -2,8 +2,8 @@
 
 >>> from pinhole import Client
 >>> with Client("http://127.0.0.1:8080") as client:
-...     client.embed("seven.png")
-array([ 0.72, -0.36], dtype=float32)
+...     client.embed("clients/examples/seven.png")
+array([1.4085, 0.0017], dtype=float32)
 """
 
 from pinhole.client import Client, Health, Reconstruction
