@@ -97,9 +97,9 @@ def draft_of(folder: Path, marker: str) -> Iterator[Path]:
             folder.rename(former)
             try:
                 draft.rename(folder)
-            except BaseException:  # Ctrl-C too
-                former.rename(folder)
-                raise
+            finally:  # whatever went wrong, one of the two has the name
+                if not folder.exists():
+                    former.rename(folder)
             shutil.rmtree(former)
         else:
             draft.rename(folder)

@@ -66,7 +66,8 @@ def answer_batch(
 ) -> list[bytes]:
     """Answer one dynamic batch: a body for each row, in order; the rest goes into ``context``."""
     messages = [to_message(row, context, index) for index, row in enumerate(batch)]
-    replies = answer_whatever_happens(service.operation(endpoint), messages, context)
+    request_ids = [context.get_request_id(index) for index in range(len(batch))]
+    replies = answer_whatever_happens(service.operation(endpoint), messages, request_ids)
     replies = [within_limit(reply) for reply in replies]
     for index, reply in enumerate(replies):
         context.set_response_status(reply.status, reply.phrase, index)
@@ -108,26 +109,22 @@ def to_bytes(body: Any) -> bytes:
 
 
 def answer_whatever_happens(
-    operation: Operation, messages: Sequence[Message], context: Any
+    operation: Operation, messages: Sequence[Message], request_ids: Sequence[str | None]
 ) -> list[Reply]:
     """Answer a batch; where that fails unforeseen, find the guilty message by answering each alone.
 
-    TorchServe would otherwise fail every request of the batch with a 503.
+    TorchServe would otherwise fail every request of the batch with a 503. The guilty one gets a 500
+    that names its log line.
     """
     try:
         return operation(messages)
-    except Exception:
+    except Exception:  # the one place: no request may harm its neighbours
+        if len(messages) == 1:
+            logger.exception("request %s failed", request_ids[0])
+            message = f"unexpected error; report request id {request_ids[0]}"
+            return [error_reply(InternalError(message))]
         logger.exception("a batch of %d failed; answering its requests alone", len(messages))
-        return [
-            answer_alone(operation, message, context.get_request_id(index))
-            for index, message in enumerate(messages)
-        ]
-
-
-def answer_alone(operation: Operation, message: Message, request_id: str | None) -> Reply:
-    """Answer one message, with a 500 that names the log line if it fails unforeseen."""
-    try:
-        return operation([message])[0]
-    except Exception:
-        logger.exception("request %s failed", request_id)
-        return error_reply(InternalError(f"unexpected error; report request id {request_id}"))
+    return [
+        answer_whatever_happens(operation, [message], [request_id])[0]
+        for message, request_id in zip(messages, request_ids, strict=True)
+    ]

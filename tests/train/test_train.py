@@ -100,6 +100,26 @@ def test_failed_save_keeps_the_previous_checkpoint(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [folder]
 
 
+def test_failed_swap_gives_the_name_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Interrupted between its two renames, a save leaves the former checkpoint in place."""
+    folder = tmp_path / "run"
+    with draft_of(folder, "card.json") as draft:
+        (draft / "card.json").write_text("first")
+    rename = Path.rename
+
+    def interrupted(self: Path, target: Path) -> Path:
+        if target == folder and not self.name.endswith(".former"):
+            raise KeyboardInterrupt
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt), draft_of(folder, "card.json") as draft:
+        (draft / "card.json").write_text("second")
+
+    assert (folder / "card.json").read_text() == "first"
+    assert list(tmp_path.iterdir()) == [folder]
+
+
 def test_other_folders_are_never_replaced(tmp_path: Path) -> None:
     """A mistyped --out doesn't cost anyone their thesis, and is refused before training."""
     (tmp_path / "checkpoint").mkdir()
