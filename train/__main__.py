@@ -112,6 +112,7 @@ def run(config: TrainConfig, dataset: Dataset, out: Path, resume: bool) -> int:
         else:
             folder.start_afresh()
         try:
+            lay_out_with_progress(trainer)
             train_with_progress(trainer, folder)
         except KeyboardInterrupt:
             done = len(trainer.history)
@@ -129,6 +130,14 @@ def run(config: TrainConfig, dataset: Dataset, out: Path, resume: bool) -> int:
         print(f"{name:<16} {value:.4f}")
     print(f"checkpoint in {out / 'checkpoint'}, pictures in {out / 'pictures'}")
     return 0
+
+
+def lay_out_with_progress(trainer: Trainer) -> None:
+    """Draw the map under a progress bar that goes away."""
+    columns = TextColumn("map of the images (t-SNE)"), BarColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=1.0)
+        trainer.lay_out(lambda share: bar.update(task, completed=share))
 
 
 def train_with_progress(trainer: Trainer, folder: RunFolder) -> None:

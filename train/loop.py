@@ -19,6 +19,7 @@ from train.config import TrainConfig
 from train.data import Dataset, split
 from train.device import choose_device
 from train.errors import ConfigError, Diverged
+from train.layout import lay_out
 from train.model import Autoencoder, to_unit_range
 from train.step import CapturedStep, Step
 
@@ -64,11 +65,12 @@ class Trainer:
         self.seconds = 0.0
         self._checksum = dataset.checksum
         self._images = dataset.train_images.to(device)
+        self._places: Tensor | None = None  # on the map, once it is drawn
         self._learn, self._watch = split_for(config, len(self._images))
         self._order = torch.Generator().manual_seed(config.seed)  # of the images
         self._noise = torch.Generator(device).manual_seed(config.seed)  # of what happens to them
         self._step = Step(self.model, config, self._noise)
-        self._learn_batch: Callable[[Tensor], None] = self._step
+        self._learn_batch: Callable[[Tensor, Tensor], None] = self._step
         if device.type == "cuda":
             self._learn_batch = CapturedStep(self._step, config.batch_size, self._noise)
 
@@ -76,6 +78,27 @@ class Trainer:
     def images_per_epoch(self) -> int:
         """How many images are learned in one epoch."""
         return len(self._learn)
+
+    def lay_out(self, on_progress: Callable[[float], None]) -> Tensor:
+        """The images' places on the map that training starts from, drawn on the first call.
+
+        Args:
+            on_progress: called with the share done, 0 to 1, every now and then.
+
+        Returns:
+            float32[N, D] on the training device; NaN for an image that has none, such as every
+            image that is watched and not learned.
+        """
+        if self._places is None:
+            started = time.monotonic()
+            places = torch.full((len(self._images), self.config.output_dim), torch.nan)
+            if self.config.layout:
+                learned = self._images[self._learn.to(self._images.device)].cpu()
+                width, seed = self.config.output_dim, self.config.seed
+                places[self._learn] = lay_out(learned, width, seed, on_progress)
+            self._places = places.to(self._images.device)
+            self.seconds += time.monotonic() - started
+        return self._places
 
     def run_epoch(self, on_batch: Callable[[int], None]) -> Epoch:
         """Learn every image once.
@@ -86,15 +109,16 @@ class Trainer:
         Raises:
             Diverged: the loss became NaN or infinite; the history ends before this epoch.
         """
+        places = self.lay_out(lambda _: None)
         started, number = time.monotonic(), len(self.history) + 1
         shuffled = self._learn[torch.randperm(len(self._learn), generator=self._order)]
         batches = shuffled.to(self._images.device).split(self.config.batch_size)
         self._step.squared.zero_()
-        for index, batch in enumerate(batches):
-            self._step.set_rate(
-                learning_rate(self.config, (number - 1) * len(batches) + index, len(batches))
-            )
-            self._learn_batch(self._images[batch])
+        steps = self.config.epochs * len(batches)
+        for step, batch in enumerate(batches, (number - 1) * len(batches)):
+            self._step.set_rate(learning_rate(self.config, step, steps))
+            self._step.pull.fill_(pull(self.config, step, steps))
+            self._learn_batch(self._images[batch], places[batch])
             on_batch(len(batch))
         epoch = Epoch(number, self._step.squared.item() / len(self._learn), self._watched_mse())
         if not self._is_finite(epoch):
@@ -124,6 +148,7 @@ class Trainer:
             "optimiser": copied(self._step.optimiser.state_dict()),
             "order": self._order.get_state(),
             "noise": self._noise.get_state(),
+            "places": None if self._places is None else self._places.clone(),
             "history": [asdict(epoch) for epoch in self.history],
         }
 
@@ -149,6 +174,8 @@ class Trainer:
         self.seconds = state["seconds"]
         self._order.set_state(state["order"])
         self._noise.set_state(state["noise"])
+        if state["places"] is not None:
+            self._places = state["places"].to(self._images.device)
         self.history = [Epoch(**fields) for fields in state["history"]]
 
 
@@ -169,9 +196,13 @@ def split_for(config: TrainConfig, count: int) -> tuple[Tensor, Tensor]:
     return (torch.cat([learn, watch]), watch[:0]) if config.fit_on == "all" else (learn, watch)
 
 
-def learning_rate(config: TrainConfig, step: int, steps_per_epoch: int) -> float:
+def pull(config: TrainConfig, step: int, steps: int) -> float:
+    """How strongly step ``step`` of ``steps`` draws embeddings to their places: ever less."""
+    return config.layout * (1 - step / steps)
+
+
+def learning_rate(config: TrainConfig, step: int, steps: int) -> float:
     """The rate of a step: warming up, then constant or falling along half a cosine to 0."""
-    steps = steps_per_epoch * config.epochs
     warmup = min(config.warmup_steps, steps // 20)  # a short run is not all warm-up
     share = min(1.0, (step + 1) / (warmup + 1))
     if config.schedule == "cosine":
