@@ -133,9 +133,11 @@ def run(config: TrainConfig, dataset: Dataset, out: Path, resume: bool) -> int:
 
 
 def lay_out_with_progress(trainer: Trainer) -> None:
-    """Draw the map under a progress bar that goes away."""
-    columns = TextColumn("map of the images (t-SNE)"), BarColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    """Draw the map that training starts from, if one is wanted."""
+    if not trainer.config.layout or trainer.history:
+        return
+    columns = TextColumn("t-SNE map of the images"), BarColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task("", total=1.0)
         trainer.lay_out(lambda share: bar.update(task, completed=share))
 

@@ -174,10 +174,11 @@ SMALL = TrainConfig(
 
 @pytest.mark.parametrize("model", ["ae", "vae"])
 def test_resumed_run_has_the_numbers_of_an_uninterrupted_one(
-    digits: Dataset, tmp_path: Path, model: str
+    digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str
 ) -> None:
     """Stop after two of four epochs, start again from disk: the same losses and weights."""
-    config = replace(SMALL, model=model)
+    config = replace(SMALL, model=model, layout=0.1)
+    monkeypatch.setattr("train.layout.SAMPLE", 100)  # a map of them takes a second
     whole = Trainer(config, digits)
     fit(whole)
 

@@ -1,0 +1,74 @@
+"""The t-SNE map that embeddings are drawn to."""
+
+import pytest
+import torch
+from sklearn.neighbors import KNeighborsClassifier
+
+from train.config import TrainConfig
+from train.data import Dataset
+from train.errors import ConfigError
+from train.layout import FEWEST, lay_out
+from train.loop import Trainer
+from train.step import CLOSE, distance
+
+
+def test_map_puts_like_beside_like(digits: Dataset) -> None:
+    """Neighbours on the map show the same digit, the scale is 1, and progress reaches the end."""
+    shares: list[float] = []
+
+    places = lay_out(digits.train_images[:300], 2, 0, shares.append)
+
+    assert places.shape == (300, 2)
+    assert places.std(0).numpy() == pytest.approx([1, 1], rel=1e-2)
+    labels = digits.train_labels[:300].numpy()
+    alike = KNeighborsClassifier(5).fit(places[:200], labels[:200])
+    assert alike.score(places[200:], labels[200:]) > 0.8  # 0.1 by chance
+    assert shares == sorted(shares)
+    assert shares[-1] == 1
+
+
+def test_images_beyond_the_sample_have_no_place(
+    digits: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A huge dataset costs no more than a large one; too small a one has no map at all."""
+    monkeypatch.setattr("train.layout.SAMPLE", 20)
+
+    places = lay_out(digits.train_images[:50], 2, 0, lambda share: None)
+
+    assert places.isnan().any(1).sum() == 30
+    assert lay_out(digits.train_images[: FEWEST - 1], 2, 0, lambda share: None).isnan().all()
+
+
+def test_images_without_a_place_are_not_pulled() -> None:
+    """Their distance is 0 and so is its gradient; the others' isn't."""
+    z = torch.tensor([[3.0, 4.0], [5.0, 6.0]], requires_grad=True)
+    places = torch.tensor([[3.0, 2.0], [torch.nan, torch.nan]])
+
+    distance(z, places).backward()
+
+    assert distance(z, places).item() == pytest.approx((2 - CLOSE / 2) / 4)
+    assert z.grad is not None
+    assert z.grad.tolist() == [[0, 0.25], [0, 0]]
+
+
+def test_pull_shapes_the_embedding(digits: Dataset) -> None:
+    """Trained under it, embeddings come to lie nearer their places on the map."""
+    gaps = []
+    for layout in (0.01, 10.0):
+        config = TrainConfig(
+            hidden_dim=4, dataset="digits", epochs=2, learning_rate=3e-3, layout=layout
+        )
+        trainer = Trainer(config, digits)
+        for _ in range(config.epochs):
+            trainer.run_epoch(lambda count: None)
+        places = trainer.lay_out(lambda share: None)
+        with torch.inference_mode():
+            gaps.append(distance(trainer.model.encode(digits.train_images), places).item())
+
+    assert gaps[1] < gaps[0] / 2
+
+
+def test_map_is_at_most_two_wide() -> None:
+    """Wider embeddings need the pull left out; the message says how."""
+    with pytest.raises(ConfigError, match="got 3. Leave it out with --layout 0"):
+        TrainConfig(output_dim=3, layout=0.1)
