@@ -70,5 +70,5 @@ def test_pull_shapes_the_embedding(digits: Dataset) -> None:
 
 def test_map_is_at_most_two_wide() -> None:
     """Wider embeddings need the pull left out; the message says how."""
-    with pytest.raises(ConfigError, match="got 3. Leave it out with --layout 0"):
+    with pytest.raises(ConfigError, match=r"got 3\. Leave it out with --layout 0"):
         TrainConfig(output_dim=3, layout=0.1)
