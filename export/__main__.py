@@ -13,7 +13,18 @@ from numpy.typing import NDArray
 
 from export.errors import ExportError
 from export.graphs import write_onnx, write_torchscript
-from export.parity import Parity, answer_eagerly, compare, tolerance_for
+from export.parity import (
+    FASTER,
+    EagerEngine,
+    Parity,
+    Scale,
+    answer_eagerly,
+    compare,
+    exact,
+    measure,
+    rounded,
+    table,
+)
 from serve.bundle import (
     FILES,
     Bundle,
@@ -24,14 +35,14 @@ from serve.bundle import (
     load_bundle,
     sha256_of,
 )
-from serve.engine import RUNTIMES, open_engine
+from serve.engine import RUNTIMES, available, open_engine
 from serve.errors import ServeError
 from train.checkpoint import Checkpoint, draft_of, load_checkpoint
-from train.config import TrainConfig
 from train.errors import TrainError
 from train.model import Autoencoder
 
-GOLDEN_IMAGES = 16
+PROBES = 256  # images to compare every form of the model on
+GOLDEN_EVERY = 16  # of them goes into the bundle, for workers to prove themselves on
 
 EXAMPLES = """
 examples:
@@ -81,39 +92,38 @@ def export(source: Path, out: Path, version: str) -> Bundle:
         ParityError: an exported form disagrees with eager PyTorch.
     """
     checkpoint = load_checkpoint(source)
-    config = TrainConfig(**checkpoint.card["config"])
-    golden = answer_eagerly(checkpoint.model, golden_images(checkpoint))
+    expected = answer_eagerly(checkpoint.model, drawings(checkpoint))
+    golden = Golden(*(part[::GOLDEN_EVERY] for part in asdict(expected).values()))
     with draft_of(out, "manifest.json") as draft:
-        write_onnx(checkpoint.model, config, draft)
+        write_onnx(checkpoint.model, draft)
         write_torchscript(checkpoint.model, draft / "autoencoder.ts")
         np.savez_compressed(draft / "golden.npz", **asdict(golden))
         np.savez_compressed(
             draft / "map.npz", embeddings=checkpoint.embeddings, labels=checkpoint.labels
         )
-        manifest = describe(checkpoint, config, version, golden, draft)
-        manifest.parity.update(check_parity(Bundle(draft, manifest), golden))
+        manifest = describe(checkpoint, version, draft)
+        check_parity(checkpoint, Bundle(draft, manifest), expected)
         (draft / "manifest.json").write_text(manifest.as_json())
     print(f"bundle  {out}, model digest {manifest.digest[:12]}")
     return load_bundle(out)
 
 
-def golden_images(checkpoint: Checkpoint) -> NDArray[np.uint8]:
-    """Images for the golden check, without the dataset: what the decoder draws across the map.
+def drawings(checkpoint: Checkpoint) -> NDArray[np.uint8]:
+    """Images without the dataset: what the decoder draws across the map.
 
     Returns:
-        uint8[GOLDEN_IMAGES, C, H, W].
+        uint8[N, C, H, W], N at most PROBES.
     """
-    points = checkpoint.embeddings[:: max(1, len(checkpoint.embeddings) // GOLDEN_IMAGES)]
+    points = checkpoint.embeddings[:: max(1, len(checkpoint.embeddings) // PROBES)][:PROBES]
     with torch.inference_mode():
-        drawn = checkpoint.model.decode(torch.from_numpy(points[:GOLDEN_IMAGES]))
+        drawn = checkpoint.model.decode(torch.from_numpy(points))
     images: NDArray[np.uint8] = (drawn * 255).round().to(torch.uint8).numpy()
     return images
 
 
-def describe(
-    checkpoint: Checkpoint, config: TrainConfig, version: str, golden: Golden, folder: Path
-) -> Manifest:
-    """Fill the manifest, bar the parity report."""
+def describe(checkpoint: Checkpoint, version: str, folder: Path) -> Manifest:
+    """Fill the manifest, bar tolerances and parity."""
+    config = checkpoint.model.config
     image = ImageSpec(
         config.input_dim, config.image_size, config.image_size, checkpoint.card["polarity"]
     )
@@ -125,7 +135,7 @@ def describe(
         image=image,
         embedding_width=config.output_dim,
         calibration=calibration,
-        tolerances={"fp32": tolerance_for(golden)},
+        tolerances={},
         parity={},
         files={name: sha256_of(folder / name) for name in FILES},
     )
@@ -141,22 +151,37 @@ def model_digest(model: Autoencoder, image: ImageSpec, calibration: Calibration)
     return digest.hexdigest()
 
 
-def check_parity(bundle: Bundle, golden: Golden) -> dict[str, dict[str, float]]:
-    """Run every runtime on the CPU against eager PyTorch and print the table.
+def check_parity(checkpoint: Checkpoint, bundle: Bundle, expected: Golden) -> None:
+    """Fill the manifest's tolerances and parity, and print the table.
+
+    Every precision is judged on eager PyTorch; then every engine of this host is held to it.
 
     Raises:
-        ParityError: one of them disagrees.
+        ParityError: an engine disagrees.
     """
-    tolerance = bundle.manifest.tolerances["fp32"]
+    manifest = bundle.manifest
+    scale = Scale(
+        float(np.sqrt(checkpoint.embeddings.var(0).mean())),
+        float(np.mean(manifest.calibration.mse_quantiles)),
+    )
     report: dict[str, Parity] = {}
+    manifest.tolerances["fp32"] = exact(expected, scale)
+    for precision in FASTER:
+        parity = measure(EagerEngine(checkpoint.model, precision), expected, scale)
+        report[f"eager PyTorch {precision}"] = parity
+        tolerance = rounded(parity, scale)
+        if tolerance is not None:
+            manifest.tolerances[precision] = tolerance
     for runtime in RUNTIMES:
-        engine = open_engine(bundle, runtime, "cpu")
-        report[engine.name] = compare(engine, golden, tolerance)
-    print(f"{'largest difference from eager':<34} {'embedding':>10} {'pixel':>10}")
-    for name, parity in report.items():
-        print(f"  {name:<32} {parity.embedding_max:>10.1e} {parity.pixel_max:>10.1e}")
-    print(f"  {'allowed':<32} {tolerance.embedding:>10.1e} {tolerance.pixel:>10.1e}")
-    return {name: asdict(parity) for name, parity in report.items()}
+        for device, precision in available(runtime):
+            if precision in manifest.tolerances:
+                engine = open_engine(bundle, runtime, device, precision)
+                report[f"{engine.name} {precision}"] = compare(
+                    engine, expected, scale, manifest.tolerances[precision]
+                )
+    print(table(report.items()))
+    print("offered in " + ", ".join(manifest.tolerances))
+    manifest.parity.update({name: asdict(parity) for name, parity in report.items()})
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ handler:
   bundle: bundle
   runtime: onnxruntime
   device: auto
+  precision: fp32
 """
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from subprocess import Popen
 
 from serve.bundle import Bundle, load_bundle
-from serve.engine import DEVICES, RUNTIMES
+from serve.engine import DEVICES, PRECISIONS, RUNTIMES
 from serve.errors import LaunchError, ServeError
 from serve.launcher import torchserve
 from serve.launcher.proof import prove_engine
@@ -49,7 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         check_address(options)
         bundle = load_bundle(options.bundle)
-        prove_engine(bundle, options.runtime, options.device)
+        prove_engine(bundle, options.runtime, options.device, options.precision)
         run(bundle, settings_of(options), stopping)
     except ServeError as error:
         print(f"serve: {error}", file=sys.stderr)
@@ -91,7 +91,18 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         help="longest wait for more requests (default: %(default)s)",
     )
     add("--runtime", choices=RUNTIMES, default=default.runtime, help="(default: %(default)s)")
-    add("--device", choices=DEVICES, default=default.device, help="(default: %(default)s)")
+    add(
+        "--device",
+        choices=DEVICES,
+        default=default.device,
+        help="auto takes the best there is: cuda, openvino, cpu (default: %(default)s)",
+    )
+    add(
+        "--precision",
+        choices=PRECISIONS,
+        default=default.precision,
+        help="bf16 on processors that have it, fp16 on cuda (default: %(default)s)",
+    )
     return parser.parse_args(arguments)
 
 
@@ -120,6 +131,7 @@ def settings_of(options: argparse.Namespace) -> Settings:
         batch_delay_ms=options.batch_delay_ms,
         runtime=options.runtime,
         device=options.device,
+        precision=options.precision,
     )
 
 

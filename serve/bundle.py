@@ -2,6 +2,8 @@
 
     encoder.onnx       uint8[N, C, H, W] → float32[N, D]
     decoder.onnx       float32[N, D] → float32[N, C, H, W] in [0, 1]
+    encoder.fp16.onnx  the same in half precision between input and output, for CUDA
+    decoder.fp16.onnx
     autoencoder.ts     TorchScript: encode, decode, forward
     golden.npz         a few images and what eager PyTorch makes of them
     map.npz            embeddings and labels of the test set
@@ -23,7 +25,15 @@ from serve.errors import BundleError
 
 SCHEMA = 1
 ENDPOINTS = ("embed", "reconstruct", "decode")  # what a bundle is served as
-FILES = ("encoder.onnx", "decoder.onnx", "autoencoder.ts", "golden.npz", "map.npz")
+FILES = (
+    "encoder.onnx",
+    "decoder.onnx",
+    "encoder.fp16.onnx",
+    "decoder.fp16.onnx",
+    "autoencoder.ts",
+    "golden.npz",
+    "map.npz",
+)
 
 
 @dataclass(frozen=True)
@@ -83,8 +93,9 @@ class Manifest:
         image: the pictures it takes.
         embedding_width: D.
         calibration: see Calibration.
-        tolerances: by precision, e.g. ``fp32``.
-        parity: how far each exported form was from eager PyTorch, as measured at export.
+        tolerances: by precision; one that is missing moved this model's answers too far.
+        parity: how far each precision and each exported form was from eager PyTorch in float32,
+            as measured at export; see export.parity.Parity.
         files: name → sha256.
     """
 

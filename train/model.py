@@ -61,6 +61,7 @@ class Decoder(nn.Module):
         super().__init__()
         channels, slope, size = config.hidden_dim, config.leaky_relu, config.image_size
         half, grid = halved(size), halved(halved(size))
+        self.image_size = size
         self.from_embedding = nn.Linear(config.output_dim, channels * grid * grid)
         self.unflatten = nn.Unflatten(1, (channels, grid, grid))
         self.convolutions = nn.Sequential(

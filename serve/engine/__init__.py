@@ -4,8 +4,9 @@ Arrays are checked here, at the door, so that both engines say the same thing ab
 """
 
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +15,11 @@ from serve.bundle import Bundle, ImageSpec
 from serve.errors import EngineError
 
 RUNTIMES = ("onnxruntime", "torchscript")
-DEVICES = ("auto", "cpu", "cuda")
+DEVICES = ("auto", "cpu", "openvino", "cuda")
+PRECISIONS = ("fp32", "bf16", "fp16")
 CHUNK = 512  # images run at a time, so memory is bounded whatever the request
+
+Run = Callable[[NDArray[Any]], NDArray[np.float32]]  # one chunk of rows through one graph
 
 
 class Engine(Protocol):
@@ -23,7 +27,7 @@ class Engine(Protocol):
 
     Attributes:
         name: runtime and device in use, for the log, e.g. ``onnxruntime CPUExecutionProvider``.
-        precision: of the arithmetic, e.g. ``fp32``.
+        precision: of the arithmetic, one of PRECISIONS.
     """
 
     name: str
@@ -36,28 +40,72 @@ class Engine(Protocol):
         """float32[N, D] → float32[N, C, H, W] in [0, 1]. Raises EngineError likewise."""
 
 
-def open_engine(bundle: Bundle, runtime: str = "onnxruntime", device: str = "auto") -> Engine:
+def open_engine(
+    bundle: Bundle,
+    runtime: str = "onnxruntime",
+    device: str = "auto",
+    precision: str = "fp32",
+    device_id: int = 0,
+) -> Engine:
     """Load a bundle into a runtime.
 
     Args:
         bundle: from load_bundle.
         runtime: one of RUNTIMES.
-        device: ``cuda`` means CUDA or a refusal; ``auto`` takes CUDA where the runtime has it.
+        device: ``cuda`` means CUDA or a refusal, ``openvino`` (of onnxruntime) the CPU through
+            OpenVINO or a refusal; ``auto`` takes the best there is: CUDA, OpenVINO, CPU.
+        precision: one of PRECISIONS; bf16 is for processors that have it, fp16 for CUDA.
+        device_id: which GPU.
 
     Raises:
-        EngineError: the runtime isn't installed, or lacks the device.
+        EngineError: the runtime isn't installed or lacks the device or the precision, or the model
+            doesn't keep its answers in that precision.
     """
-    if device not in DEVICES:
-        raise EngineError(f"device must be one of {', '.join(DEVICES)}; got {device!r}")
+    for name, value, known in (
+        ("runtime", runtime, RUNTIMES),
+        ("device", device, DEVICES),
+        ("precision", precision, PRECISIONS),
+    ):
+        if value not in known:
+            raise EngineError(f"{name} must be one of {', '.join(known)}; got {value!r}")
+    if precision not in bundle.manifest.tolerances:
+        raise EngineError(
+            f"this model is not offered in {precision}: its answers would move too far "
+            "(parity in manifest.json says how far)"
+        )
     if runtime == "onnxruntime":
         from serve.engine.onnx import OnnxEngine
 
-        return OnnxEngine(bundle, device)
-    if runtime == "torchscript":
-        from serve.engine.torchscript import TorchScriptEngine
+        return OnnxEngine(bundle, device, precision, device_id)
+    from serve.engine.torchscript import TorchScriptEngine
 
-        return TorchScriptEngine(bundle, device)
-    raise EngineError(f"runtime must be one of {', '.join(RUNTIMES)}; got {runtime!r}")
+    return TorchScriptEngine(bundle, device, precision, device_id)
+
+
+def available(runtime: str) -> list[tuple[str, str]]:
+    """Every (device, precision) that a runtime of RUNTIMES can be opened in on this host."""
+    if runtime == "onnxruntime":
+        from serve.engine import onnx
+
+        return onnx.available()
+    from serve.engine import torchscript
+
+    return torchscript.available()
+
+
+def run_chunks(run: Run, rows: NDArray[Any], row_shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """Run a graph over all ``rows``, CHUNK at a time.
+
+    Args:
+        run: gives one row of ``row_shape`` for each row of at most CHUNK.
+        rows: contiguous or not, writable or not.
+        row_shape: of one result.
+    """
+    result = np.empty((len(rows), *row_shape), np.float32)
+    for start in range(0, len(rows), CHUNK):
+        chunk = np.ascontiguousarray(rows[start : start + CHUNK])
+        result[start : start + CHUNK] = run(chunk)
+    return result
 
 
 def check_golden(engine: Engine, bundle: Bundle) -> None:
@@ -80,19 +128,20 @@ def check_golden(engine: Engine, bundle: Bundle) -> None:
 
 
 def check_images(images: NDArray[np.uint8], spec: ImageSpec) -> None:
-    """Raise EngineError unless ``images`` is uint8[N, C, H, W] of the model."""
-    if images.dtype != np.uint8 or images.shape[1:] != spec.shape:
+    """Raise EngineError unless ``images`` is uint8[N, C, H, W] of the model, N at least 1."""
+    if images.dtype != np.uint8 or images.shape[1:] != spec.shape or len(images) == 0:
         raise EngineError(
-            f"expected uint8[N, {', '.join(map(str, spec.shape))}]; "
+            f"expected uint8[N, {', '.join(map(str, spec.shape))}], N at least 1; "
             f"got {images.dtype}{list(images.shape)}"
         )
 
 
 def check_embeddings(embeddings: NDArray[np.float32], width: int) -> None:
-    """Raise EngineError unless ``embeddings`` is a finite float32[N, D] of the model."""
-    if embeddings.dtype != np.float32 or embeddings.ndim != 2 or embeddings.shape[1] != width:
+    """Raise EngineError unless ``embeddings`` is a finite float32[N, D], N at least 1."""
+    if embeddings.dtype != np.float32 or embeddings.shape[1:] != (width,) or len(embeddings) == 0:
         raise EngineError(
-            f"expected float32[N, {width}]; got {embeddings.dtype}{list(embeddings.shape)}"
+            f"expected float32[N, {width}], N at least 1; "
+            f"got {embeddings.dtype}{list(embeddings.shape)}"
         )
     if not np.isfinite(embeddings).all():
         raise EngineError("an embedding holds NaN or infinity; every number must be finite")
@@ -107,3 +156,20 @@ def usable_cores() -> int:
     except (OSError, ValueError):
         return cores
     return cores if quota == "max" else max(1, min(cores, int(quota) // int(period)))
+
+
+def check_precision(precision: str, offered: tuple[str, ...], where: str) -> None:
+    """Raise EngineError unless this runtime, device and processor compute in ``precision``."""
+    if precision not in offered:
+        raise EngineError(f"{where} computes in {' or '.join(offered)}, not in {precision}")
+    if precision == "bf16" and not processor_has_bf16():
+        raise EngineError("precision bf16 needs a processor with AMX or AVX512-BF16: use fp32")
+
+
+def processor_has_bf16() -> bool:
+    """Whether the processor multiplies bfloat16; without, emulation would be slower than fp32."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
+    return "amx_bf16" in flags or "avx512_bf16" in flags

@@ -1,58 +1,185 @@
-"""The onnxruntime engine: CUDA or CPU, by name, never by silent fallback."""
+"""The onnxruntime engine: CUDA, OpenVINO or CPU, by name, never by silent fallback."""
+
+import ctypes
+import json
+from typing import Any
 
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
 from serve.bundle import Bundle
-from serve.engine import CHUNK, check_embeddings, check_images, usable_cores
+from serve.engine import (
+    Run,
+    check_embeddings,
+    check_images,
+    check_precision,
+    processor_has_bf16,
+    run_chunks,
+    usable_cores,
+)
 from serve.errors import EngineError
 
-# TensorFloat-32 keeps 10 bits of a float32's 23: not what fp32 promises.
-PROVIDER_OPTIONS = {"CUDAExecutionProvider": {"use_tf32": "0"}, "CPUExecutionProvider": {}}
+# device → execution provider, best first
+PROVIDERS = {
+    "cuda": "CUDAExecutionProvider",
+    "openvino": "OpenVINOExecutionProvider",
+    "cpu": "CPUExecutionProvider",
+}
+EXTRAS = {"cuda": "gpu", "openvino": "openvino", "cpu": "cpu"}
+OFFERED = {"cuda": ("fp32", "fp16"), "openvino": ("fp32", "bf16"), "cpu": ("fp32",)}
 
 
 class OnnxEngine:
     """encoder.onnx and decoder.onnx in two onnxruntime sessions; see serve.engine.Engine."""
 
-    precision = "fp32"
-
-    def __init__(self, bundle: Bundle, device: str) -> None:
-        provider = choose_provider(device)
+    def __init__(self, bundle: Bundle, device: str, precision: str, device_id: int) -> None:
+        device = choose_device(device)
+        self.name = f"onnxruntime {PROVIDERS[device]}"
+        self.precision = precision
+        check_precision(precision, OFFERED[device], self.name)
         self._spec = bundle.manifest.image
         self._width = bundle.manifest.embedding_width
-        self._encoder = open_session(bundle, "encoder.onnx", provider)
-        self._decoder = open_session(bundle, "decoder.onnx", provider)
-        self.name = f"onnxruntime {provider}"
+        self._encode, self._decode = (
+            open_graph(bundle, half, device, precision, device_id)
+            for half in ("encoder", "decoder")
+        )
 
     def embed(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """uint8[N, C, H, W] → float32[N, D]."""
         check_images(images, self._spec)
-        return run_chunks(self._encoder, images, (self._width,))
+        return run_chunks(self._encode, images, (self._width,))
 
     def decode(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
         """float32[N, D] → float32[N, C, H, W] in [0, 1]."""
         check_embeddings(embeddings, self._width)
-        return run_chunks(self._decoder, embeddings, self._spec.shape)
+        return run_chunks(self._decode, embeddings, self._spec.shape)
 
 
-def choose_provider(device: str) -> str:
-    """Resolve ``auto | cpu | cuda`` to the execution provider to use.
+class BoundGraph:
+    """A graph whose inputs and outputs stay on the device, in buffers that are used again.
+
+    Batches are padded to powers of two, so that there are few buffers, and the device's memory and
+    cuDNN's choice of algorithms are settled once for each.
+    """
+
+    def __init__(
+        self, session: onnxruntime.InferenceSession, device_type: str, device_id: int
+    ) -> None:
+        self._session, self._place = session, (device_type, device_id)
+        self._buffers: dict[int, tuple[Any, Any, Any]] = {}  # by batch size
+
+    def __call__(self, rows: NDArray[Any]) -> NDArray[np.float32]:
+        """Run one chunk; the padding's results are dropped."""
+        size = 1 << (len(rows) - 1).bit_length()
+        if size not in self._buffers:
+            self._buffers[size] = self._bind(size, rows.dtype)
+        binding, given, result = self._buffers[size]
+        padding = np.zeros((size - len(rows), *rows.shape[1:]), rows.dtype)
+        given.update_inplace(np.concatenate([rows, padding]))
+        self._session.run_with_iobinding(binding)
+        answer: NDArray[np.float32] = result.numpy()[: len(rows)]
+        return answer
+
+    def _bind(self, size: int, dtype: np.dtype[Any]) -> tuple[Any, Any, Any]:
+        """Buffers for ``size`` rows: the binding, its input and its output."""
+        (given,), (result,) = self._session.get_inputs(), self._session.get_outputs()
+        binding = self._session.io_binding()
+        allocate = onnxruntime.OrtValue.ortvalue_from_shape_and_type
+        inputs = allocate([size, *given.shape[1:]], dtype, *self._place)
+        outputs = allocate([size, *result.shape[1:]], np.float32, *self._place)
+        binding.bind_ortvalue_input(given.name, inputs)
+        binding.bind_ortvalue_output(result.name, outputs)
+        return binding, inputs, outputs
+
+
+def available() -> list[tuple[str, str]]:
+    """Every (device, precision) that this onnxruntime runs in here, the best device first."""
+    return [
+        (device, precision)
+        for device in PROVIDERS
+        if missing(device) is None
+        for precision in OFFERED[device]
+        if precision != "bf16" or processor_has_bf16()
+    ]
+
+
+def choose_device(device: str) -> str:
+    """Resolve ``auto`` to the best device of this onnxruntime and host.
 
     Raises:
-        EngineError: CUDA was asked for and this onnxruntime hasn't got it.
+        EngineError: another was asked for and isn't there.
     """
-    has_cuda = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
-    if device == "cuda" and not has_cuda:
-        raise EngineError(
-            "device is cuda, but this onnxruntime has no CUDA provider: "
-            "install pinhole[gpu] in place of pinhole[cpu]"
+    if device == "auto":
+        return available()[0][0]
+    reason = missing(device)
+    if reason is not None:
+        raise EngineError(f"device is {device}, but {reason}")
+    return device
+
+
+def missing(device: str) -> str | None:
+    """Why a device can't be used; None if it can."""
+    if PROVIDERS[device] not in onnxruntime.get_available_providers():
+        return (
+            f"this onnxruntime has no {PROVIDERS[device]}: install pinhole[{EXTRAS[device]}] in a "
+            "fresh environment (the builds of onnxruntime overwrite each other)"
         )
-    use_cuda = has_cuda and device != "cpu"
-    return "CUDAExecutionProvider" if use_cuda else "CPUExecutionProvider"
+    if device == "cuda" and not has_cuda_driver():
+        return "this host has no NVIDIA driver with a GPU"
+    return None
 
 
-def open_session(bundle: Bundle, file: str, provider: str) -> onnxruntime.InferenceSession:
+def has_cuda_driver() -> bool:
+    """Whether the NVIDIA driver is there and finds a GPU (onnxruntime itself doesn't tell)."""
+    count = ctypes.c_int()
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return False
+    return driver.cuInit(0) == 0 == driver.cuDeviceGetCount(ctypes.byref(count)) and count.value > 0
+
+
+def open_graph(bundle: Bundle, half: str, device: str, precision: str, device_id: int) -> Run:
+    """Load ``half`` of the model, ``encoder`` or ``decoder``, ready to run a chunk.
+
+    Raises:
+        EngineError: the graph can't be loaded, or the provider can't start.
+    """
+    file = f"{half}.fp16.onnx" if precision == "fp16" else f"{half}.onnx"
+    options = provider_options(device, precision, device_id)
+    session = open_session(bundle, file, PROVIDERS[device], options)
+    if device == "cuda":
+        return BoundGraph(session, "cuda", device_id)
+    name = session.get_inputs()[0].name
+
+    def run(rows: NDArray[Any]) -> NDArray[np.float32]:
+        result: NDArray[np.float32] = session.run(None, {name: rows})[0]
+        return result
+
+    return run
+
+
+def provider_options(device: str, precision: str, device_id: int) -> dict[str, str]:
+    """What the execution provider is told."""
+    if device == "cuda":
+        return {
+            "device_id": str(device_id),
+            "use_tf32": "0",  # TensorFloat-32 keeps 10 bits of a float32's 23: not fp32
+            "cudnn_conv_algo_search": "HEURISTIC",  # the default times every algorithm, each start
+        }
+    if device == "openvino":
+        # Said outright: left alone, OpenVINO takes bf16 wherever the processor has it.
+        hint = {"fp32": "f32", "bf16": "bf16"}[precision]
+        settings = {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY"}
+        settings["INFERENCE_NUM_THREADS"] = str(usable_cores())
+        return {"device_type": "CPU", "load_config": json.dumps({"CPU": settings})}
+    return {}
+
+
+def open_session(
+    bundle: Bundle, file: str, provider: str, provider_options: dict[str, str]
+) -> onnxruntime.InferenceSession:
     """Load one graph onto one provider.
 
     Raises:
@@ -64,26 +191,14 @@ def open_session(bundle: Bundle, file: str, provider: str) -> onnxruntime.Infere
     # Idle threads would spin for the next request, on cores that other workers need.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3  # errors only: one line for us, not one per node
+    if provider == PROVIDERS["cuda"]:
+        onnxruntime.preload_dlls()  # CUDA and cuDNN from the nvidia-* packages
     try:
         session = onnxruntime.InferenceSession(
-            str(bundle.folder / file), options, providers=[(provider, PROVIDER_OPTIONS[provider])]
+            str(bundle.folder / file), options, providers=[(provider, provider_options)]
         )
     except (RuntimeError, ValueError) as error:  # onnxruntime's own exceptions derive from these
         raise EngineError(f"onnxruntime can't load {file} on {provider}: {error}") from error
     if session.get_providers()[0] != provider:
         raise EngineError(f"onnxruntime could not start {provider} for {file}")
     return session
-
-
-def run_chunks(
-    session: onnxruntime.InferenceSession,
-    rows: NDArray[np.uint8] | NDArray[np.float32],
-    row_shape: tuple[int, ...],
-) -> NDArray[np.float32]:
-    """Run a graph of one input and one output over ``rows``, CHUNK at a time."""
-    result = np.empty((len(rows), *row_shape), np.float32)
-    input_name = session.get_inputs()[0].name
-    for start in range(0, len(rows), CHUNK):
-        chunk = np.ascontiguousarray(rows[start : start + CHUNK])
-        result[start : start + CHUNK] = session.run(None, {input_name: chunk})[0]
-    return result

@@ -1,56 +1,96 @@
 """The TorchScript engine: CUDA or CPU, for hosts that already run PyTorch."""
 
 import warnings
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from serve.bundle import Bundle
-from serve.engine import CHUNK, check_embeddings, check_images, usable_cores
+from serve.engine import (
+    check_embeddings,
+    check_images,
+    check_precision,
+    processor_has_bf16,
+    run_chunks,
+    usable_cores,
+)
 from serve.errors import EngineError
+
+OFFERED = {"cuda": ("fp32", "fp16"), "cpu": ("fp32", "bf16")}
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class TorchScriptEngine:
     """autoencoder.ts; see serve.engine.Engine."""
 
-    precision = "fp32"
-
-    def __init__(self, bundle: Bundle, device: str) -> None:
-        if device == "cuda" and not torch.cuda.is_available():
-            raise EngineError("device is cuda, but this torch finds no CUDA device")
-        use_cuda = torch.cuda.is_available() and device != "cpu"
-        self._device = torch.device("cuda" if use_cuda else "cpu")
+    def __init__(self, bundle: Bundle, device: str, precision: str, device_id: int) -> None:
+        self._device = choose_device(device, device_id)
+        self.name = f"torchscript {self._device.type}"
+        self.precision = precision
+        check_precision(precision, OFFERED[self._device.type], self.name)
         self._spec = bundle.manifest.image
         self._width = bundle.manifest.embedding_width
         torch.set_num_threads(usable_cores())
         torch.backends.cudnn.allow_tf32 = False  # 10 bits of a float32's 23 are not fp32
         self._model = load_script(bundle, self._device)
-        self.name = f"torchscript {self._device}"
 
-    @torch.inference_mode()
     def embed(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """uint8[N, C, H, W] → float32[N, D]."""
         check_images(images, self._spec)
-        result = np.empty((len(images), self._width), np.float32)
-        for start in range(0, len(images), CHUNK):
-            chunk = self._to_device(images[start : start + CHUNK])
-            result[start : start + CHUNK] = self._model.encode(chunk).cpu().numpy()
-        return result
+        return run_chunks(lambda rows: self._run(self._model.encode, rows), images, (self._width,))
 
-    @torch.inference_mode()
     def decode(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
         """float32[N, D] → float32[N, C, H, W] in [0, 1]."""
         check_embeddings(embeddings, self._width)
-        result = np.empty((len(embeddings), *self._spec.shape), np.float32)
-        for start in range(0, len(embeddings), CHUNK):
-            chunk = self._to_device(embeddings[start : start + CHUNK])
-            result[start : start + CHUNK] = self._model.decode(chunk).cpu().numpy()
-        return result
+        return run_chunks(
+            lambda rows: self._run(self._model.decode, rows), embeddings, self._spec.shape
+        )
 
-    def _to_device(self, rows: NDArray[np.uint8] | NDArray[np.float32]) -> torch.Tensor:
+    @torch.inference_mode()
+    def _run(
+        self, method: Callable[[torch.Tensor], torch.Tensor], rows: NDArray[Any]
+    ) -> NDArray[np.float32]:
+        """Run one chunk.
+
+        A lone row goes in twice: for a batch of one PyTorch takes another matrix kernel, and the
+        answer would depend on the company an image came in.
+        """
         # A copy where the array is read-only (numpy views of request bytes are): torch warns.
-        return torch.from_numpy(np.require(rows, requirements=["C", "W"])).to(self._device)
+        given = torch.from_numpy(np.require(rows, requirements="W")).to(self._device)
+        if len(rows) == 1:
+            given = given.expand(2, *given.shape[1:])
+        lowered = self.precision != "fp32"
+        with torch.autocast(self._device.type, DTYPES[self.precision], enabled=lowered):
+            answer: NDArray[np.float32] = method(given)[: len(rows)].float().cpu().numpy()
+        return answer
+
+
+def available() -> list[tuple[str, str]]:
+    """Every (device, precision) that this torch runs in here, the best device first."""
+    return [
+        (device, precision)
+        for device, precisions in OFFERED.items()
+        if device != "cuda" or torch.cuda.is_available()
+        for precision in precisions
+        if precision != "bf16" or processor_has_bf16()
+    ]
+
+
+def choose_device(device: str, device_id: int) -> torch.device:
+    """Resolve ``auto`` to CUDA where there is one, else the CPU.
+
+    Raises:
+        EngineError: another device was asked for and isn't there.
+    """
+    if device == "openvino":
+        raise EngineError("device is openvino, which is for the runtime onnxruntime")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise EngineError("device is cuda, but this torch finds no CUDA device")
+    use_cuda = torch.cuda.is_available() and device != "cpu"
+    return torch.device("cuda", device_id) if use_cuda else torch.device("cpu")
 
 
 def load_script(bundle: Bundle, device: torch.device) -> torch.jit.ScriptModule:

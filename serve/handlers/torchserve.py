@@ -36,15 +36,22 @@ def open_service(context: Any) -> Service:
     folder = Path(context.system_properties["model_dir"]) / config["bundle"]
     try:
         bundle = load_bundle(folder)
-        engine = open_engine(bundle, config["runtime"], config["device"])
+        engine = open_engine(
+            bundle,
+            config["runtime"],
+            config["device"],
+            config["precision"],
+            context.system_properties.get("gpu_id") or 0,  # None on a host without GPUs
+        )
         check_golden(engine, bundle)
     except ServeError as error:
         logger.error("worker can't start: %s", error)  # TorchServe itself says only "died"
         raise
     logger.info(
-        "worker ready: %s on %s, model %s version %s digest %s",
+        "worker ready: %s on %s in %s, model %s version %s digest %s",
         context.model_name,
         engine.name,
+        engine.precision,
         bundle.manifest.name,
         bundle.manifest.version,
         bundle.manifest.digest[:12],

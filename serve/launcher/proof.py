@@ -1,6 +1,6 @@
 """Does the engine start, and answer rightly? Asked once, before TorchServe is.
 
-``python -m serve.launcher.proof BUNDLE RUNTIME DEVICE`` says nothing and exits 0, or says why not.
+``python -m serve.launcher.proof BUNDLE RUNTIME DEVICE PRECISION`` exits 0, or says why not.
 """
 
 import subprocess
@@ -12,7 +12,7 @@ from serve.engine import check_golden, open_engine
 from serve.errors import LaunchError, ServeError
 
 
-def prove_engine(bundle: Bundle, runtime: str, device: str) -> None:
+def prove_engine(bundle: Bundle, runtime: str, device: str, precision: str) -> None:
     """Open the engine and check it on the golden images, in a process that ends afterwards.
 
     The workers will do the same; but a fault that each of them must meet is better said once, at
@@ -21,7 +21,7 @@ def prove_engine(bundle: Bundle, runtime: str, device: str) -> None:
     Raises:
         LaunchError: the engine can't start, answers wrongly, or crashed.
     """
-    arguments = [str(bundle.folder), runtime, device]
+    arguments = [str(bundle.folder), runtime, device, precision]
     command = [sys.executable, "-m", "serve.launcher.proof", *arguments]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode != 0:
@@ -29,11 +29,11 @@ def prove_engine(bundle: Bundle, runtime: str, device: str) -> None:
         raise LaunchError(last or f"{runtime} crashed (exit code {done.returncode})")
 
 
-def main(folder: str, runtime: str, device: str) -> int:
+def main(folder: str, runtime: str, device: str, precision: str) -> int:
     """Prove the engine in this process; returns the exit code."""
     bundle = load_bundle(Path(folder))
     try:
-        check_golden(open_engine(bundle, runtime, device), bundle)
+        check_golden(open_engine(bundle, runtime, device, precision), bundle)
     except ServeError as error:
         print(error, file=sys.stderr)
         return 1

@@ -38,6 +38,7 @@ class Settings:
         batch_delay_ms: longest wait for a batch to fill.
         runtime: see serve.engine.RUNTIMES.
         device: see serve.engine.DEVICES.
+        precision: see serve.engine.PRECISIONS.
     """
 
     host: str = "127.0.0.1"
@@ -47,6 +48,7 @@ class Settings:
     batch_delay_ms: int = 1
     runtime: str = "onnxruntime"
     device: str = "auto"
+    precision: str = "fp32"
 
     @property
     def inference_url(self) -> str:
@@ -145,6 +147,7 @@ def write_model(folder: Path, endpoint: str, bundle: Bundle, settings: Settings)
             "bundle": str(bundle.folder.resolve()),
             "runtime": settings.runtime,
             "device": settings.device,
+            "precision": settings.precision,
         },
     }
     (folder / "MAR-INF").mkdir(parents=True)

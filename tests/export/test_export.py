@@ -4,18 +4,23 @@ import json
 import shutil
 from pathlib import Path
 
+import jsonschema
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import torch
 
 from export.__main__ import export, main
 from export.errors import ParityError
-from export.parity import answer_eagerly, compare
+from export.parity import EagerEngine, Parity, Scale, answer_eagerly, compare, rounded
 from serve.bundle import FILES, Bundle, Golden, Tolerance
 from serve.engine import open_engine
 from train.checkpoint import load_checkpoint
 from train.data import Dataset
+
+ROOT = Path(__file__).parent.parent.parent
+SHIPPED = ROOT / "weights" / "mnist"
 
 
 def test_bundle_is_complete(small_bundle: Bundle) -> None:
@@ -76,8 +81,84 @@ def test_disagreement_is_an_error(small_bundle: Bundle) -> None:
     wrong = Golden(golden.images, golden.embeddings + np.float32(0.5), golden.reconstructions)
     engine = open_engine(small_bundle, "onnxruntime", "cpu")
 
-    with pytest.raises(ParityError, match=r"embeddings by 0\.5"):
-        compare(engine, wrong, Tolerance(embedding=1e-3, pixel=1e-5))
+    with pytest.raises(ParityError, match=r"fp32 and eager PyTorch disagree: embeddings by 0\.5"):
+        compare(engine, wrong, Scale(1.0, 0.05), Tolerance(embedding=1e-3, pixel=1e-5))
+
+
+def test_precision_that_moves_too_much_is_not_offered() -> None:
+    """1 % of the embeddings' deviation or of the mse is too much; less sets the tolerance."""
+    scale = Scale(embedding=2.0, mse=0.03)
+
+    kept = rounded(Parity(0.02, 0.009, 0.03, 0.001, -0.009), scale)
+    assert kept == Tolerance(pytest.approx(0.12), pytest.approx(0.09))
+    assert rounded(Parity(0.02, 0.011, 0.03, 0.001, 0.0), scale) is None
+    assert rounded(Parity(0.02, 0.001, 0.03, 0.001, -0.011), scale) is None
+
+
+def test_half_precision_graphs_give_half_precision_answers(
+    shipped_bundle: Bundle, tmp_path: Path
+) -> None:
+    """The .fp16 graphs have the same inputs and outputs, and move no more than is allowed.
+
+    Run here on the CPU, which stores what lies between in half precision, as CUDA would.
+    """
+    golden, allowed = shipped_bundle.golden(), shipped_bundle.manifest.tolerances["fp16"]
+    encoder, decoder = (
+        onnxruntime.InferenceSession(shipped_bundle.folder / f"{half}.fp16.onnx")
+        for half in ("encoder", "decoder")
+    )
+
+    (embeddings,) = encoder.run(["embeddings"], {"images": golden.images})
+    (images,) = decoder.run(["images"], {"embeddings": golden.embeddings})
+
+    assert 0 < np.abs(embeddings - golden.embeddings).max() <= allowed.embedding
+    assert 0 < np.abs(images - golden.reconstructions).max() <= allowed.pixel
+
+
+@pytest.mark.parametrize("name", ["encoder", "decoder", "encoder.fp16", "decoder.fp16"])
+def test_graphs_say_what_they_take(small_bundle: Bundle, name: str) -> None:
+    """Named, typed inputs and outputs of any batch size, and a note for who has only the file."""
+    graph = onnx.load(small_bundle.folder / f"{name}.onnx")
+
+    images = [("batch", 1, 28, 28), ("batch", 2)]
+    expected = images if name.startswith("encoder") else images[::-1]
+    found = [
+        tuple(axis.dim_param or axis.dim_value for axis in value.type.tensor_type.shape.dim)
+        for value in (*graph.graph.input, *graph.graph.output)
+    ]
+    assert found == expected
+    assert "uint8[batch, 1, 28, 28]" in graph.doc_string or name.startswith("decoder")
+    assert "float32[batch, 2]" in graph.doc_string
+
+
+def test_manifest_follows_its_schema(small_bundle: Bundle) -> None:
+    """serve/manifest.schema.json describes what export writes, and notices what is missing."""
+    schema = json.loads((ROOT / "serve" / "manifest.schema.json").read_text())
+    manifest = json.loads((small_bundle.folder / "manifest.json").read_text())
+
+    jsonschema.Draft202012Validator.check_schema(schema)
+    jsonschema.validate(manifest, schema)
+    for key in manifest:
+        with pytest.raises(jsonschema.ValidationError, match=key):
+            jsonschema.validate({k: v for k, v in manifest.items() if k != key}, schema)
+
+
+def test_faster_precision_keeps_the_test_error(mnist: Dataset, shipped_bundle: Bundle) -> None:
+    """What is offered was judged on drawings; real handwriting bears it out: under 1 %."""
+    checkpoint = load_checkpoint(SHIPPED)
+    images = mnist.test_images[:1_000].numpy()
+    eager = EagerEngine(checkpoint.model)
+    expected = eager.embed(images)
+    originals = images / np.float32(255)
+    mse = np.square(eager.decode(expected) - originals).mean()
+
+    for precision in set(shipped_bundle.manifest.tolerances) - {"fp32"}:
+        engine = EagerEngine(checkpoint.model, precision)
+        embeddings = engine.embed(images)
+        moved = np.abs(embeddings - expected).mean(0) / expected.std(0)
+        assert moved.max() < 0.01
+        changed = np.square(engine.decode(embeddings) - originals).mean()
+        assert abs(changed - mse) < 0.01 * mse
 
 
 def test_failed_export_writes_nothing(

@@ -1,5 +1,7 @@
 """Both engines give eager PyTorch's answers, and say clearly what they don't take."""
 
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -8,7 +10,16 @@ import pytest
 import torch
 
 from serve.bundle import Bundle, Tolerance
-from serve.engine import CHUNK, RUNTIMES, Engine, check_golden, open_engine
+from serve.engine import (
+    CHUNK,
+    RUNTIMES,
+    Engine,
+    available,
+    check_golden,
+    open_engine,
+    processor_has_bf16,
+)
+from serve.engine.onnx import BoundGraph
 from serve.errors import EngineError
 from train.data import Dataset
 
@@ -33,30 +44,94 @@ def test_golden_answers(engine: Engine, small_bundle: Bundle) -> None:
         check_golden(engine, replace(small_bundle, manifest=strict))
 
 
-def test_chunks_change_nothing(engine: Engine, small_bundle: Bundle, digits: Dataset) -> None:
-    """More images than one chunk holds give the answers each gets alone."""
+@pytest.mark.parametrize("batch", [1, 2, 7, 64, CHUNK + 1])
+def test_company_changes_nothing(
+    engine: Engine, small_bundle: Bundle, digits: Dataset, batch: int
+) -> None:
+    """An image gets the same answer whatever images come with it, in one chunk or several."""
     images = digits.train_images[: CHUNK + 3].numpy()
+    expected = engine.embed(images)
+    pixels = engine.decode(expected)
+    assert pixels.shape == images.shape
 
-    allowed = small_bundle.manifest.tolerances["fp32"].embedding
-    together = engine.embed(images)
+    starts = range(0, len(images), batch)
+    embedded = np.concatenate([engine.embed(images[i : i + batch]) for i in starts])
+    decoded = np.concatenate([engine.decode(expected[i : i + batch]) for i in starts])
 
-    assert together.shape == (CHUNK + 3, 2)
-    for index in (0, CHUNK - 1, CHUNK, CHUNK + 2):
-        alone = engine.embed(images[index : index + 1])
-        assert together[index] == pytest.approx(alone[0], abs=allowed)
-    assert engine.decode(together).shape == (CHUNK + 3, 1, 28, 28)
+    assert np.abs(embedded - expected).max() <= 1e-6 * np.sqrt(expected.var(0).mean())
+    assert np.abs(decoded - pixels).max() <= 1e-6
 
 
-def test_nothing_in_nothing_out(engine: Engine) -> None:
-    """An empty batch is an empty answer of the right shape."""
-    assert engine.embed(np.zeros((0, 1, 28, 28), np.uint8)).shape == (0, 2)
-    assert engine.decode(np.zeros((0, 2), np.float32)).shape == (0, 1, 28, 28)
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_memory_is_bounded(small_bundle: Bundle, runtime: str) -> None:
+    """100,000 images need little beyond their own bytes: less than 64 MiB more than 1,000 do."""
+    program = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+from serve.bundle import load_bundle
+from serve.engine import open_engine
+engine = open_engine(load_bundle(Path(sys.argv[1])), sys.argv[2], "cpu")
+images = np.ones((100_000, 1, 28, 28), np.uint8)
+engine.embed(images[:1_000])
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+engine.embed(images)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+    command = [sys.executable, "-c", program, str(small_bundle.folder), runtime]
+    grown_kib = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+    assert grown_kib < 64 * 1024
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_every_precision_of_this_host_passes_the_golden_check(
+    shipped_bundle: Bundle, runtime: str
+) -> None:
+    """Whatever this host has is opened, says what it is, and gives the golden answers."""
+    for device, precision in available(runtime):
+        engine = open_engine(shipped_bundle, runtime, device, precision)
+        assert engine.precision == precision
+        check_golden(engine, shipped_bundle)
+
+
+def test_precision_that_is_not_offered_is_refused(shipped_bundle: Bundle) -> None:
+    """By the runtime and device, or by the model's manifest."""
+    with pytest.raises(EngineError, match="CPUExecutionProvider computes in fp32, not in bf16"):
+        open_engine(shipped_bundle, "onnxruntime", "cpu", "bf16")
+
+    exact = {"fp32": shipped_bundle.manifest.tolerances["fp32"]}
+    exact_only = replace(
+        shipped_bundle, manifest=replace(shipped_bundle.manifest, tolerances=exact)
+    )
+    with pytest.raises(EngineError, match="this model is not offered in bf16"):
+        open_engine(exact_only, "torchscript", "cpu", "bf16")
+
+
+@pytest.mark.skipif(processor_has_bf16(), reason="this processor has bf16")
+def test_bf16_needs_a_processor_that_has_it(shipped_bundle: Bundle) -> None:
+    """Emulated, it would be slower than fp32."""
+    with pytest.raises(EngineError, match="AMX or AVX512-BF16"):
+        open_engine(shipped_bundle, "torchscript", "cpu", "bf16")
+
+
+def test_bound_graph_pads_to_powers_of_two(small_bundle: Bundle, digits: Dataset) -> None:
+    """What CUDA runs through, bound to the CPU's memory: the same answers, few buffers."""
+    session = onnxruntime.InferenceSession(small_bundle.folder / "encoder.onnx")
+    graph = BoundGraph(session, "cpu", 0)
+    images = digits.test_images[:20].numpy()
+    (expected,) = session.run(None, {"images": images})
+
+    for count in (20, 1, 3, 17, 4):
+        assert graph(images[:count]) == pytest.approx(expected[:count], abs=1e-5)
+    assert sorted(graph._buffers) == [1, 4, 32]
 
 
 @pytest.mark.parametrize(
     ("shape", "dtype", "words"),
     [
-        ((1, 28, 28), np.uint8, r"uint8\[N, 1, 28, 28\]; got uint8\[1, 28, 28\]"),
+        ((1, 28, 28), np.uint8, r"uint8\[N, 1, 28, 28\], N at least 1; got uint8\[1, 28, 28\]"),
+        ((0, 1, 28, 28), np.uint8, r"got uint8\[0, 1, 28, 28\]"),
         ((1, 3, 28, 28), np.uint8, r"got uint8\[1, 3, 28, 28\]"),
         ((1, 1, 28, 28), np.float32, r"got float32"),
     ],
@@ -72,7 +147,8 @@ def test_wrong_images_are_described(
 @pytest.mark.parametrize(
     ("embeddings", "words"),
     [
-        (np.zeros((1, 3), np.float32), r"float32\[N, 2\]; got float32\[1, 3\]"),
+        (np.zeros((1, 3), np.float32), r"float32\[N, 2\], N at least 1; got float32\[1, 3\]"),
+        (np.zeros((0, 2), np.float32), r"got float32\[0, 2\]"),
         (np.zeros((1, 2)), "got float64"),
         (np.array([[0, np.nan]], np.float32), "finite"),
     ],
@@ -107,5 +183,7 @@ def test_unknown_choices_are_listed(small_bundle: Bundle) -> None:
     """The message lists what there is."""
     with pytest.raises(EngineError, match="onnxruntime, torchscript; got 'tvm'"):
         open_engine(small_bundle, "tvm")
-    with pytest.raises(EngineError, match="auto, cpu, cuda; got 'tpu'"):
+    with pytest.raises(EngineError, match="auto, cpu, openvino, cuda; got 'tpu'"):
         open_engine(small_bundle, "onnxruntime", "tpu")
+    with pytest.raises(EngineError, match="fp32, bf16, fp16; got 'int8'"):
+        open_engine(small_bundle, "onnxruntime", "cpu", "int8")
