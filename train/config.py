@@ -27,7 +27,6 @@ RECIPES: dict[str, dict[str, Any]] = {
     },
 }
 
-MAP_WIDTH = 2  # t-SNE is meant for pictures: its fast form draws in one or two dimensions
 SHAPE = ("input_dim", "image_size")  # fields that the dataset decides where nobody else does
 
 
@@ -69,7 +68,9 @@ class TrainConfig:
     )
     augment: float = option(0.0, "strength of random warps; 1 is a human hand's", least=0)
     layout: float = option(
-        0.0, "pull towards a t-SNE map of the images, fading to 0 at the end", least=0
+        0.0,
+        "pull of an embedding of 1 or 2 numbers towards a t-SNE map, fading to 0 at the end",
+        least=0,
     )
     model: str = option("ae", "autoencoder or variational autoencoder", choices=("ae", "vae"))
     kl_weight: float = option(1.0, "of the vae's divergence from its prior", least=0)
@@ -91,11 +92,6 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for spec in fields(self):
             check_range(spec, getattr(self, spec.name))
-        if self.layout and self.output_dim > MAP_WIDTH:
-            raise ConfigError(
-                f"layout needs an output_dim of at most {MAP_WIDTH}, the width of a t-SNE map; "
-                f"got {self.output_dim}. Leave it out with --layout 0"
-            )
 
 
 def check_range(spec: Field[Any], value: Any) -> None:

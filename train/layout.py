@@ -17,6 +17,7 @@ from train.model import to_unit_range
 
 SAMPLE = 60_000  # images on the map; its time and memory grow with them
 FEWEST = 4  # images that make a map
+WIDEST = 2  # t-SNE is made for pictures
 PERPLEXITY = 50  # about the neighbours each image is held to
 COMPONENTS = 50  # of the PCA that t-SNE starts from
 ITERATIONS = 250, 400  # with early exaggeration and without
@@ -28,13 +29,13 @@ def lay_out(images: Tensor, width: int, seed: int, on_progress: Callable[[float]
 
     Args:
         images: uint8[N, C, H, W], on the CPU.
-        width: D, numbers per image: 1 or 2.
+        width: D, numbers per image; t-SNE draws in at most WIDEST.
         seed: of the sample and of the map.
         on_progress: called with the share done, 0 to 1, every now and then.
 
     Returns:
         float32[N, D] of mean 0 and standard deviation 1. NaN, for no place, where an image is
-        beyond SAMPLE or there are fewer than FEWEST.
+        beyond SAMPLE, there are fewer than FEWEST, or D is over WIDEST.
     """
     from openTSNE import TSNE
     from sklearn.decomposition import PCA
@@ -42,7 +43,7 @@ def lay_out(images: Tensor, width: int, seed: int, on_progress: Callable[[float]
     random = torch.Generator().manual_seed(seed)
     sample = torch.randperm(len(images), generator=random)[:SAMPLE]
     targets = torch.full((len(images), width), torch.nan)
-    if len(sample) < FEWEST:
+    if len(sample) < FEWEST or width > WIDEST:
         return targets
     pixels = to_unit_range(images[sample]).flatten(1).numpy()
     total, done = sum(ITERATIONS), 0

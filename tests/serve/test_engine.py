@@ -101,11 +101,9 @@ def test_precision_that_is_not_offered_is_refused(shipped_bundle: Bundle) -> Non
         open_engine(shipped_bundle, "onnxruntime", "cpu", "bf16")
 
     exact = {"fp32": shipped_bundle.manifest.tolerances["fp32"]}
-    exact_only = replace(
-        shipped_bundle, manifest=replace(shipped_bundle.manifest, tolerances=exact)
-    )
+    manifest = replace(shipped_bundle.manifest, tolerances=exact)
     with pytest.raises(EngineError, match="this model is not offered in bf16"):
-        open_engine(exact_only, "torchscript", "cpu", "bf16")
+        open_engine(replace(shipped_bundle, manifest=manifest), "torchscript", "cpu", "bf16")
 
 
 @pytest.mark.skipif(processor_has_bf16(), reason="this processor has bf16")

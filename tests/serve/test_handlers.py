@@ -20,7 +20,8 @@ from .conftest import FakeEngine, png
 
 def context_of(bundle: Bundle, headers: Sequence[dict[str, str]]) -> Context:
     """A TorchServe context for one batch."""
-    config = {"handler": {"bundle": str(bundle.folder), "runtime": "onnxruntime", "device": "cpu"}}
+    choice = {"runtime": "onnxruntime", "device": "cpu", "precision": "fp32"}
+    config = {"handler": {"bundle": str(bundle.folder), **choice}}
     context = Context("embed", "/", {}, 1, None, "0.12.0", model_yaml_config=config)
     context.request_processor = [RequestProcessor(dict(each)) for each in headers]
     context.request_ids = {index: f"id-{index}" for index in range(len(headers))}

@@ -6,8 +6,7 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from train.config import TrainConfig
 from train.data import Dataset
-from train.errors import ConfigError
-from train.layout import FEWEST, lay_out
+from train.layout import FEWEST, WIDEST, lay_out
 from train.loop import Trainer
 from train.step import CLOSE, distance
 
@@ -30,13 +29,14 @@ def test_map_puts_like_beside_like(digits: Dataset) -> None:
 def test_images_beyond_the_sample_have_no_place(
     digits: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A huge dataset costs no more than a large one; too small a one has no map at all."""
+    """A huge dataset costs no more than a large one; too few or too wide have no map at all."""
     monkeypatch.setattr("train.layout.SAMPLE", 20)
 
     places = lay_out(digits.train_images[:50], 2, 0, lambda share: None)
 
     assert places.isnan().any(1).sum() == 30
     assert lay_out(digits.train_images[: FEWEST - 1], 2, 0, lambda share: None).isnan().all()
+    assert lay_out(digits.train_images[:50], WIDEST + 1, 0, lambda share: None).isnan().all()
 
 
 def test_images_without_a_place_are_not_pulled() -> None:
@@ -66,9 +66,3 @@ def test_pull_shapes_the_embedding(digits: Dataset) -> None:
             gaps.append(distance(trainer.model.encode(digits.train_images), places).item())
 
     assert gaps[1] < gaps[0] / 2
-
-
-def test_map_is_at_most_two_wide() -> None:
-    """Wider embeddings need the pull left out; the message says how."""
-    with pytest.raises(ConfigError, match=r"got 3\. Leave it out with --layout 0"):
-        TrainConfig(output_dim=3, layout=0.1)
