@@ -12,19 +12,23 @@ CPU_WHEELS := https://download.pytorch.org/whl/cpu
 TORCH_INDEX ?= $(shell $(PYTHON) -c "import urllib.request; \
 	urllib.request.urlopen('$(CPU_WHEELS)/torch/', timeout=3)" 2>/dev/null && echo $(CPU_WHEELS))
 
-.PHONY: help setup demo test lint train export serve clean
+.PHONY: help setup demo test test-openvino lint train export serve bench bench-openvino clean
 
 help:  ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: .venv/ready  ## create .venv with everything in it
 
-.venv/ready: pyproject.toml constraints.txt
-	$(PYTHON) -m venv .venv
-	@echo "setting up .venv: a minute or two, torch is large"
+# One environment for each build of onnxruntime: they overwrite each other.
+.venv/ready: EXTRAS = train,export,serve,cpu,jobs,dev
+.venv-openvino/ready: EXTRAS = train,export,serve,openvino,dev
+
+.venv/ready .venv-openvino/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(@D)
+	@echo "setting up $(@D): a minute or two, torch is large"
 	$(eval INDEX := $(TORCH_INDEX))
-	$(PY) -m pip install -q -c constraints.txt torch==2.13.0 $(if $(INDEX),--index-url $(INDEX))
-	$(PY) -m pip install -q -c constraints.txt -e '.[train,export,serve,cpu,jobs,dev]'
+	$(@D)/bin/pip install -q -c constraints.txt torch==2.13.0 $(if $(INDEX),--index-url $(INDEX))
+	$(@D)/bin/pip install -q -c constraints.txt -e '.[$(EXTRAS)]'
 	touch $@
 
 demo: export  ## real handwriting through the real service: embeddings and reconstructions
@@ -32,6 +36,9 @@ demo: export  ## real handwriting through the real service: embeddings and recon
 
 test: lint  ## the whole suite
 	$(PY) -m pytest
+
+test-openvino: .venv-openvino/ready  ## export and engines with OpenVINO, in an environment of its own
+	.venv-openvino/bin/python -m pytest tests/export tests/serve/test_engine.py
 
 lint: setup  ## style, types
 	$(PY) -m ruff check
@@ -44,8 +51,14 @@ train: setup  ## train on MNIST into runs/mnist; e.g. make train ARGS="--epochs 
 export: setup  ## turn CHECKPOINT (the shipped weights) into BUNDLE
 	$(PY) -m export $(CHECKPOINT) --out $(BUNDLE)
 
-serve: export  ## serve BUNDLE on PORT until Ctrl-C
-	$(PY) -m serve $(BUNDLE) --port $(PORT)
+serve: export  ## serve BUNDLE on PORT until Ctrl-C; e.g. make serve ARGS="--runtime torchscript"
+	$(PY) -m serve $(BUNDLE) --port $(PORT) $(ARGS)
 
-clean:  ## remove what make made, bar .venv and runs
+bench: setup  ## engine speed beside bare onnxruntime
+	$(PY) -m bench.engines $(CHECKPOINT)
+
+bench-openvino: .venv-openvino/ready  ## the same with OpenVINO among the engines
+	.venv-openvino/bin/python -m bench.engines $(CHECKPOINT)
+
+clean:  ## remove what make made, bar environments and runs
 	rm -rf build .pytest_cache .mypy_cache .ruff_cache

@@ -140,10 +140,10 @@ def compare(engine: Engine, expected: Golden, scale: Scale, tolerance: Tolerance
 
 def table(report: Iterable[tuple[str, Parity]]) -> str:
     """The parity report for people: a line for each form."""
-    heading = f"{'difference from eager fp32':<42} {'embedding / sd':^17} {'pixel':^17} {'mse':>8}"
-    under = f"{'':<42} {'max':>8} {'mean':>8} {'max':>8} {'mean':>8} {'change':>8}"
+    heading = f"{'difference from eager fp32':<46} {'embedding / sd':^17} {'pixel':^17} {'mse':>8}"
+    under = f"{'':<46} {'max':>8} {'mean':>8} {'max':>8} {'mean':>8} {'change':>8}"
     lines = (
-        f"  {name:<40} {parity.embedding_max:>8.1e} {parity.embedding_mean:>8.1e} "
+        f"  {name:<44} {parity.embedding_max:>8.1e} {parity.embedding_mean:>8.1e} "
         f"{parity.pixel_max:>8.1e} {parity.pixel_mean:>8.1e} {parity.mse_change:>+8.3%}"
         for name, parity in report
     )

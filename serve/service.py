@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from serve.anomaly import is_outlier, percentile
 from serve.bundle import Bundle
-from serve.engine import CHUNK, Engine
+from serve.engine import Engine
 from serve.errors import RequestError
 from serve.wire.replies import (
     Reconstruction,
@@ -30,6 +30,7 @@ from serve.wire.requests import (
 )
 
 Operation = Callable[[Sequence[Message]], list[Reply]]
+CHUNK = 512  # images whose pixels are held as floats at a time
 
 
 class Service:

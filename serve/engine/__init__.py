@@ -17,7 +17,10 @@ from serve.errors import EngineError
 RUNTIMES = ("onnxruntime", "torchscript")
 DEVICES = ("auto", "cpu", "openvino", "cuda")
 PRECISIONS = ("fp32", "bf16", "fp16")
-CHUNK = 512  # images run at a time, so memory is bounded whatever the request
+
+# Images run at a time, so memory is bounded whatever the request. On a CPU, 64 keep what lies
+# between two layers in its cache (TorchScript is half as fast with 256); a GPU wants thousands.
+CHUNKS = {"cpu": 64, "openvino": 64, "cuda": 4_096}
 
 Run = Callable[[NDArray[Any]], NDArray[np.float32]]  # one chunk of rows through one graph
 
@@ -93,18 +96,21 @@ def available(runtime: str) -> list[tuple[str, str]]:
     return torchscript.available()
 
 
-def run_chunks(run: Run, rows: NDArray[Any], row_shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """Run a graph over all ``rows``, CHUNK at a time.
+def run_chunks(
+    run: Run, rows: NDArray[Any], row_shape: tuple[int, ...], size: int
+) -> NDArray[np.float32]:
+    """Run a graph over all ``rows``, ``size`` at a time.
 
     Args:
-        run: gives one row of ``row_shape`` for each row of at most CHUNK.
+        run: gives one row of ``row_shape`` for each row.
         rows: contiguous or not, writable or not.
         row_shape: of one result.
+        size: of CHUNKS.
     """
     result = np.empty((len(rows), *row_shape), np.float32)
-    for start in range(0, len(rows), CHUNK):
-        chunk = np.ascontiguousarray(rows[start : start + CHUNK])
-        result[start : start + CHUNK] = run(chunk)
+    for start in range(0, len(rows), size):
+        chunk = np.ascontiguousarray(rows[start : start + size])
+        result[start : start + size] = run(chunk)
     return result
 
 

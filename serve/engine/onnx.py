@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from serve.bundle import Bundle
 from serve.engine import (
+    CHUNKS,
     Run,
     check_embeddings,
     check_images,
@@ -37,6 +38,7 @@ class OnnxEngine:
         device = choose_device(device)
         self.name = f"onnxruntime {PROVIDERS[device]}"
         self.precision = precision
+        self._chunk = CHUNKS[device]
         check_precision(precision, OFFERED[device], self.name)
         self._spec = bundle.manifest.image
         self._width = bundle.manifest.embedding_width
@@ -48,12 +50,12 @@ class OnnxEngine:
     def embed(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """uint8[N, C, H, W] → float32[N, D]."""
         check_images(images, self._spec)
-        return run_chunks(self._encode, images, (self._width,))
+        return run_chunks(self._encode, images, (self._width,), self._chunk)
 
     def decode(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
         """float32[N, D] → float32[N, C, H, W] in [0, 1]."""
         check_embeddings(embeddings, self._width)
-        return run_chunks(self._decode, embeddings, self._spec.shape)
+        return run_chunks(self._decode, embeddings, self._spec.shape, self._chunk)
 
 
 class BoundGraph:

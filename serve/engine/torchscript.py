@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from serve.bundle import Bundle
 from serve.engine import (
+    CHUNKS,
     check_embeddings,
     check_images,
     check_precision,
@@ -30,6 +31,7 @@ class TorchScriptEngine:
         self._device = choose_device(device, device_id)
         self.name = f"torchscript {self._device.type}"
         self.precision = precision
+        self._chunk = CHUNKS[self._device.type]
         check_precision(precision, OFFERED[self._device.type], self.name)
         self._spec = bundle.manifest.image
         self._width = bundle.manifest.embedding_width
@@ -40,14 +42,18 @@ class TorchScriptEngine:
     def embed(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """uint8[N, C, H, W] → float32[N, D]."""
         check_images(images, self._spec)
-        return run_chunks(lambda rows: self._run(self._model.encode, rows), images, (self._width,))
+        return run_chunks(self._encode, images, (self._width,), self._chunk)
 
     def decode(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
         """float32[N, D] → float32[N, C, H, W] in [0, 1]."""
         check_embeddings(embeddings, self._width)
-        return run_chunks(
-            lambda rows: self._run(self._model.decode, rows), embeddings, self._spec.shape
-        )
+        return run_chunks(self._decode, embeddings, self._spec.shape, self._chunk)
+
+    def _encode(self, rows: NDArray[Any]) -> NDArray[np.float32]:
+        return self._run(self._model.encode, rows)
+
+    def _decode(self, rows: NDArray[Any]) -> NDArray[np.float32]:
+        return self._run(self._model.decode, rows)
 
     @torch.inference_mode()
     def _run(

@@ -1,5 +1,6 @@
 """Both engines give eager PyTorch's answers, and say clearly what they don't take."""
 
+import json
 import subprocess
 import sys
 from dataclasses import replace
@@ -11,7 +12,7 @@ import torch
 
 from serve.bundle import Bundle, Tolerance
 from serve.engine import (
-    CHUNK,
+    CHUNKS,
     RUNTIMES,
     Engine,
     available,
@@ -19,7 +20,7 @@ from serve.engine import (
     open_engine,
     processor_has_bf16,
 )
-from serve.engine.onnx import BoundGraph
+from serve.engine.onnx import BoundGraph, provider_options
 from serve.errors import EngineError
 from train.data import Dataset
 
@@ -44,12 +45,12 @@ def test_golden_answers(engine: Engine, small_bundle: Bundle) -> None:
         check_golden(engine, replace(small_bundle, manifest=strict))
 
 
-@pytest.mark.parametrize("batch", [1, 2, 7, 64, CHUNK + 1])
+@pytest.mark.parametrize("batch", [1, 2, 7, CHUNKS["cpu"], CHUNKS["cpu"] + 1])
 def test_company_changes_nothing(
     engine: Engine, small_bundle: Bundle, digits: Dataset, batch: int
 ) -> None:
     """An image gets the same answer whatever images come with it, in one chunk or several."""
-    images = digits.train_images[: CHUNK + 3].numpy()
+    images = digits.train_images[: 2 * CHUNKS["cpu"] + 3].numpy()
     expected = engine.embed(images)
     pixels = engine.decode(expected)
     assert pixels.shape == images.shape
@@ -93,6 +94,24 @@ def test_every_precision_of_this_host_passes_the_golden_check(
         engine = open_engine(shipped_bundle, runtime, device, precision)
         assert engine.precision == precision
         check_golden(engine, shipped_bundle)
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_auto_takes_the_best_device(small_bundle: Bundle, runtime: str) -> None:
+    """The engine that auto opens is the one of the first device on the list."""
+    best, _ = available(runtime)[0]
+
+    assert open_engine(small_bundle, runtime).name == open_engine(small_bundle, runtime, best).name
+
+
+def test_providers_are_told_what_the_engine_promises() -> None:
+    """CUDA: the GPU by number and no TensorFloat-32; OpenVINO: the precision, as JSON."""
+    cuda = provider_options("cuda", "fp16", 3)
+    assert (cuda["device_id"], cuda["use_tf32"]) == ("3", "0")
+
+    for precision, hint in (("fp32", "f32"), ("bf16", "bf16")):
+        openvino = provider_options("openvino", precision, 0)
+        assert json.loads(openvino["load_config"])["CPU"]["INFERENCE_PRECISION_HINT"] == hint
 
 
 def test_precision_that_is_not_offered_is_refused(shipped_bundle: Bundle) -> None:
