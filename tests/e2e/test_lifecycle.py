@@ -16,7 +16,7 @@ import requests
 from export.archive import write_archives
 from pinhole import Client
 from serve.bundle import Bundle
-from serve.engine import open_engine
+from serve.engine import open_engine, processor_has_bf16
 from serve.images import write_png
 from serve.launcher.java import find_java
 from train.data import Dataset
@@ -48,20 +48,23 @@ def test_torchserve_dies(small_bundle: Bundle, tmp_path: Path) -> None:
         assert "TorchServe died" in service.log.read_text()
 
 
-def test_two_side_by_side(small_bundle: Bundle, tmp_path: Path, digits: Dataset) -> None:
-    """Two instances, two runtimes, one answer; stopping one leaves the other working."""
+def test_two_side_by_side(shipped_bundle: Bundle, tmp_path: Path, digits: Dataset) -> None:
+    """Two instances, runtimes and precisions, one answer; stopping one leaves the other working."""
     image = digits.test_images[:1].numpy()
+    precision = "bf16" if processor_has_bf16() else "fp32"
+    choice = ("--runtime", "torchscript", "--precision", precision)
     for name in ("onnx", "script"):
         (tmp_path / name).mkdir()
     with (
-        running(small_bundle, tmp_path / "onnx") as first,
-        running(small_bundle, tmp_path / "script", "--runtime", "torchscript") as second,
+        running(shipped_bundle, tmp_path / "onnx") as first,
+        running(shipped_bundle, tmp_path / "script", *choice) as second,
         Client(first.url) as one,
         Client(second.url) as other,
     ):
-        allowed = small_bundle.manifest.tolerances["fp32"].embedding
+        allowed = shipped_bundle.manifest.tolerances[precision].embedding
         assert one.embed(image) == pytest.approx(other.embed(image), abs=allowed)
-        assert "torchscript cpu" in second.log.read_text()
+        assert (one.health().precision, other.health().precision) == ("fp32", precision)
+        assert f"torchscript cpu in {precision}" in second.log.read_text()
 
         assert first.stop() == 0
 
