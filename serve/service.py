@@ -110,10 +110,10 @@ def answer(
     readable = [item for request in requests for item in arrays(request)]
     results = iter(run(np.stack(readable)) if readable else ())
     return [
-        error_reply(request)
+        error_reply(request, message.oip)
         if isinstance(request, RequestError)
         else write(request, in_place(request.items, results))
-        for request in requests
+        for message, request in zip(messages, requests, strict=True)
     ]
 
 

@@ -1,23 +1,26 @@
 """Between TorchServe's batches and the service: what the three handlers share.
 
-A batch is a list of rows; a raw body is the row's only value, under ``body`` or ``data``. Header
-names come as the caller wrote them.
+A batch is a list of rows; a raw body is the row's value under ``body`` or ``data``. Header names
+come as the caller wrote them. The path a request came by shows in one header alone: TorchServe adds
+``url_path`` to what was sent to /predictions, and nothing to what was sent to /v2.
 """
 
 import json
 import logging
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from serve.bundle import load_bundle
 from serve.engine import check_golden, open_engine
 from serve.errors import InternalError, PayloadTooLarge, ServeError
+from serve.handlers.multipart import PARTS, keep_every_part
 from serve.limits import MAX_REPLY_BYTES
 from serve.service import Operation, Service
 from serve.wire.replies import Reply, error_reply
-from serve.wire.requests import Message
+from serve.wire.requests import MULTIPART, Message
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +35,7 @@ def open_service(context: Any) -> Service:
             then never becomes ready.
     """
     log_to_stderr()
+    keep_every_part()
     config = context.model_yaml_config["handler"]
     folder = Path(context.system_properties["model_dir"]) / config["bundle"]
     try:
@@ -75,7 +79,9 @@ def answer_batch(
     messages = [to_message(row, context, index) for index, row in enumerate(batch)]
     request_ids = [context.get_request_id(index) for index in range(len(batch))]
     replies = answer_whatever_happens(service.operation(endpoint), messages, request_ids)
-    replies = [within_limit(reply) for reply in replies]
+    replies = [
+        within_limit(reply, message.oip) for message, reply in zip(messages, replies, strict=True)
+    ]
     for index, reply in enumerate(replies):
         context.set_response_status(reply.status, reply.phrase, index)
         context.set_response_content_type(index, reply.content_type)
@@ -84,7 +90,7 @@ def answer_batch(
     return [reply.body for reply in replies]
 
 
-def within_limit(reply: Reply) -> Reply:
+def within_limit(reply: Reply, oip: bool) -> Reply:
     """The reply, or a 413 in its place: TorchServe kills a worker whose reply is too large."""
     if len(reply.body) <= MAX_REPLY_BYTES:
         return reply
@@ -92,17 +98,20 @@ def within_limit(reply: Reply) -> Reply:
         PayloadTooLarge(
             f"the reply would have {len(reply.body):,} bytes; the limit is {MAX_REPLY_BYTES:,}: "
             "ask for fewer images"
-        )
+        ),
+        oip,
     )
 
 
 def to_message(row: Row, context: Any, index: int) -> Message:
     """One row of a batch as one HTTP message."""
-    headers = context.get_all_request_header(index)
-    return Message(
-        to_bytes(row.get("body", row.get("data", b""))),
-        {name.lower(): value for name, value in headers.items() if isinstance(value, str)},
-    )
+    sent = context.get_all_request_header(index)
+    headers = {name.lower(): value for name, value in sent.items() if isinstance(value, str)}
+    body = to_bytes(row.get("body", row.get("data", b"")))
+    message = Message(body, headers, oip="url_path" not in headers)
+    if message.content_type == MULTIPART:
+        return replace(message, parts=tuple(map(bytes, row.get(PARTS, ()))))
+    return message
 
 
 def to_bytes(body: Any) -> bytes:
@@ -129,7 +138,7 @@ def answer_whatever_happens(
         if len(messages) == 1:
             logger.exception("request %s failed", request_ids[0])
             message = f"unexpected error; report request id {request_ids[0]}"
-            return [error_reply(InternalError(message))]
+            return [error_reply(InternalError(message), messages[0].oip)]
         logger.exception("a batch of %d failed; answering its requests alone", len(messages))
     return [
         answer_whatever_happens(operation, [message], [request_id])[0]

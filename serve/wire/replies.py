@@ -13,7 +13,11 @@ from numpy.typing import NDArray
 from serve.errors import InvalidRequest, RequestError
 from serve.images import write_grid, write_png
 from serve.wire.npy import write_npy
+from serve.wire.oip import HEADER_LENGTH, write_oip
 from serve.wire.requests import JSON, NPY, PNG, Item, Request
+
+BINARY = "application/octet-stream"
+NOTHING = "the request holds no images or embeddings"
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,8 @@ class Reconstruction:
 
 def embed_reply(request: Request, embeddings: Sequence[NDArray[np.float32] | None]) -> Reply:
     """``{"embedding": [x, y]}`` or ``{"embeddings": [[x, y], null], "errors": [...]}``."""
+    if request.oip is not None:
+        return oip_reply(request, "embed", {"embeddings": embeddings})
     if request.reply_type == NPY:
         return npy_reply(embeddings, request.items)
     rows = [None if row is None else [round_trip(x) for x in row] for row in embeddings]
@@ -65,6 +71,9 @@ def embed_reply(request: Request, embeddings: Sequence[NDArray[np.float32] | Non
 def reconstruct_reply(request: Request, answers: Sequence[Reconstruction | None]) -> Reply:
     """Pictures with their mse and anomaly score, or one PNG where that was asked for."""
     images = [None if answer is None else answer.pixels for answer in answers]
+    if request.oip is not None:
+        mse = [np.float32(answer.mse) for answer in answers if answer]
+        return oip_reply(request, "reconstruct", {"reconstructions": images, "mse": mse})
     if request.reply_type == PNG:
         return png_reply(images, request.items)
     if request.reply_type == NPY:
@@ -94,6 +103,8 @@ def describe(answer: Reconstruction) -> dict[str, Any]:
 
 def decode_reply(request: Request, images: Sequence[NDArray[np.uint8] | None]) -> Reply:
     """``{"images": ["<base64 PNG>", null], "errors": [...]}``, one PNG or one array."""
+    if request.oip is not None:
+        return oip_reply(request, "decode", {"images": images})
     if request.reply_type == PNG:
         return png_reply(images, request.items)
     if request.reply_type == NPY:
@@ -136,15 +147,30 @@ def npy_reply(
     return Reply(write_npy(array), content_type=NPY, headers={**(headers or {}), **marks})
 
 
+def oip_reply(request: Request, model: str, rows: Mapping[str, Sequence[Any]]) -> Reply:
+    """Named tensors, in JSON or raw after it; none of an OIP request's items has failed."""
+    if request.oip is None or not request.items:
+        return error_reply(InvalidRequest(NOTHING), oip=True)
+    tensors = {name: np.stack(row) for name, row in rows.items()}
+    try:
+        body, head = write_oip(request.oip, model, tensors)
+    except RequestError as error:
+        return error_reply(error, oip=True)
+    if head is None:
+        return Reply(body)
+    return Reply(body, content_type=BINARY, headers={HEADER_LENGTH.title(): str(head)})
+
+
 def no_answer(items: Sequence[Item]) -> Reply:
     """What a picture or an array of nothing becomes: the first failure."""
     first = next((item for item in items if isinstance(item, RequestError)), None)
-    return error_reply(first or InvalidRequest("the request holds no images or embeddings"))
+    return error_reply(first or InvalidRequest(NOTHING))
 
 
-def error_reply(error: RequestError) -> Reply:
-    """``{"code", "type", "message"}`` with the error's status."""
-    body = {"code": error.status, "type": type(error).__name__, "message": str(error)}
+def error_reply(error: RequestError, oip: bool = False) -> Reply:
+    """``{"code", "type", "message"}`` with the error's status; ``{"error"}`` in OIP."""
+    body: dict[str, Any] = {"code": error.status, "type": type(error).__name__}
+    body = {"error": str(error)} if oip else {**body, "message": str(error)}
     return Reply(json.dumps(body).encode(), status=error.status, phrase=error.phrase)
 
 

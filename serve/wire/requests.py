@@ -1,14 +1,14 @@
 """What callers send → items for the engine: images or embeddings, each readable or not.
 
-The form of the request decides the form of the reply: one file is *singular*, a JSON envelope is
-*plural*, whatever the count.
+The form of the request decides the form of the reply: one file is *singular*; a JSON envelope, a
+multipart form and an array are *plural*, whatever the count; OIP is answered in OIP.
 """
 
 import base64
 import binascii
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,10 +28,12 @@ from serve.errors import (
 from serve.images import PixelBudget, read_image
 from serve.limits import MAX_BODY_BYTES, MAX_EMBEDDING, MAX_IMAGES
 from serve.wire.npy import read_npy
+from serve.wire.oip import OipForm, read_oip
 
 JSON = "application/json"
 PNG = "image/png"
 NPY = "application/x-npy"
+MULTIPART = "multipart/form-data"
 
 Item = NDArray[np.uint8] | NDArray[np.float32] | RequestError
 
@@ -43,10 +45,14 @@ class Message:
     Attributes:
         body: the bytes after the headers.
         headers: by lower-case name.
+        parts: the files of a multipart form, in order.
+        oip: it came in the Open Inference Protocol.
     """
 
     body: bytes
     headers: Mapping[str, str]
+    parts: Sequence[bytes] = ()
+    oip: bool = False
 
     @property
     def content_type(self) -> str:
@@ -68,11 +74,13 @@ class Request:
         items: uint8[C, H, W] (images) or float32[D] (embeddings), or why it can't be read.
         singular: one file was sent, so one object is the answer.
         reply_type: JSON, PNG (a picture, where the endpoint makes pictures) or NPY (an array).
+        oip: how to answer in the Open Inference Protocol, where it was asked in that.
     """
 
     items: list[Item]
     singular: bool
     reply_type: str
+    oip: OipForm | None = None
 
 
 def read_image_request(message: Message, spec: ImageSpec) -> Request:
@@ -82,18 +90,25 @@ def read_image_request(message: Message, spec: ImageSpec) -> Request:
         RequestError: nothing can be answered; in a singular request also a file that can't be read.
     """
     check_body_size(message)
+    if message.oip:
+        return read_oip_images(message, spec)
     singular, items, budget = False, list[Item](), PixelBudget()
     if message.content_type == JSON:
         files = read_envelope(message.body, "images")
         items += [read_base64_image(file, spec, budget) for file in files]
+    elif message.content_type == MULTIPART:
+        check_count(len(message.parts))
+        if not message.parts:
+            raise InvalidRequest("the form holds no file; with curl: -F images=@FILE")
+        items += [image_or_error(part, spec, budget) for part in message.parts]
     elif message.content_type == NPY:
-        items += read_image_array(message.body, spec)
+        items += to_images(read_npy(message.body), spec)
     elif is_file_type(message.content_type):
         singular, items = True, [read_image(message.body, spec, budget)]
     else:
         raise UnsupportedMediaType(
             "this Content-Type is not read here; send one file as image/* or "
-            "application/octet-stream, images as application/json "
+            "application/octet-stream, several as multipart/form-data or application/json "
             '{"images": ["<base64 file>", ...]}, or an array as application/x-npy'
         )
     return Request(items, singular, message.reply_type())
@@ -106,12 +121,14 @@ def read_embedding_request(message: Message, width: int) -> Request:
         RequestError: nothing can be answered.
     """
     check_body_size(message)
+    if message.oip:
+        return read_oip_embeddings(message, width)
     items = list[Item]()
     if message.content_type == JSON:
         vectors = read_envelope(message.body, "embeddings")
         items += [read_embedding(vector, width) for vector in vectors]
     elif message.content_type == NPY:
-        items += read_embedding_array(message.body, width)
+        items += to_embeddings(read_npy(message.body), width)
     else:
         raise UnsupportedMediaType(
             "this Content-Type is not read here; send application/json "
@@ -120,12 +137,52 @@ def read_embedding_request(message: Message, width: int) -> Request:
     return Request(items, False, message.reply_type())
 
 
+def read_oip_images(message: Message, spec: ImageSpec) -> Request:
+    """Read an OIP request to embed or reconstruct: files as BYTES, or an array as UINT8.
+
+    Raises:
+        RequestError: it can't be read, or one of its files can't.
+    """
+    request, items = read_oip(message.body, message.headers, "images"), list[Item]()
+    if isinstance(request.tensor, list):
+        check_count(len(request.tensor))
+        budget = PixelBudget()
+        items += [image_or_error(file, spec, budget) for file in request.tensor]
+    else:
+        items += to_images(request.tensor, spec)
+    return Request(none_failed(items), False, JSON, request.form)
+
+
+def read_oip_embeddings(message: Message, width: int) -> Request:
+    """Read an OIP request to decode: an array as FP32.
+
+    Raises:
+        RequestError: it can't be read, or one of its rows can't.
+    """
+    request = read_oip(message.body, message.headers, "embeddings")
+    if isinstance(request.tensor, list):
+        raise InvalidRequest("embeddings are FP32, not BYTES")
+    items = list[Item](to_embeddings(request.tensor, width))
+    return Request(none_failed(items), False, JSON, request.form)
+
+
+def none_failed(items: list[Item]) -> list[Item]:
+    """The items; the protocol has no place for single failures.
+
+    Raises:
+        RequestError: the first failure, with its index.
+    """
+    for index, item in enumerate(items):
+        if isinstance(item, RequestError):
+            raise type(item)(f"entry {index}: {item}")
+    return items
+
+
 def check_body_size(message: Message) -> None:
     """Raise PayloadTooLarge if the body is over the limit."""
-    if len(message.body) > MAX_BODY_BYTES:
-        raise PayloadTooLarge(
-            f"the body has {len(message.body):,} bytes; the limit is {MAX_BODY_BYTES:,}"
-        )
+    size = len(message.body) + sum(map(len, message.parts))
+    if size > MAX_BODY_BYTES:
+        raise PayloadTooLarge(f"the body has {size:,} bytes; the limit is {MAX_BODY_BYTES:,}")
 
 
 def is_file_type(content_type: str) -> bool:
@@ -157,14 +214,13 @@ def check_count(count: int) -> None:
         raise TooManyImages(f"the request has {count:,} entries; the limit is {MAX_IMAGES:,}")
 
 
-def read_image_array(body: bytes, spec: ImageSpec) -> list[NDArray[np.uint8]]:
-    """Read uint8[N, C, H, W], or uint8[N, H, W] of a grey model.
+def to_images(array: NDArray[np.generic], spec: ImageSpec) -> list[NDArray[np.uint8]]:
+    """Take uint8[N, C, H, W], or uint8[N, H, W] of a grey model, apart.
 
     Raises:
         InvalidRequest: an array of another kind.
         TooManyImages: N is over MAX_IMAGES.
     """
-    array = read_npy(body)
     if array.ndim == 3 and spec.channels == 1:
         array = array[:, None]
     if array.dtype != np.uint8 or array.shape[1:] != spec.shape:
@@ -176,14 +232,15 @@ def read_image_array(body: bytes, spec: ImageSpec) -> list[NDArray[np.uint8]]:
     return list(array.astype(np.uint8, copy=False))
 
 
-def read_embedding_array(body: bytes, width: int) -> list[NDArray[np.float32] | InvalidEmbedding]:
-    """Read float32[N, D]; a row out of range fails alone.
+def to_embeddings(
+    array: NDArray[np.generic], width: int
+) -> list[NDArray[np.float32] | InvalidEmbedding]:
+    """Take float32[N, D] apart; a row out of range fails alone.
 
     Raises:
         InvalidRequest: an array of another kind.
         TooManyImages: N is over MAX_IMAGES.
     """
-    array = read_npy(body)
     if array.dtype != np.float32 or array.ndim != 2 or array.shape[1] != width:
         raise InvalidRequest(
             f"embeddings as an array are float32[N, {width}]; "
@@ -206,9 +263,18 @@ def read_base64_image(
     if not isinstance(text, str):
         return InvalidImage("an entry of images must be a string with a base64 file")
     try:
-        return read_image(base64.b64decode(text, validate=True), spec, budget)
+        data = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
         return InvalidImage("an entry of images is not valid base64")
+    return image_or_error(data, spec, budget)
+
+
+def image_or_error(
+    data: bytes, spec: ImageSpec, budget: PixelBudget
+) -> NDArray[np.uint8] | RequestError:
+    """Read one file of several; a failure is returned, for its neighbours' sake."""
+    try:
+        return read_image(data, spec, budget)
     except RequestError as error:
         return error
 

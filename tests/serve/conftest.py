@@ -1,5 +1,6 @@
 """A fake engine whose answers depend on its input, so that crossed replies are noticed."""
 
+import base64
 import io
 from dataclasses import replace
 
@@ -34,6 +35,11 @@ def png(shade: int, size: tuple[int, int] = (28, 28), mode: str = "L") -> bytes:
     file = io.BytesIO()
     Image.new(mode, size, shade if mode == "L" else (shade,) * len(mode)).save(file, "PNG")
     return file.getvalue()
+
+
+def b64(data: bytes) -> str:
+    """A file as JSON carries it."""
+    return base64.b64encode(data).decode()
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from serve.errors import EngineError
 from serve.handlers import decode, embed, reconstruct
 from serve.handlers import torchserve as adapter
 from serve.handlers.embed import EmbedHandler
+from serve.handlers.multipart import keeping_parts
 from serve.service import Service
 
 from .conftest import FakeEngine, png
@@ -23,7 +25,7 @@ def context_of(bundle: Bundle, headers: Sequence[dict[str, str]]) -> Context:
     choice = {"runtime": "onnxruntime", "device": "cpu", "precision": "fp32"}
     config = {"handler": {"bundle": str(bundle.folder), **choice}}
     context = Context("embed", "/", {}, 1, None, "0.12.0", model_yaml_config=config)
-    context.request_processor = [RequestProcessor(dict(each)) for each in headers]
+    context.request_processor = [RequestProcessor({"url_path": "", **each}) for each in headers]
     context.request_ids = {index: f"id-{index}" for index in range(len(headers))}
     return context
 
@@ -59,6 +61,27 @@ def test_every_reply_names_the_model(small_bundle: Bundle, service: Service) -> 
         assert headers["X-Model-Version"] == "1.0"
         assert headers["X-Precision"] == "fp32"
         assert headers["content-type"] == "application/json"
+
+
+def test_path_and_parts_make_the_message(small_bundle: Bundle) -> None:
+    """/predictions carries url_path, /v2 doesn't; a form's files are taken, its texts are not."""
+    form = {"content-type": "multipart/form-data; boundary=x"}
+    context = context_of(small_bundle, [form, {}, {}])
+    context.request_processor[2] = RequestProcessor({})
+
+    def retrieve(batch: list[dict[str, Any]]) -> Any:
+        return None, [{p["name"]: p["value"] for p in each["parameters"]} for each in batch], {}
+
+    part = {"name": "images", "contentType": "image/png"}
+    text = {"name": "note", "contentType": "", "value": b"hello"}
+    body = {"name": "body", "contentType": "image/png", "value": bytearray(b"one")}
+    sent = [[{**part, "value": b"a"}, text, {**part, "value": b"b"}], [body], [body]]
+    _, rows, _ = keeping_parts(retrieve)([{"parameters": each} for each in sent])
+    several, one, oip = (adapter.to_message(row, context, i) for i, row in enumerate(rows))
+
+    assert several.parts == (b"a", b"b")
+    assert (one.body, one.parts, one.oip) == (b"one", (), False)
+    assert oip.oip
 
 
 def test_unexpected_error_hits_the_guilty_only(

@@ -16,7 +16,7 @@ from serve.wire.npy import read_npy, write_npy
 from serve.wire.replies import Reply
 from serve.wire.requests import Message
 
-from .conftest import png
+from .conftest import b64, png
 
 
 def file(body: bytes, content_type: str = "image/png", **headers: str) -> Message:
@@ -34,11 +34,6 @@ def envelope(key: str, rows: list[Any], **headers: str) -> Message:
 def array(values: np.ndarray, **headers: str) -> Message:
     """A request with an array."""
     return Message(write_npy(values), {"content-type": "application/x-npy", **headers})
-
-
-def b64(data: bytes) -> str:
-    """A file as JSON carries it."""
-    return base64.b64encode(data).decode()
 
 
 def fields(reply: Reply) -> dict[str, Any]:
@@ -73,6 +68,20 @@ def test_mixed_batch_gives_each_its_own(service: Service) -> None:
     assert fields(many)["errors"][0]["type"] == "InvalidImage"
     assert (broken.status, fields(broken)["type"]) == (400, "InvalidImage")
     assert [row[0] for row in fields(stack)["embeddings"]] == list(range(200))
+
+
+def test_form_is_plural(service: Service) -> None:
+    """Every file of a multipart form is one image; one that can't be read fails alone."""
+    kind = {"content-type": "multipart/form-data; boundary=x"}
+
+    reply, empty = service.embed(
+        [Message(b"", kind, parts=(png(10), b"broken", png(20))), Message(b"", kind)]
+    )
+
+    assert fields(reply)["embeddings"] == [[10.0, 10.0], None, [20.0, 20.0]]
+    assert [error["index"] for error in fields(reply)["errors"]] == [1]
+    assert empty.status == 400
+    assert "-F images=@FILE" in fields(empty)["message"]
 
 
 @pytest.mark.parametrize("content_type", ["image/png", "application/octet-stream", "", "IMAGE/X"])

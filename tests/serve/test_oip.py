@@ -1,0 +1,232 @@
+"""Open Inference Protocol v2: JSON and raw tensors, in and out."""
+
+import json
+import struct
+from typing import Any
+
+import numpy as np
+import pytest
+
+from serve.errors import InvalidRequest
+from serve.limits import MAX_IMAGES
+from serve.service import Service
+from serve.wire.oip import read_oip
+from serve.wire.replies import Reply
+from serve.wire.requests import Message
+
+from .conftest import b64, png
+
+SHADES = np.stack([np.full((28, 28), shade, np.uint8) for shade in (10, 20)])
+
+
+def question(tensor: dict[str, Any], raw: bytes = b"", **fields: Any) -> Message:
+    """A request with one input; ``raw`` follows the JSON."""
+    head = json.dumps({"inputs": [tensor], **fields}).encode()
+    length = {"inference-header-content-length": str(len(head))} if raw else {}
+    return Message(head + raw, length, oip=True)
+
+
+def images(values: np.ndarray, **fields: Any) -> Message:
+    """An array of images in JSON."""
+    return question(
+        {
+            "name": "images",
+            "datatype": "UINT8",
+            "shape": list(values.shape),
+            "data": values.tolist(),
+        },
+        **fields,
+    )
+
+
+def tensors(reply: Reply) -> dict[str, np.ndarray]:
+    """The outputs of a reply, as a client of the protocol reads them."""
+    assert reply.status == 200, reply.body
+    length = int(reply.headers.get("Inference-Header-Content-Length", len(reply.body)))
+    head, raw = json.loads(reply.body[:length]), reply.body[length:]
+    assert reply.content_type == ("application/octet-stream" if raw else "application/json")
+    found, start = {}, 0
+    for output in head["outputs"]:
+        dtype = {"FP32": np.float32, "UINT8": np.uint8}[output["datatype"]]
+        if "data" in output:
+            values = np.array(output["data"], dtype)
+        else:
+            size = output["parameters"]["binary_data_size"]
+            values = np.frombuffer(raw[start : start + size], dtype)
+            start += size
+        found[output["name"]] = values.reshape(output["shape"])
+    assert start == len(raw)
+    return found
+
+
+@pytest.mark.parametrize("nested", [SHADES, SHADES[:, None]])
+def test_numbers_in_json(service: Service, nested: np.ndarray) -> None:
+    """[N, H, W] and [N, C, H, W]; the caller's id comes back."""
+    (reply,) = service.embed([images(nested, id="mine")])
+
+    assert tensors(reply)["embeddings"].tolist() == [[10, 10], [20, 20]]
+    head = json.loads(reply.body)
+    assert (head["id"], head["model_name"]) == ("mine", "embed")
+
+
+def test_raw_in_raw_out(service: Service) -> None:
+    """Raw tensors follow the JSON both ways, several outputs one after the other."""
+    tensor = {
+        "name": "images",
+        "datatype": "UINT8",
+        "shape": [2, 28, 28],
+        "parameters": {"binary_data_size": SHADES.size},
+    }
+    message = question(tensor, SHADES.tobytes(), parameters={"binary_data_output": True})
+
+    (reply,) = service.reconstruct([message])
+
+    found = tensors(reply)
+    assert found["reconstructions"].tolist() == SHADES[:, None].tolist()  # the fake remembers all
+    assert found["mse"] == pytest.approx([0, 0], abs=1e-9)
+
+
+def test_outputs_are_chosen_by_name(service: Service) -> None:
+    """One raw, one not asked for; a name there isn't is refused with the names there are."""
+    chosen = [{"name": "mse", "parameters": {"binary_data": True}}]
+    (reply,) = service.reconstruct([images(SHADES, outputs=chosen)])
+    assert list(tensors(reply)) == ["mse"]
+    assert "Inference-Header-Content-Length" in reply.headers
+
+    (reply,) = service.reconstruct([images(SHADES, outputs=[{"name": "magic"}])])
+    assert reply.status == 400
+    assert json.loads(reply.body) == {
+        "error": "there is no such output; there are reconstructions, mse"
+    }
+
+
+def test_files_as_bytes(service: Service) -> None:
+    """Base64 in JSON, or raw with a length before each."""
+    files = [png(10), png(20)]
+    named = {"name": "images", "datatype": "BYTES", "shape": [2]}
+    raw = b"".join(struct.pack("<I", len(file)) + file for file in files)
+    in_json = question({**named, "data": [b64(file) for file in files]})
+    after_json = question({**named, "parameters": {"binary_data_size": len(raw)}}, raw)
+
+    for reply in service.embed([in_json, after_json]):
+        assert tensors(reply)["embeddings"].tolist() == [[10, 10], [20, 20]]
+
+
+def test_decode_takes_fp32(service: Service) -> None:
+    """Embeddings in, pictures out."""
+    tensor = {"name": "embeddings", "datatype": "FP32", "shape": [1, 2], "data": [51, 0.5]}
+
+    (reply,) = service.decode([question(tensor)])
+
+    assert tensors(reply)["images"].tolist() == np.full((1, 1, 28, 28), 51).tolist()
+
+
+def test_one_bad_file_fails_the_request_alone(service: Service) -> None:
+    """The protocol has no single failures: the message says which; a neighbour is answered."""
+    files = [b64(png(10)), b64(b"garbage")]
+    bad = question({"name": "images", "datatype": "BYTES", "shape": [2], "data": files})
+
+    failed, fine = service.embed([bad, images(SHADES)])
+
+    assert failed.status == 400
+    assert json.loads(failed.body)["error"].startswith("entry 1: ")
+    assert tensors(fine)["embeddings"].tolist() == [[10, 10], [20, 20]]
+
+
+NUMBERS = {"name": "images", "datatype": "UINT8", "shape": [2], "data": [1, 2]}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"name": "pixels"}, 'called "images"'),
+        ({"datatype": "FP64"}, "UINT8, FP32 or BYTES"),
+        ({"datatype": ["UINT8"]}, "UINT8, FP32 or BYTES"),
+        ({"shape": [3]}, "isn't that of 2 numbers"),
+        ({"shape": [-2]}, "none negative"),
+        ({"shape": [2.0]}, "whole numbers"),
+        ({"shape": []}, "one to four"),
+        ({"shape": [2**31]}, "huge"),
+        ({"data": [1, 256]}, "UINT8 numbers"),
+        ({"data": [1, -1]}, "UINT8 numbers"),
+        ({"data": [1, 0.5]}, "UINT8 numbers"),
+        ({"data": [1, None]}, "UINT8 numbers"),
+        ({"data": [1, "2"]}, "UINT8 numbers"),
+        ({"data": [[1], [1, 2]]}, "UINT8 numbers"),
+        ({"data": [1, 2**70]}, "UINT8 numbers"),
+        ({"data": "AQI="}, "UINT8 numbers"),
+        ({"parameters": {"binary_data_size": 2}}, "must be the 0 bytes"),
+        ({"datatype": "BYTES", "data": ["&"]}, "elements|base64"),
+        ({"datatype": "BYTES", "data": [["AQI="]]}, "flat list"),
+    ],
+)
+def test_wrong_tensors_are_described(change: dict[str, Any], words: str) -> None:
+    """The message says what is wrong and what would be right."""
+    message = question({**NUMBERS, **change})
+
+    with pytest.raises(InvalidRequest, match=words):
+        read_oip(message.body, message.headers, "images")
+
+
+@pytest.mark.parametrize(
+    ("body", "length", "words"),
+    [
+        (b"{}", "3", "within the body's 2 bytes"),
+        (b"{}", "-1", "within the body's 2 bytes"),
+        (b"{}", "two", "within the body's 2 bytes"),
+        (b"{nope", None, "not valid JSON"),
+        (b"[" * 99_999, None, "not valid JSON"),
+        (b"[]", None, "JSON object"),
+        (b"{}", None, "one input"),
+        (b'{"inputs": [1]}', None, "one input"),
+        (json.dumps({"inputs": [NUMBERS], "id": 3}).encode(), None, "id must be a string"),
+        (json.dumps({"inputs": [NUMBERS], "outputs": 3}).encode(), None, "list of objects"),
+        (json.dumps({"inputs": [NUMBERS], "outputs": [{}]}).encode(), None, "list of objects"),
+        (json.dumps({"inputs": [NUMBERS]}).encode() + b"\0", None, "not valid JSON"),
+    ],
+)
+def test_wrong_bodies_are_described(body: bytes, length: str | None, words: str) -> None:
+    """Neither a traceback nor a guess."""
+    headers = {} if length is None else {"inference-header-content-length": length}
+
+    with pytest.raises(InvalidRequest, match=words):
+        read_oip(body, headers, "images")
+
+
+@pytest.mark.parametrize(
+    "raw", [b"\1\0", struct.pack("<I", 5) + b"four", struct.pack("<I", 1 << 31)]
+)
+def test_raw_files_that_end_early(raw: bytes) -> None:
+    """A length that points past the end costs no memory."""
+    size = {"binary_data_size": len(raw)}
+    tensor = {"name": "images", "datatype": "BYTES", "shape": [1], "parameters": size}
+    message = question(tensor, raw)
+
+    with pytest.raises(InvalidRequest, match="ends within"):
+        read_oip(message.body, message.headers, "images")
+
+
+def test_raw_bytes_nobody_claims() -> None:
+    """Bytes after the JSON that no input has a size for are a mistake, not ignored."""
+    message = question(NUMBERS, b"\1\2")
+
+    with pytest.raises(InvalidRequest, match="no input has a binary_data_size"):
+        read_oip(message.body, message.headers, "images")
+
+
+def test_limits_and_emptiness(service: Service) -> None:
+    """At the limit is fine, one more is 413; nothing is 400."""
+    full = np.zeros((MAX_IMAGES + 1, 28, 28), np.uint8)
+
+    def raw(count: int) -> Message:
+        size = {"binary_data_size": count * 784}
+        tensor = {"name": "images", "datatype": "UINT8", "shape": [count, 28, 28]}
+        return question({**tensor, "parameters": size}, full[:count].tobytes())
+
+    at, over = service.embed([raw(MAX_IMAGES), raw(MAX_IMAGES + 1)])
+    assert len(tensors(at)["embeddings"]) == MAX_IMAGES
+    assert over.status == 413
+    assert "the limit is 4,096" in json.loads(over.body)["error"]
+
+    (nothing,) = service.embed([images(full[:0])])
+    assert (nothing.status, list(json.loads(nothing.body))) == (400, ["error"])
