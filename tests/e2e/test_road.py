@@ -1,5 +1,6 @@
 """Real handwriting in at one end, an embedding out at the other, equal to eager PyTorch's."""
 
+import base64
 import io
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import requests
 import torch
+import tritonclient.http as triton
 from PIL import Image
 
 from pinhole import BadRequest, Client
@@ -45,6 +47,44 @@ def test_every_form_gives_eager_embeddings(
     assert array == pytest.approx(eager, abs=TOLERANCE)
     assert many == pytest.approx(eager[:40], abs=TOLERANCE)
     assert one == pytest.approx(eager[0], abs=TOLERANCE)
+
+
+def test_form_of_many_files(service: Running, digits: Dataset, eager: np.ndarray) -> None:
+    """Parts of one name are all embedded, as ``curl -F images=@a -F images=@b`` sends them."""
+    files = [("images", ("x.png", write_png(image))) for image in digits.test_images[:3].numpy()]
+
+    reply = requests.post(f"{service.url}/predictions/embed?note=1", files=files, timeout=30)
+
+    assert reply.status_code == 200
+    assert np.array(reply.json()["embeddings"]) == pytest.approx(eager[:3], abs=TOLERANCE)
+
+
+@pytest.mark.parametrize("binary", [True, False])
+@pytest.mark.parametrize("files", [True, False])
+def test_stock_triton_client(
+    service: Running, digits: Dataset, eager: np.ndarray, files: bool, binary: bool
+) -> None:
+    """NVIDIA's client, unmodified, embeds and reconstructs; its errors are the protocol's."""
+    pixels = digits.test_images[:3].numpy()
+    values = np.array([write_png(image) for image in pixels], object) if files else pixels
+    tensor = triton.InferInput("images", list(values.shape), "BYTES" if files else "UINT8")
+    if files and not binary:
+        values = np.array([base64.b64encode(value) for value in values], object)
+    tensor.set_data_from_numpy(values, binary_data=binary)
+    client = triton.InferenceServerClient(service.url.removeprefix("http://"))
+
+    def ask(endpoint: str, output: str) -> np.ndarray:
+        wanted = [triton.InferRequestedOutput(output, binary_data=binary)]
+        answer: np.ndarray = client.infer(endpoint, [tensor], outputs=wanted).as_numpy(output)
+        return answer
+
+    try:
+        assert ask("embed", "embeddings") == pytest.approx(eager[:3], abs=TOLERANCE)
+        assert ask("reconstruct", "reconstructions").shape == (3, 1, 28, 28)
+        with pytest.raises(triton.InferenceServerException, match="there is no such output"):
+            ask("embed", "magic")
+    finally:
+        client.close()
 
 
 def test_garbage_is_refused_and_harms_nobody(client: Client, digits: Dataset) -> None:
