@@ -2,16 +2,22 @@
 
     python -m bench.engines weights/mnist
 
-The peers, both as onnxruntime comes, on its CPU provider in fp32:
+The peers are session.run of onnxruntime's CPU provider in fp32, on the model as PyTorch exports it,
+transposed convolutions and all:
 
-    bare      session.run on the graphs of the bundle: what the engine around them costs
-    plain     session.run on the model as PyTorch exports it, transposed convolutions and all
+    plain     as onnxruntime comes: idle threads spin
+    quiet     without spinning: reconstruct has two sessions, whose threads else take turns spinning
 
-and every engine that this host has: device and precision, as ``serve.engine.available`` finds
+and on the graphs of the bundle, with the engine's own settings:
+
+    bare      what the engine around a session costs
+
+beside every engine that this host has: device and precision, as ``serve.engine.available`` finds
 them. They take turns, ROUNDS times; medians of the rates and of each round's ratios count.
 """
 
 import argparse
+import platform
 import statistics
 import sys
 import tempfile
@@ -32,6 +38,7 @@ from train.checkpoint import load_checkpoint
 BATCHES = (64, 256)
 ROUNDS = 9
 MEASURED_S = 0.25  # for one candidate in one round
+PEERS = ("plain", "quiet", "bare")
 OPERATIONS = ("embed", "decode", "reconstruct")
 
 Operation = Callable[[Any], Any]
@@ -56,23 +63,24 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def processor() -> str:
-    """The processor's name and what it has for bf16, as Linux tells them."""
-    lines = dict(
-        (part.strip() for part in line.split(":", 1))
-        for line in Path("/proc/cpuinfo").read_text().splitlines()
-        if ":" in line
-    )
-    fast = [flag for flag in lines["flags"].split() if flag in ("avx512_bf16", "amx_bf16")]
-    return f"{lines['model name']} ({' '.join(fast) or 'no bf16'})"
+    """The processor's name and what it has for bf16, where Linux tells them."""
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return platform.machine()
+    names = [line.partition(":")[2].strip() for line in text.splitlines() if "model name" in line]
+    fast = [flag for flag in ("avx512_bf16", "amx_bf16") if flag in text]
+    return f"{(names or [platform.machine()])[0]} ({' '.join(fast) or 'no bf16'})"
 
 
 def open_candidates(
     bundle: Bundle, checkpoint: Path, folder: Path
 ) -> Iterator[tuple[str, Candidate]]:
-    """The two peers, then every engine."""
+    """The peers, then every engine."""
     write_onnx(load_checkpoint(checkpoint).model, folder, rewrite=False)
-    yield "plain", bare_sessions(folder)
-    yield "bare", bare_sessions(bundle.folder)
+    yield "plain", sessions(folder, quiet=False)
+    yield "quiet", sessions(folder, quiet=True)
+    yield "bare", sessions(bundle.folder, quiet=True)
     for runtime in RUNTIMES:
         for device, precision in available(runtime):
             if precision in bundle.manifest.tolerances:
@@ -80,10 +88,14 @@ def open_candidates(
                 yield f"{runtime} {device} {precision}", operations(engine)
 
 
-def bare_sessions(folder: Path) -> Candidate:
-    """encoder.onnx and decoder.onnx as onnxruntime opens them by itself."""
+def sessions(folder: Path, quiet: bool) -> Candidate:
+    """encoder.onnx and decoder.onnx in onnxruntime alone, with or without spinning."""
+    options = onnxruntime.SessionOptions()
+    if quiet:
+        options.intra_op_num_threads = usable_cores()
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     encoder, decoder = (
-        onnxruntime.InferenceSession(folder / name, providers=["CPUExecutionProvider"])
+        onnxruntime.InferenceSession(folder / name, options, providers=["CPUExecutionProvider"])
         for name in ("encoder.onnx", "decoder.onnx")
     )
 
@@ -134,19 +146,20 @@ def measure(operation: Operation, rows: Any) -> float:
 
 
 def print_table(batch: int, rates: dict[tuple[str, str], list[float]]) -> None:
-    """One line for each candidate: images/s, times the plain and the bare peer's rate."""
-    print(f"\nbatch {batch}: images/s (times plain, times bare)")
-    print(f"{'':<25}" + "".join(f"{operation:^25}" for operation in OPERATIONS))
+    """One line for each candidate: images/s, and times the rate of each peer."""
+    print(f"\nbatch {batch}: images/s (times {', '.join(PEERS)})")
+    print(f"{'':<26}" + "".join(f"{operation:^29}" for operation in OPERATIONS))
     for name in dict.fromkeys(name for name, _ in rates):
         cells = []
         for operation in OPERATIONS:
             own = rates[name, operation]
-            plain, bare = (
+            ratios = (
                 statistics.median(a / b for a, b in zip(own, rates[peer, operation], strict=True))
-                for peer in ("plain", "bare")
+                for peer in PEERS
             )
-            cells.append(f"{statistics.median(own):>9,.0f} ({plain:4.2f}, {bare:4.2f})  ")
-        print(f"{name:<25}" + "".join(cells))
+            words = ", ".join(f"{ratio:.2f}" for ratio in ratios)
+            cells.append(f"{statistics.median(own):>9,.0f} ({words})  ")
+        print(f"{name:<26}" + "".join(cells))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import argparse
 import hashlib
 import json
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,18 +13,7 @@ from numpy.typing import NDArray
 
 from export.errors import ExportError
 from export.graphs import write_onnx, write_torchscript
-from export.parity import (
-    FASTER,
-    EagerEngine,
-    Parity,
-    Scale,
-    answer_eagerly,
-    compare,
-    exact,
-    measure,
-    rounded,
-    table,
-)
+from export.parity import answer_eagerly, check_engines, judge_precisions, table
 from serve.bundle import (
     FILES,
     Bundle,
@@ -32,16 +21,18 @@ from serve.bundle import (
     Golden,
     ImageSpec,
     Manifest,
+    Tolerance,
     load_bundle,
     sha256_of,
 )
-from serve.engine import RUNTIMES, available, open_engine
 from serve.errors import ServeError
+from train.augment import augment
 from train.checkpoint import Checkpoint, draft_of, load_checkpoint
 from train.errors import TrainError
 from train.model import Autoencoder
 
-PROBES = 256  # images to compare every form of the model on
+PROBES = 256  # images to compare every form of the model on,
+WARP = 3.0  # warped until they are about as hard to remember as images it never saw
 GOLDEN_EVERY = 16  # of them goes into the bundle, for workers to prove themselves on
 
 EXAMPLES = """
@@ -92,24 +83,30 @@ def export(source: Path, out: Path, version: str) -> Bundle:
         ParityError: an exported form disagrees with eager PyTorch.
     """
     checkpoint = load_checkpoint(source)
-    expected = answer_eagerly(checkpoint.model, drawings(checkpoint))
+    model = checkpoint.model
+    expected = answer_eagerly(model, make_probes(checkpoint))
     golden = Golden(*(part[::GOLDEN_EVERY] for part in asdict(expected).values()))
+    spread = float(np.sqrt(checkpoint.embeddings.var(0).mean()))
+    tolerances, report = judge_precisions(model, expected, spread)
     with draft_of(out, "manifest.json") as draft:
-        write_onnx(checkpoint.model, draft)
-        write_torchscript(checkpoint.model, draft / "autoencoder.ts")
+        write_onnx(model, draft)
+        write_torchscript(model, draft / "autoencoder.ts")
         np.savez_compressed(draft / "golden.npz", **asdict(golden))
         np.savez_compressed(
             draft / "map.npz", embeddings=checkpoint.embeddings, labels=checkpoint.labels
         )
-        manifest = describe(checkpoint, version, draft)
-        check_parity(checkpoint, Bundle(draft, manifest), expected)
+        manifest = describe(checkpoint, version, tolerances, draft)
+        report |= check_engines(Bundle(draft, manifest), expected, spread)
+        manifest = replace(manifest, parity={name: asdict(p) for name, p in report.items()})
         (draft / "manifest.json").write_text(manifest.as_json())
+    print(table(report))
+    print(f"offered in {', '.join(tolerances)}")
     print(f"bundle  {out}, model digest {manifest.digest[:12]}")
     return load_bundle(out)
 
 
-def drawings(checkpoint: Checkpoint) -> NDArray[np.uint8]:
-    """Images without the dataset: what the decoder draws across the map.
+def make_probes(checkpoint: Checkpoint) -> NDArray[np.uint8]:
+    """Images without the dataset: what the decoder draws across the map, warped.
 
     Returns:
         uint8[N, C, H, W], N at most PROBES.
@@ -117,12 +114,14 @@ def drawings(checkpoint: Checkpoint) -> NDArray[np.uint8]:
     points = checkpoint.embeddings[:: max(1, len(checkpoint.embeddings) // PROBES)][:PROBES]
     with torch.inference_mode():
         drawn = checkpoint.model.decode(torch.from_numpy(points))
-    images: NDArray[np.uint8] = (drawn * 255).round().to(torch.uint8).numpy()
-    return images
+    images = (drawn * 255).round().to(torch.uint8)
+    return augment(images, WARP, torch.Generator().manual_seed(0)).numpy()
 
 
-def describe(checkpoint: Checkpoint, version: str, folder: Path) -> Manifest:
-    """Fill the manifest, bar tolerances and parity."""
+def describe(
+    checkpoint: Checkpoint, version: str, tolerances: dict[str, Tolerance], folder: Path
+) -> Manifest:
+    """Fill the manifest, bar the parity report."""
     config = checkpoint.model.config
     image = ImageSpec(
         config.input_dim, config.image_size, config.image_size, checkpoint.card["polarity"]
@@ -135,7 +134,7 @@ def describe(checkpoint: Checkpoint, version: str, folder: Path) -> Manifest:
         image=image,
         embedding_width=config.output_dim,
         calibration=calibration,
-        tolerances={},
+        tolerances=tolerances,
         parity={},
         files={name: sha256_of(folder / name) for name in FILES},
     )
@@ -149,39 +148,6 @@ def model_digest(model: Autoencoder, image: ImageSpec, calibration: Calibration)
         digest.update(weights.numpy().astype("<f4").tobytes())
     digest.update(json.dumps([asdict(image), asdict(calibration)], sort_keys=True).encode())
     return digest.hexdigest()
-
-
-def check_parity(checkpoint: Checkpoint, bundle: Bundle, expected: Golden) -> None:
-    """Fill the manifest's tolerances and parity, and print the table.
-
-    Every precision is judged on eager PyTorch; then every engine of this host is held to it.
-
-    Raises:
-        ParityError: an engine disagrees.
-    """
-    manifest = bundle.manifest
-    scale = Scale(
-        float(np.sqrt(checkpoint.embeddings.var(0).mean())),
-        float(np.mean(manifest.calibration.mse_quantiles)),
-    )
-    report: dict[str, Parity] = {}
-    manifest.tolerances["fp32"] = exact(expected, scale)
-    for precision in FASTER:
-        parity = measure(EagerEngine(checkpoint.model, precision), expected, scale)
-        report[f"eager PyTorch {precision}"] = parity
-        tolerance = rounded(parity, scale)
-        if tolerance is not None:
-            manifest.tolerances[precision] = tolerance
-    for runtime in RUNTIMES:
-        for device, precision in available(runtime):
-            if precision in manifest.tolerances:
-                engine = open_engine(bundle, runtime, device, precision)
-                report[f"{engine.name} {precision}"] = compare(
-                    engine, expected, scale, manifest.tolerances[precision]
-                )
-    print(table(report.items()))
-    print("offered in " + ", ".join(manifest.tolerances))
-    manifest.parity.update({name: asdict(parity) for name, parity in report.items()})
 
 
 if __name__ == "__main__":

@@ -78,6 +78,7 @@ def to_half(graph: onnx.ModelProto) -> onnx.ModelProto:
     half = convert_float_to_float16(
         copy.deepcopy(graph), keep_io_types=True, op_block_list=["Sigmoid"]
     )
+    half.doc_string += " In between it computes in half precision."
     model = onnx_ir.from_proto(half)
     model.graph.sort()  # the converter appends the casts of inputs at the end
     return onnx_ir.to_proto(model)

@@ -1,12 +1,13 @@
 """Do all forms of the model give one answer? Eager PyTorch's, within stated tolerances.
 
 fp32 has to agree up to summation order. A faster precision rounds more coarsely: it is offered if
-it moves embeddings by less than 1 % of their standard deviation and the reconstruction error by
-less than 1 %. What it moves is measured on eager PyTorch under autocast, which rounds like the
-fast kernels and runs on any host; every engine of this host is then held to that.
+it moves embeddings by less than 1 % of their standard deviation on average, and the reconstruction
+error by less than 1 %. What it moves is measured on eager PyTorch under autocast, which rounds
+like the fast kernels and runs on any host; every engine of this host is then held to that.
 """
 
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,8 +15,9 @@ import torch
 from numpy.typing import NDArray
 
 from export.errors import ParityError
-from serve.bundle import Golden, Tolerance
-from serve.engine import Engine
+from serve.bundle import Bundle, Golden, Tolerance
+from serve.engine import RUNTIMES, Engine, available, open_engine
+from serve.errors import EngineError
 from train.model import Autoencoder
 
 PIXEL_TOLERANCE = 1e-5  # float32 sums over 576 products, in another order
@@ -27,28 +29,15 @@ FASTER = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
-class Scale:
-    """What differences are measured in: what the model does with held-out images.
-
-    Attributes:
-        embedding: standard deviation of the embeddings, over all D numbers.
-        mse: mean reconstruction error.
-    """
-
-    embedding: float
-    mse: float
-
-
-@dataclass(frozen=True)
 class Parity:
     """How far one form of the model is from eager PyTorch in float32.
 
     Attributes:
-        embedding_max: greatest difference, in standard deviations of the embeddings.
+        embedding_max: greatest difference, in standard deviations of the test set's embeddings.
         embedding_mean: mean absolute difference, likewise.
         pixel_max: greatest difference of a decoded pixel in [0, 1].
         pixel_mean: mean absolute difference, likewise.
-        mse_change: of the reconstruction error, as a share of that of held-out images.
+        mse_change: of the reconstruction error, as a share of it.
     """
 
     embedding_max: float
@@ -87,10 +76,92 @@ def answer_eagerly(model: Autoencoder, images: NDArray[np.uint8]) -> Golden:
     return Golden(images, embeddings, eager.decode(embeddings))
 
 
-def measure(engine: Engine, expected: Golden, scale: Scale) -> Parity:
+def judge_precisions(
+    model: Autoencoder, expected: Golden, spread: float
+) -> tuple[dict[str, Tolerance], dict[str, Parity]]:
+    """Which precisions to offer, and what each moves, on eager PyTorch.
+
+    Args:
+        model: to judge.
+        expected: its answers in fp32.
+        spread: standard deviation of the test set's embeddings.
+    """
+    finest = ROUNDING * float(np.abs(expected.embeddings).max())
+    tolerances = {"fp32": Tolerance(max(EMBEDDING_TOLERANCE * spread, finest), PIXEL_TOLERANCE)}
+    report = {}
+    for precision in FASTER:
+        parity = measure(EagerEngine(model, precision), expected, spread)
+        report[f"eager PyTorch {precision}"] = parity
+        tolerance = tolerance_for(parity, spread)
+        if tolerance is not None:
+            tolerances[precision] = tolerance
+    return tolerances, report
+
+
+def tolerance_for(parity: Parity, spread: float) -> Tolerance | None:
+    """What counts as the same answer in a precision that moves so much; None if that is too far."""
+    if max(parity.embedding_mean, abs(parity.mse_change)) >= MOST_MOVED:
+        return None
+    return Tolerance(MARGIN * parity.embedding_max * spread, MARGIN * parity.pixel_max)
+
+
+def check_engines(bundle: Bundle, expected: Golden, spread: float) -> dict[str, Parity]:
+    """Hold every engine of this host to what its precision may move.
+
+    Raises:
+        ParityError: one differs by more.
+    """
+    return {
+        f"{engine.name} {engine.precision}": compare(
+            engine, expected, spread, bundle.manifest.tolerances[engine.precision]
+        )
+        for engine in open_engines(bundle)
+    }
+
+
+def open_engines(bundle: Bundle) -> Iterator[Engine]:
+    """Every engine of this host in every precision the bundle is offered in.
+
+    An accelerator that can't start (a library is missing, say) is told of and left out: the bundle
+    is none the worse for it.
+
+    Raises:
+        EngineError: the CPU can't start.
+    """
+    for runtime in RUNTIMES:
+        for device, precision in available(runtime):
+            if precision in bundle.manifest.tolerances:
+                try:
+                    yield open_engine(bundle, runtime, device, precision)
+                except EngineError as error:
+                    if device == "cpu":
+                        raise
+                    print(f"export: {device} is left unchecked: {error}", file=sys.stderr)
+
+
+def compare(engine: Engine, expected: Golden, spread: float, tolerance: Tolerance) -> Parity:
+    """Measure an engine, and hold it to a tolerance.
+
+    Raises:
+        ParityError: it differs by more.
+    """
+    parity = measure(engine, expected, spread)
+    for what, worst, limit in (
+        ("embeddings", parity.embedding_max * spread, tolerance.embedding),
+        ("pixels", parity.pixel_max, tolerance.pixel),
+    ):
+        if not worst <= limit:
+            raise ParityError(
+                f"{engine.name} in {engine.precision} and eager PyTorch disagree: {what} by "
+                f"{worst:.2g}, over the {limit:.2g} allowed; nothing was written"
+            )
+    return parity
+
+
+def measure(engine: Engine, expected: Golden, spread: float) -> Parity:
     """Compare an engine with eager PyTorch's answers."""
     embeddings = engine.embed(expected.images)
-    moved = np.abs(embeddings - expected.embeddings) / scale.embedding
+    moved = np.abs(embeddings - expected.embeddings) / spread
     pixels = np.abs(engine.decode(expected.embeddings) - expected.reconstructions)
     originals = expected.images / np.float32(255)
     mse, expected_mse = (
@@ -102,49 +173,17 @@ def measure(engine: Engine, expected: Golden, scale: Scale) -> Parity:
         float(moved.mean()),
         float(pixels.max()),
         float(pixels.mean()),
-        (mse - expected_mse) / scale.mse,
+        mse / expected_mse - 1,
     )
 
 
-def exact(expected: Golden, scale: Scale) -> Tolerance:
-    """What counts as the same answer in fp32."""
-    finest = ROUNDING * float(np.abs(expected.embeddings).max())
-    return Tolerance(max(EMBEDDING_TOLERANCE * scale.embedding, finest), PIXEL_TOLERANCE)
-
-
-def rounded(parity: Parity, scale: Scale) -> Tolerance | None:
-    """What counts as the same answer in a precision that moves so much; None if that is too far."""
-    if max(parity.embedding_mean, abs(parity.mse_change)) >= MOST_MOVED:
-        return None
-    return Tolerance(MARGIN * parity.embedding_max * scale.embedding, MARGIN * parity.pixel_max)
-
-
-def compare(engine: Engine, expected: Golden, scale: Scale, tolerance: Tolerance) -> Parity:
-    """Measure an engine, and hold it to what its precision may move.
-
-    Raises:
-        ParityError: it differs by more.
-    """
-    parity = measure(engine, expected, scale)
-    for what, worst, limit in (
-        ("embeddings", parity.embedding_max * scale.embedding, tolerance.embedding),
-        ("pixels", parity.pixel_max, tolerance.pixel),
-    ):
-        if not worst <= limit:
-            raise ParityError(
-                f"{engine.name} in {engine.precision} and eager PyTorch disagree: {what} by "
-                f"{worst:.2g}, over the {limit:.2g} allowed; nothing was written"
-            )
-    return parity
-
-
-def table(report: Iterable[tuple[str, Parity]]) -> str:
+def table(report: Mapping[str, Parity]) -> str:
     """The parity report for people: a line for each form."""
     heading = f"{'difference from eager fp32':<46} {'embedding / sd':^17} {'pixel':^17} {'mse':>8}"
     under = f"{'':<46} {'max':>8} {'mean':>8} {'max':>8} {'mean':>8} {'change':>8}"
     lines = (
         f"  {name:<44} {parity.embedding_max:>8.1e} {parity.embedding_mean:>8.1e} "
         f"{parity.pixel_max:>8.1e} {parity.pixel_mean:>8.1e} {parity.mse_change:>+8.3%}"
-        for name, parity in report
+        for name, parity in report.items()
     )
     return "\n".join([heading, under, *lines])

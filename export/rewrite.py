@@ -1,13 +1,15 @@
-"""The decoder again, in convolutions: the same numbers up to summation order, twice as fast.
+"""The decoder again, in convolutions: the same numbers up to summation order, faster.
 
 Runtimes execute a transposed convolution as a matrix product and a scatter, image by image. It is
 a plain convolution in disguise: of stride 1, with its kernel turned around; of stride 2 (kernel 3,
 padding 1), as four convolutions on the small grid, one for each *phase* of the doubled grid (even
-or odd row, even or odd column; Dumoulin & Visin 2016, chapter 4). No tap is multiplied by zero.
+or odd row, even or odd column; Dumoulin & Visin 2016, chapter 4), none of which has a tap that is
+always zero.
 
 Interleaving the phases into one large picture is memory traffic that costs what the convolutions
 save. So the widest layer stays in phases: LeakyReLU doesn't mind, and the last convolution is
-rewritten to read and write phases itself. Only its few channels are interleaved.
+rewritten to read and write phases itself (three quarters of its kernel are zeros: it is small).
+Only its few channels are interleaved. docs/benchmarks.md compares the forms.
 
 A tensor in phases is float[N, 4·C, H, W] for float[N, C, 2·H, 2·W]: channel (2·a + b)·C + c holds
 the pixels (2·y + a, 2·x + b) of channel c.
@@ -33,7 +35,7 @@ def faster(decoder: Decoder) -> nn.Module:
 
 
 class ConvolutionalDecoder(nn.Module):
-    """``train.model.Decoder`` without transposed convolutions; weights are copied.
+    """``train.model.Decoder`` without transposed convolutions.
 
     Args:
         decoder: of an image size that 4 divides, so that both doublings are exact.

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from serve.errors import BundleError
 
-SCHEMA = 1
+SCHEMA = 2
 ENDPOINTS = ("embed", "reconstruct", "decode")  # what a bundle is served as
 FILES = (
     "encoder.onnx",

@@ -30,7 +30,7 @@ from serve.wire.requests import (
 )
 
 Operation = Callable[[Sequence[Message]], list[Reply]]
-CHUNK = 512  # images whose pixels are held as floats at a time
+HELD = 512  # images whose pixels are floats at a time: four times the bytes they become
 
 
 class Service:
@@ -95,8 +95,8 @@ class Service:
 
 
 def chunks(rows: NDArray[Any]) -> Iterator[NDArray[Any]]:
-    """Cut into runs of CHUNK rows: decoded floats are four times the bytes they become."""
-    return (rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK))
+    """Cut into runs of HELD rows."""
+    return (rows[start : start + HELD] for start in range(0, len(rows), HELD))
 
 
 def answer(

@@ -12,10 +12,13 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from train.model import to_unit_range
 
-SAMPLE = 60_000  # images on the map; its time and memory grow with them
+SAMPLE = 60_000  # images on the map; its time and memory grow with them,
+SIDE = 32  # pixels: larger images are shrunk; neighbours don't depend on the finest strokes
+SHRUNK_AT_ONCE = 500  # images
 FEWEST = 4  # images that make a map
 WIDEST = 2  # t-SNE is made for pictures
 PERPLEXITY = 50  # about the neighbours each image is held to
@@ -45,7 +48,7 @@ def lay_out(images: Tensor, width: int, seed: int, on_progress: Callable[[float]
     targets = torch.full((len(images), width), torch.nan)
     if len(sample) < FEWEST or width > WIDEST:
         return targets
-    pixels = to_unit_range(images[sample]).flatten(1).numpy()
+    pixels = torch.cat([shrink(part) for part in images[sample].split(SHRUNK_AT_ONCE)]).numpy()
     total, done = sum(ITERATIONS), 0
 
     def announce(*_: object) -> None:
@@ -53,7 +56,9 @@ def lay_out(images: Tensor, width: int, seed: int, on_progress: Callable[[float]
         done += ANNOUNCED
         on_progress(min(1.0, done / total))
 
-    components = PCA(min(COMPONENTS, *pixels.shape), random_state=seed).fit_transform(pixels)
+    components = PCA(min(COMPONENTS, *pixels.shape), random_state=seed % 2**32).fit_transform(
+        pixels
+    )
     tsne = TSNE(
         n_components=width,
         perplexity=min(PERPLEXITY, (len(sample) - 1) / 3),
@@ -67,3 +72,9 @@ def lay_out(images: Tensor, width: int, seed: int, on_progress: Callable[[float]
     places = np.asarray(tsne.fit(components), np.float32)
     targets[sample] = torch.from_numpy((places - places.mean(0)) / places.std(0))
     return targets
+
+
+def shrink(images: Tensor) -> Tensor:
+    """uint8[N, C, H, W] → float32[N, pixels], averaged down to SIDE at most."""
+    height, width = (min(SIDE, side) for side in images.shape[2:])
+    return functional.adaptive_avg_pool2d(to_unit_range(images), (height, width)).flatten(1)

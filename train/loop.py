@@ -19,7 +19,7 @@ from train.config import TrainConfig
 from train.data import Dataset, split
 from train.device import choose_device
 from train.errors import ConfigError, Diverged
-from train.layout import lay_out
+from train.layout import WIDEST, lay_out
 from train.model import Autoencoder, to_unit_range
 from train.step import CapturedStep, Step
 
@@ -75,6 +75,10 @@ class Trainer:
             self._learn_batch = CapturedStep(self._step, config.batch_size, self._noise)
 
     @property
+    def _draws_map(self) -> bool:
+        return self.config.layout > 0 and self.config.output_dim <= WIDEST
+
+    @property
     def images_per_epoch(self) -> int:
         """How many images are learned in one epoch."""
         return len(self._learn)
@@ -90,12 +94,12 @@ class Trainer:
             image that is watched and not learned.
         """
         if self._places is None:
-            started = time.monotonic()
-            places = torch.full((len(self._images), self.config.output_dim), torch.nan)
-            if self.config.layout:
+            started, width = time.monotonic(), self.config.output_dim
+            places = torch.full((1, 1), torch.nan).expand(len(self._images), width)  # nowhere
+            if self._draws_map:
+                places = places.clone()
                 learned = self._images[self._learn.to(self._images.device)].cpu()
-                width, seed = self.config.output_dim, self.config.seed
-                places[self._learn] = lay_out(learned, width, seed, on_progress)
+                places[self._learn] = lay_out(learned, width, self.config.seed, on_progress)
             self._places = places.to(self._images.device)
             self.seconds += time.monotonic() - started
         return self._places
@@ -148,7 +152,7 @@ class Trainer:
             "optimiser": copied(self._step.optimiser.state_dict()),
             "order": self._order.get_state(),
             "noise": self._noise.get_state(),
-            "places": None if self._places is None else self._places.clone(),
+            "places": copied(self._places) if self._draws_map else None,
             "history": [asdict(epoch) for epoch in self.history],
         }
 

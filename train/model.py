@@ -1,6 +1,6 @@
 """The autoencoder: pixels → 2 numbers → pixels, in eight convolutions.
 
-The only module where the embedding is called ``z``. Pixels enter as uint8 and are scaled to
+In here, as in the papers, the embedding is called ``z``. Pixels enter as uint8 and are scaled to
 [0, 1] by the encoder itself, so the exported graph and training can't disagree about it.
 """
 

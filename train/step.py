@@ -1,6 +1,6 @@
 """One optimiser step, and the same step as one CUDA graph.
 
-A step is some sixty small kernels: on a GPU, starting them one by one takes several times longer
+A step is dozens of small kernels: on a GPU, starting them one by one takes several times longer
 than running them, so there they are recorded once and replayed with a single launch.
 """
 
@@ -63,7 +63,9 @@ class Step:
         ):
             z, mse, penalty = objective(self._model, warped, self._random)
         self.optimiser.zero_grad(set_to_none=True)
-        loss = mse + self._config.kl_weight * penalty + self.pull * distance(z, places)
+        loss = mse + self._config.kl_weight * penalty
+        if self._config.layout:
+            loss = loss + self.pull * distance(z, places)
         loss.backward()
         self.optimiser.step()
         self.squared += mse.detach() * len(images)
@@ -111,7 +113,7 @@ class CapturedStep:
 
 
 def distance(z: Tensor, places: Tensor) -> Tensor:
-    """How far embeddings are from their places, both float32[N, D]; those without one don't count.
+    """How far embeddings are from their places, both float32[N, D]; 0 for those without one.
 
     Huber's loss: where two neighbours pull an image apart, it may end up near one of them.
     """

@@ -18,8 +18,9 @@ RUNTIMES = ("onnxruntime", "torchscript")
 DEVICES = ("auto", "cpu", "openvino", "cuda")
 PRECISIONS = ("fp32", "bf16", "fp16")
 
-# Images run at a time, so memory is bounded whatever the request. On a CPU, 64 keep what lies
-# between two layers in its cache (TorchScript is half as fast with 256); a GPU wants thousands.
+# Pixels run at a time, so memory is bounded whatever the request; here in images of 28 x 28. On a
+# CPU, 64 of those keep what lies between two layers in its cache (TorchScript is half as fast with
+# 256); a GPU wants thousands.
 CHUNKS = {"cpu": 64, "openvino": 64, "cuda": 4_096}
 
 Run = Callable[[NDArray[Any]], NDArray[np.float32]]  # one chunk of rows through one graph
@@ -105,13 +106,23 @@ def run_chunks(
         run: gives one row of ``row_shape`` for each row.
         rows: contiguous or not, writable or not.
         row_shape: of one result.
-        size: of CHUNKS.
+        size: of one chunk.
     """
     result = np.empty((len(rows), *row_shape), np.float32)
     for start in range(0, len(rows), size):
         chunk = np.ascontiguousarray(rows[start : start + size])
         result[start : start + size] = run(chunk)
     return result
+
+
+def chunk_size(device: str, spec: ImageSpec) -> int:
+    """How many images to run at a time: fewer where they are larger."""
+    return max(1, CHUNKS[device] * 28 * 28 // (spec.height * spec.width))
+
+
+def first_line(error: Exception) -> str:
+    """What a runtime's message of many lines begins with."""
+    return str(error).strip().partition("\n")[0]
 
 
 def check_golden(engine: Engine, bundle: Bundle) -> None:
@@ -167,7 +178,10 @@ def usable_cores() -> int:
 def check_precision(precision: str, offered: tuple[str, ...], where: str) -> None:
     """Raise EngineError unless this runtime, device and processor compute in ``precision``."""
     if precision not in offered:
-        raise EngineError(f"{where} computes in {' or '.join(offered)}, not in {precision}")
+        raise EngineError(
+            f"{where} computes in {' or '.join(offered)}, not in {precision}; bf16 is offered by "
+            "device openvino and by runtime torchscript, fp16 by device cuda"
+        )
     if precision == "bf16" and not processor_has_bf16():
         raise EngineError("precision bf16 needs a processor with AMX or AVX512-BF16: use fp32")
 

@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 
 from serve.bundle import Bundle
 from serve.engine import (
-    CHUNKS,
     Run,
     check_embeddings,
     check_images,
     check_precision,
+    chunk_size,
+    first_line,
     processor_has_bf16,
     run_chunks,
     usable_cores,
@@ -36,11 +37,12 @@ class OnnxEngine:
 
     def __init__(self, bundle: Bundle, device: str, precision: str, device_id: int) -> None:
         device = choose_device(device)
-        self.name = f"onnxruntime {PROVIDERS[device]}"
+        number = f" {device_id}" if device == "cuda" else ""
+        self.name = f"onnxruntime {PROVIDERS[device]}{number}"
         self.precision = precision
-        self._chunk = CHUNKS[device]
         check_precision(precision, OFFERED[device], self.name)
         self._spec = bundle.manifest.image
+        self._chunk = chunk_size(device, self._spec)
         self._width = bundle.manifest.embedding_width
         self._encode, self._decode = (
             open_graph(bundle, half, device, precision, device_id)
@@ -61,38 +63,39 @@ class OnnxEngine:
 class BoundGraph:
     """A graph whose inputs and outputs stay on the device, in buffers that are used again.
 
-    Batches are padded to powers of two, so that there are few buffers, and the device's memory and
-    cuDNN's choice of algorithms are settled once for each.
+    Batches are padded to powers of two, so that there are few buffers, and the device's memory is
+    settled once for each.
     """
 
     def __init__(
         self, session: onnxruntime.InferenceSession, device_type: str, device_id: int
     ) -> None:
         self._session, self._place = session, (device_type, device_id)
-        self._buffers: dict[int, tuple[Any, Any, Any]] = {}  # by batch size
+        self._buffers: dict[int, tuple[Any, Any, Any, Any]] = {}  # by batch size
 
     def __call__(self, rows: NDArray[Any]) -> NDArray[np.float32]:
         """Run one chunk; the padding's results are dropped."""
         size = 1 << (len(rows) - 1).bit_length()
         if size not in self._buffers:
             self._buffers[size] = self._bind(size, rows.dtype)
-        binding, given, result = self._buffers[size]
-        padding = np.zeros((size - len(rows), *rows.shape[1:]), rows.dtype)
-        given.update_inplace(np.concatenate([rows, padding]))
+        binding, staging, given, result = self._buffers[size]
+        staging[: len(rows)] = rows
+        given.update_inplace(staging)
         self._session.run_with_iobinding(binding)
         answer: NDArray[np.float32] = result.numpy()[: len(rows)]
         return answer
 
-    def _bind(self, size: int, dtype: np.dtype[Any]) -> tuple[Any, Any, Any]:
-        """Buffers for ``size`` rows: the binding, its input and its output."""
+    def _bind(self, size: int, dtype: np.dtype[Any]) -> tuple[Any, Any, Any, Any]:
+        """Buffers for ``size`` rows: the binding, the host's input, the device's, its output."""
         (given,), (result,) = self._session.get_inputs(), self._session.get_outputs()
         binding = self._session.io_binding()
         allocate = onnxruntime.OrtValue.ortvalue_from_shape_and_type
-        inputs = allocate([size, *given.shape[1:]], dtype, *self._place)
+        staging = np.zeros([size, *given.shape[1:]], dtype)
+        inputs = allocate(list(staging.shape), dtype, *self._place)
         outputs = allocate([size, *result.shape[1:]], np.float32, *self._place)
         binding.bind_ortvalue_input(given.name, inputs)
         binding.bind_ortvalue_output(result.name, outputs)
-        return binding, inputs, outputs
+        return binding, staging, inputs, outputs
 
 
 def available() -> list[tuple[str, str]]:
@@ -168,7 +171,9 @@ def provider_options(device: str, precision: str, device_id: int) -> dict[str, s
         return {
             "device_id": str(device_id),
             "use_tf32": "0",  # TensorFloat-32 keeps 10 bits of a float32's 23: not fp32
-            "cudnn_conv_algo_search": "HEURISTIC",  # the default times every algorithm, each start
+            # One algorithm whatever the batch size, so that an image's company changes nothing;
+            # the provider's own default would time all of them for each size.
+            "cudnn_conv_algo_search": "DEFAULT",
         }
     if device == "openvino":
         # Said outright: left alone, OpenVINO takes bf16 wherever the processor has it.
@@ -197,10 +202,22 @@ def open_session(
         onnxruntime.preload_dlls()  # CUDA and cuDNN from the nvidia-* packages
     try:
         session = onnxruntime.InferenceSession(
-            str(bundle.folder / file), options, providers=[(provider, provider_options)]
+            str(bundle.folder / file),
+            options,
+            providers=[(provider, provider_options)],
+            enable_fallback=0,  # or a failing provider would be replaced by the CPU's, quietly
         )
     except (RuntimeError, ValueError) as error:  # onnxruntime's own exceptions derive from these
-        raise EngineError(f"onnxruntime can't load {file} on {provider}: {error}") from error
+        reason = first_line(error)
+        raise EngineError(f"onnxruntime can't load {file} on {provider}: {reason}") from error
     if session.get_providers()[0] != provider:
-        raise EngineError(f"onnxruntime could not start {provider} for {file}")
+        raise EngineError(
+            f"onnxruntime could not start {provider} for {file}: are its libraries there? "
+            f"pinhole[{extra_of(provider)}] installs them"
+        )
     return session
+
+
+def extra_of(provider: str) -> str:
+    """The extra of this package that brings an execution provider."""
+    return next(EXTRAS[device] for device, name in PROVIDERS.items() if name == provider)

@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 
 from serve.bundle import Bundle
 from serve.engine import (
-    CHUNKS,
     check_embeddings,
     check_images,
     check_precision,
+    chunk_size,
+    first_line,
     processor_has_bf16,
     run_chunks,
     usable_cores,
@@ -29,11 +30,11 @@ class TorchScriptEngine:
 
     def __init__(self, bundle: Bundle, device: str, precision: str, device_id: int) -> None:
         self._device = choose_device(device, device_id)
-        self.name = f"torchscript {self._device.type}"
+        self.name = f"torchscript {self._device}"
         self.precision = precision
-        self._chunk = CHUNKS[self._device.type]
         check_precision(precision, OFFERED[self._device.type], self.name)
         self._spec = bundle.manifest.image
+        self._chunk = chunk_size(self._device.type, self._spec)
         self._width = bundle.manifest.embedding_width
         torch.set_num_threads(usable_cores())
         torch.backends.cudnn.allow_tf32 = False  # 10 bits of a float32's 23 are not fp32
@@ -114,5 +115,5 @@ def load_script(bundle: Bundle, device: torch.device) -> torch.jit.ScriptModule:
                 str(path), map_location=device
             )
     except RuntimeError as error:
-        raise EngineError(f"torch can't load {path.name}: {error}") from error
+        raise EngineError(f"torch can't load {path.name}: {first_line(error)}") from error
     return model.eval()

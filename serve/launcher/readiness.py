@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import requests
+from numpy.typing import NDArray
 
 from serve.bundle import ENDPOINTS, Bundle
 from serve.errors import LaunchError, RequestError
@@ -110,16 +111,23 @@ def make_canaries(bundle: Bundle, precision: str) -> dict[str, Canary]:
         gap = np.abs(np.array(reply.json()["embedding"]) - embedding)
         return bool(gap.max() <= tolerance.embedding)
 
-    def is_picture(reply: requests.Response) -> bool:
-        pixels = read_image(reply.content, bundle.manifest.image, PixelBudget()).astype(np.float64)
-        # The mean: where a coarse precision moves the embedding, an edge moves with it. One grey
-        # level is for rounding, which may fall either way.
-        return bool(np.abs(pixels - reconstruction).mean() <= 1 + 255 * tolerance.pixel)
+    def gaps(reply: requests.Response) -> NDArray[np.float64]:
+        pixels = read_image(reply.content, bundle.manifest.image, PixelBudget())
+        found: NDArray[np.float64] = np.abs(pixels.astype(np.float64) - reconstruction)
+        return found
+
+    def is_decoded(reply: requests.Response) -> bool:
+        return bool(gaps(reply).max() <= 1 + 255 * tolerance.pixel)  # 1: rounded either way
+
+    def is_reconstruction(reply: requests.Response) -> bool:
+        # A coarse precision moves the embedding, and the edges of the picture with it: on average
+        # by far less than a grey level, where another picture differs by ten.
+        return bool(gaps(reply).mean() <= 2)
 
     return {
         "embed": Canary(write_png(image), PNG, JSON, is_embedding),
-        "reconstruct": Canary(write_png(image), PNG, PNG, is_picture),
-        "decode": Canary(vector, JSON, PNG, is_picture),
+        "reconstruct": Canary(write_png(image), PNG, PNG, is_reconstruction),
+        "decode": Canary(vector, JSON, PNG, is_decoded),
     }
 
 

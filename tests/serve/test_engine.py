@@ -10,17 +10,25 @@ import onnxruntime
 import pytest
 import torch
 
-from serve.bundle import Bundle, Tolerance
+from serve import engine as engine_module
+from serve.bundle import Bundle, ImageSpec, Tolerance
 from serve.engine import (
     CHUNKS,
     RUNTIMES,
     Engine,
     available,
     check_golden,
+    chunk_size,
+    onnx,
     open_engine,
-    processor_has_bf16,
 )
-from serve.engine.onnx import BoundGraph, provider_options
+from serve.engine.onnx import (
+    PROVIDERS,
+    BoundGraph,
+    choose_device,
+    open_session,
+    provider_options,
+)
 from serve.errors import EngineError
 from train.data import Dataset
 
@@ -45,22 +53,39 @@ def test_golden_answers(engine: Engine, small_bundle: Bundle) -> None:
         check_golden(engine, replace(small_bundle, manifest=strict))
 
 
-@pytest.mark.parametrize("batch", [1, 2, 7, CHUNKS["cpu"], CHUNKS["cpu"] + 1])
-def test_company_changes_nothing(
-    engine: Engine, small_bundle: Bundle, digits: Dataset, batch: int
-) -> None:
-    """An image gets the same answer whatever images come with it, in one chunk or several."""
-    images = digits.train_images[: 2 * CHUNKS["cpu"] + 3].numpy()
-    expected = engine.embed(images)
-    pixels = engine.decode(expected)
-    assert pixels.shape == images.shape
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_company_changes_nothing(shipped_bundle: Bundle, digits: Dataset, runtime: str) -> None:
+    """An image gets the same answer whatever images come with it, on every device of this host."""
+    size = CHUNKS["cpu"]
+    images = digits.train_images[: 2 * size + 3].numpy()
+    for device in dict.fromkeys(device for device, _ in available(runtime)):
+        engine = open_engine(shipped_bundle, runtime, device)
+        expected = engine.embed(images)
+        pixels = engine.decode(expected)
+        unit = np.sqrt(expected.var(0).mean())
+        assert pixels.shape == images.shape
 
-    starts = range(0, len(images), batch)
-    embedded = np.concatenate([engine.embed(images[i : i + batch]) for i in starts])
-    decoded = np.concatenate([engine.decode(expected[i : i + batch]) for i in starts])
+        for batch in (1, 2, 7, size, size + 1):
+            starts = range(0, len(images), batch)
+            embedded = np.concatenate([engine.embed(images[i : i + batch]) for i in starts])
+            decoded = np.concatenate([engine.decode(expected[i : i + batch]) for i in starts])
 
-    assert np.abs(embedded - expected).max() <= 1e-6 * np.sqrt(expected.var(0).mean())
-    assert np.abs(decoded - pixels).max() <= 1e-6
+            assert np.abs(embedded - expected).max() <= 1e-6 * unit
+            assert np.abs(decoded - pixels).max() <= 1e-6
+
+
+def test_chunks_are_smaller_for_larger_images() -> None:
+    """What lies between two layers grows with the pixels; the memory spent on it does not."""
+    assert chunk_size("cpu", ImageSpec(1, 28, 28, "auto")) == CHUNKS["cpu"]
+    assert chunk_size("cuda", ImageSpec(3, 56, 56, "auto")) == CHUNKS["cuda"] // 4
+    assert chunk_size("cpu", ImageSpec(3, 999, 999, "auto")) == 1
+
+
+def test_providers_are_never_replaced_while_running(small_bundle: Bundle) -> None:
+    """Onnxruntime by itself goes on with the CPU where a provider fails in a run."""
+    session = open_session(small_bundle, "encoder.onnx", "CPUExecutionProvider", {})
+
+    assert not session._enable_fallback
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
@@ -74,7 +99,7 @@ from serve.bundle import load_bundle
 from serve.engine import open_engine
 engine = open_engine(load_bundle(Path(sys.argv[1])), sys.argv[2], "cpu")
 images = np.ones((100_000, 1, 28, 28), np.uint8)
-engine.embed(images[:1_000])
+engine.decode(engine.embed(images[:1_000]))
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 engine.embed(images)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
@@ -96,12 +121,20 @@ def test_every_precision_of_this_host_passes_the_golden_check(
         check_golden(engine, shipped_bundle)
 
 
-@pytest.mark.parametrize("runtime", RUNTIMES)
-def test_auto_takes_the_best_device(small_bundle: Bundle, runtime: str) -> None:
-    """The engine that auto opens is the one of the first device on the list."""
-    best, _ = available(runtime)[0]
+def test_auto_takes_the_best_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CUDA where there is a GPU, else OpenVINO, else the CPU; CUDA without a GPU is refused."""
+    present = list(PROVIDERS.values())
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: present)
+    monkeypatch.setattr(onnx, "has_cuda_driver", lambda: True)
+    for device in ("cuda", "openvino", "cpu"):
+        assert choose_device("auto") == device
+        present.remove(PROVIDERS[device])
 
-    assert open_engine(small_bundle, runtime).name == open_engine(small_bundle, runtime, best).name
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: list(PROVIDERS.values()))
+    monkeypatch.setattr(onnx, "has_cuda_driver", lambda: False)
+    assert choose_device("auto") == "openvino"
+    with pytest.raises(EngineError, match="device is cuda, but this host has no NVIDIA driver"):
+        choose_device("cuda")
 
 
 def test_providers_are_told_what_the_engine_promises() -> None:
@@ -125,16 +158,19 @@ def test_precision_that_is_not_offered_is_refused(shipped_bundle: Bundle) -> Non
         open_engine(replace(shipped_bundle, manifest=manifest), "torchscript", "cpu", "bf16")
 
 
-@pytest.mark.skipif(processor_has_bf16(), reason="this processor has bf16")
-def test_bf16_needs_a_processor_that_has_it(shipped_bundle: Bundle) -> None:
+def test_bf16_needs_a_processor_that_has_it(
+    shipped_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Emulated, it would be slower than fp32."""
+    monkeypatch.setattr(engine_module, "processor_has_bf16", lambda: False)
+
     with pytest.raises(EngineError, match="AMX or AVX512-BF16"):
         open_engine(shipped_bundle, "torchscript", "cpu", "bf16")
 
 
 def test_bound_graph_pads_to_powers_of_two(small_bundle: Bundle, digits: Dataset) -> None:
     """What CUDA runs through, bound to the CPU's memory: the same answers, few buffers."""
-    session = onnxruntime.InferenceSession(small_bundle.folder / "encoder.onnx")
+    session = open_session(small_bundle, "encoder.onnx", "CPUExecutionProvider", {})
     graph = BoundGraph(session, "cpu", 0)
     images = digits.test_images[:20].numpy()
     (expected,) = session.run(None, {"images": images})

@@ -131,6 +131,27 @@ def test_handler_files_hold_one_class(module: object) -> None:
     assert module.__name__.rpartition(".")[2] in ENDPOINTS
 
 
+@pytest.mark.parametrize(("given", "taken"), [(3, 3), (0, 0), (None, 0)])
+def test_worker_takes_the_gpu_it_is_given(
+    small_bundle: Bundle, monkeypatch: pytest.MonkeyPatch, given: int | None, taken: int
+) -> None:
+    """TorchServe spreads workers over GPUs, and gives None where there are none."""
+    asked = []
+
+    def refuse(*arguments: Any) -> None:
+        asked.append(arguments[4])
+        raise EngineError("seen enough")
+
+    monkeypatch.setattr(adapter, "open_engine", refuse)
+    context = context_of(small_bundle, [])
+    context.system_properties["gpu_id"] = given
+
+    with pytest.raises(EngineError):
+        EmbedHandler().initialize(context)
+
+    assert asked == [taken]
+
+
 def test_worker_proves_itself_first(small_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     """A real engine on a real bundle initialises; one with wrong answers never becomes ready."""
     handler = EmbedHandler()

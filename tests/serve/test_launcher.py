@@ -1,16 +1,21 @@
 """Start-up refusals and configuration; the real thing runs in tests/e2e."""
 
+import json
 import signal
 import socket
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import onnxruntime
 import pytest
+import requests
 
 from serve.__main__ import main, parse
 from serve.bundle import Bundle
+from serve.images import write_png
 from serve.launcher.java import find_java, java_version
+from serve.launcher.readiness import make_canaries
 from serve.launcher.torchserve import Settings, server_config, write_model
 
 
@@ -52,6 +57,29 @@ def test_taken_port_is_named(small_bundle: Bundle, capsys: pytest.CaptureFixture
         assert main([str(small_bundle.folder), "--port", str(port)]) == 1
 
     assert f"can't listen on port {port}" in capsys.readouterr().err
+
+
+def test_canaries_know_the_golden_answer_from_another(shipped_bundle: Bundle) -> None:
+    """In every precision: the golden picture passes, the next golden picture doesn't."""
+    golden = shipped_bundle.golden()
+    right, wrong = (
+        write_png(np.rint(picture * 255).astype(np.uint8)) for picture in golden.reconstructions[:2]
+    )
+    vectors = [json.dumps({"embedding": vector.tolist()}) for vector in golden.embeddings[:2]]
+    for precision in shipped_bundle.manifest.tolerances:
+        canaries = make_canaries(shipped_bundle, precision)
+        for endpoint in ("reconstruct", "decode"):
+            assert canaries[endpoint].is_golden(reply_of(right))
+            assert not canaries[endpoint].is_golden(reply_of(wrong))
+        assert canaries["embed"].is_golden(reply_of(vectors[0].encode()))
+        assert not canaries["embed"].is_golden(reply_of(vectors[1].encode()))
+
+
+def reply_of(body: bytes) -> requests.Response:
+    """A 200 with this body."""
+    reply = requests.Response()
+    reply.status_code, reply._content = 200, body
+    return reply
 
 
 @pytest.mark.skipif(
