@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
+from onnxruntime.capi import onnxruntime_pybind11_state as faults
 
 from serve.bundle import Bundle
 from serve.engine import (
@@ -29,6 +30,18 @@ PROVIDERS = {
     "cpu": "CPUExecutionProvider",
 }
 EXTRAS = {"cuda": "gpu", "openvino": "openvino", "cpu": "cpu"}
+UNLOADABLE = (
+    RuntimeError,
+    ValueError,
+    faults.EPFail,
+    faults.Fail,
+    faults.InvalidArgument,
+    faults.InvalidGraph,
+    faults.InvalidProtobuf,
+    faults.NoSuchFile,
+    faults.NotImplemented,
+    faults.RuntimeException,
+)  # what opening a session raises; onnxruntime's own share no base but Exception
 OFFERED = {"cuda": ("fp32", "fp16"), "openvino": ("fp32", "bf16"), "cpu": ("fp32",)}
 
 
@@ -207,7 +220,7 @@ def open_session(
             providers=[(provider, provider_options)],
             enable_fallback=0,  # or a failing provider would be replaced by the CPU's, quietly
         )
-    except (RuntimeError, ValueError) as error:  # onnxruntime's own exceptions derive from these
+    except UNLOADABLE as error:
         reason = first_line(error)
         raise EngineError(f"onnxruntime can't load {file} on {provider}: {reason}") from error
     if session.get_providers()[0] != provider:
