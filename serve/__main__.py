@@ -2,15 +2,17 @@
 
 import argparse
 import logging
+import os
 import signal
 import socket
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from subprocess import Popen
+from typing import Any
 
 from serve.bundle import Bundle, load_bundle
 from serve.engine import DEVICES, PRECISIONS, RUNTIMES
@@ -31,6 +33,9 @@ EXAMPLES = """
 examples:
   python -m serve build/mnist
   python -m serve build/mnist --port 9080 --runtime torchscript
+
+Every option is also a variable, which the command line overrides: PINHOLE_PORT=9080,
+PINHOLE_BATCH_DELAY_MS=2, PINHOLE_BEHIND_GATEWAY=1.
 
 Ports: inference on --port; management, metrics, readiness and gRPC on the five after it,
 on loopback only. GET /ready on the readiness port (--port + 3) tells the truth.
@@ -66,8 +71,13 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     default = Settings()
-    add = parser.add_argument
-    add("bundle", type=Path, help="folder that python -m export wrote")
+    flags: dict[str, bool] = {}  # option → whether it is a switch, without a value
+
+    def add(name: str, **details: Any) -> None:
+        flags[name] = details.get("action") == "store_true"
+        parser.add_argument(name, **details)
+
+    parser.add_argument("bundle", type=Path, help="folder that python -m export wrote")
     add("--host", default=default.host, help="address to listen on (default: %(default)s)")
     add("--port", type=port_number, default=default.port, help="(default: %(default)s)")
     add(
@@ -103,7 +113,20 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         default=default.precision,
         help="bf16 on processors that have it, fp16 on cuda (default: %(default)s)",
     )
-    return parser.parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else arguments
+    return parser.parse_args([*from_environment(flags), *given])
+
+
+def from_environment(flags: Mapping[str, bool]) -> list[str]:
+    """The options that ``PINHOLE_*`` variables stand for, as they would be typed."""
+    typed = []
+    for flag, is_switch in flags.items():
+        value = os.environ.get("PINHOLE_" + flag.removeprefix("--").replace("-", "_").upper())
+        if value and is_switch and value.lower() not in ("0", "false", "no"):
+            typed.append(flag)
+        elif value and not is_switch:
+            typed.append(f"{flag}={value}")
+    return typed
 
 
 def count(text: str) -> int:

@@ -59,6 +59,27 @@ def test_taken_port_is_named(small_bundle: Bundle, capsys: pytest.CaptureFixture
     assert f"can't listen on port {port}" in capsys.readouterr().err
 
 
+def test_variables_stand_for_options(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """PINHOLE_* fills in what the command line doesn't say; a wrong value is named."""
+    monkeypatch.setenv("PINHOLE_PORT", "9000")
+    monkeypatch.setenv("PINHOLE_BATCH_DELAY_MS", "7")
+    monkeypatch.setenv("PINHOLE_BEHIND_GATEWAY", "1")
+    monkeypatch.setenv("PINHOLE_DATA", "elsewhere")
+
+    options = parse(["bundle", "--port", "9100"])
+    assert (options.port, options.batch_delay_ms, options.behind_gateway) == (9100, 7, True)
+
+    monkeypatch.setenv("PINHOLE_BEHIND_GATEWAY", "0")
+    assert not parse(["bundle"]).behind_gateway
+
+    monkeypatch.setenv("PINHOLE_DEVICE", "tpu")
+    with pytest.raises(SystemExit):
+        parse(["bundle"])
+    assert "--device: invalid choice: 'tpu'" in capsys.readouterr().err
+
+
 def test_canaries_know_the_golden_answer_from_another(shipped_bundle: Bundle) -> None:
     """In every precision: the golden picture passes, the next golden picture doesn't."""
     golden = shipped_bundle.golden()
