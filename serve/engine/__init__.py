@@ -77,13 +77,17 @@ def open_engine(
             f"this model is not offered in {precision}: its answers would move too far "
             "(parity in manifest.json says how far)"
         )
-    if runtime == "onnxruntime":
-        from serve.engine.onnx import OnnxEngine
+    choice = bundle, device, precision, device_id
+    try:
+        if runtime == "onnxruntime":
+            from serve.engine.onnx import OnnxEngine
 
-        return OnnxEngine(bundle, device, precision, device_id)
-    from serve.engine.torchscript import TorchScriptEngine
+            return OnnxEngine(*choice)
+        from serve.engine.torchscript import TorchScriptEngine
 
-    return TorchScriptEngine(bundle, device, precision, device_id)
+        return TorchScriptEngine(*choice)
+    except ImportError as error:
+        raise EngineError(f"runtime {runtime} isn't installed ({first_line(error)})") from error
 
 
 def available(runtime: str) -> list[tuple[str, str]]:

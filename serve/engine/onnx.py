@@ -30,6 +30,7 @@ PROVIDERS = {
     "cpu": "CPUExecutionProvider",
 }
 EXTRAS = {"cuda": "gpu", "openvino": "openvino", "cpu": "cpu"}
+OFFERED = {"cuda": ("fp32", "fp16"), "openvino": ("fp32", "bf16"), "cpu": ("fp32",)}
 UNLOADABLE = (
     RuntimeError,
     ValueError,
@@ -42,7 +43,6 @@ UNLOADABLE = (
     faults.NotImplemented,
     faults.RuntimeException,
 )  # what opening a session raises; onnxruntime's own share no base but Exception
-OFFERED = {"cuda": ("fp32", "fp16"), "openvino": ("fp32", "bf16"), "cpu": ("fp32",)}
 
 
 class OnnxEngine:

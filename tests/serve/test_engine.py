@@ -232,6 +232,14 @@ def test_cuda_is_never_replaced_silently(small_bundle: Bundle, runtime: str, wor
         open_engine(small_bundle, runtime, "cuda")
 
 
+def test_missing_runtime_is_named(small_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host without onnxruntime gets one line, not a traceback."""
+    monkeypatch.setitem(sys.modules, "serve.engine.onnx", None)
+
+    with pytest.raises(EngineError, match="runtime onnxruntime isn't installed"):
+        open_engine(small_bundle, "onnxruntime")
+
+
 def test_unknown_choices_are_listed(small_bundle: Bundle) -> None:
     """The message lists what there is."""
     with pytest.raises(EngineError, match="onnxruntime, torchscript; got 'tvm'"):
