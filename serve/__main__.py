@@ -27,6 +27,7 @@ logger = logging.getLogger("serve")
 START_S = 180.0  # for every worker to import torch, load its engine and pass the golden check
 UNREADY_S = 30.0  # with an endpoint that has no ready worker, or answers wrongly
 CHECK_EVERY_S = 0.5
+SWITCHES = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 PORTS = 6  # in a row: inference, management, metrics, readiness and two of gRPC
 
 EXAMPLES = """
@@ -44,7 +45,7 @@ on loopback only. GET /ready on the readiness port (--port + 3) tells the truth.
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns the exit code."""
-    options = parse(arguments)
+    options = parse(sys.argv[1:] if arguments is None else arguments, os.environ)
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
@@ -62,8 +63,8 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def parse(arguments: list[str] | None) -> argparse.Namespace:
-    """The command line."""
+def parse(arguments: list[str], environment: Mapping[str, str]) -> argparse.Namespace:
+    """The command line, and what the environment's ``PINHOLE_*`` variables add to it."""
     parser = argparse.ArgumentParser(
         prog="python -m serve",
         description="Serve a bundle with TorchServe: embed, reconstruct, decode.",
@@ -74,7 +75,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     flags: dict[str, bool] = {}  # option → whether it is a switch, without a value
 
     def add(name: str, **details: Any) -> None:
-        flags[name] = details.get("action") == "store_true"
+        flags[name] = "action" in details
         parser.add_argument(name, **details)
 
     parser.add_argument("bundle", type=Path, help="folder that python -m export wrote")
@@ -82,7 +83,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add("--port", type=port_number, default=default.port, help="(default: %(default)s)")
     add(
         "--behind-gateway",
-        action="store_true",
+        action=argparse.BooleanOptionalAction,
+        default=False,
         help="allow a --host beyond loopback: a gateway in front does authentication",
     )
     add(
@@ -113,18 +115,29 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         default=default.precision,
         help="bf16 on processors that have it, fp16 on cuda (default: %(default)s)",
     )
-    given = sys.argv[1:] if arguments is None else arguments
-    return parser.parse_args([*from_environment(flags), *given])
+    try:
+        typed = from_environment(flags, environment)
+    except ValueError as error:
+        parser.error(str(error))
+    return parser.parse_args([*typed, *arguments])
 
 
-def from_environment(flags: Mapping[str, bool]) -> list[str]:
-    """The options that ``PINHOLE_*`` variables stand for, as they would be typed."""
+def from_environment(flags: Mapping[str, bool], environment: Mapping[str, str]) -> list[str]:
+    """The options that ``PINHOLE_*`` variables stand for, as they would be typed.
+
+    Raises:
+        ValueError: a switch is neither on nor off.
+    """
     typed = []
     for flag, is_switch in flags.items():
-        value = os.environ.get("PINHOLE_" + flag.removeprefix("--").replace("-", "_").upper())
-        if value and is_switch and value.lower() not in ("0", "false", "no"):
-            typed.append(flag)
-        elif value and not is_switch:
+        name = "PINHOLE_" + flag.removeprefix("--").replace("-", "_").upper()
+        value = environment.get(name, "")
+        if is_switch and value:
+            if value.lower() not in SWITCHES:
+                raise ValueError(f"{name} must be one of {', '.join(SWITCHES)}; got {value!r}")
+            typed.append(flag if SWITCHES[value.lower()] else flag.replace("--", "--no-", 1))
+        elif value and not value.startswith("tcp://"):
+            # Kubernetes sets PINHOLE_PORT=tcp://… beside a service that is called pinhole.
             typed.append(f"{flag}={value}")
     return typed
 

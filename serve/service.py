@@ -59,21 +59,34 @@ class Service:
 
     def embed(self, messages: Sequence[Message]) -> list[Reply]:
         """Images → embeddings."""
-        return answer(messages, self._read_images, self._engine.embed, embed_reply)
+
+        def write(request: Request, rows: Sequence[Any]) -> Reply:
+            return embed_reply(request, rows, self._manifest.embedding_width)
+
+        return answer(messages, self._read(["embeddings"]), self._engine.embed, write)
 
     def reconstruct(self, messages: Sequence[Message]) -> list[Reply]:
         """Images → what the model remembers of them, their mse and anomaly score."""
-        return answer(messages, self._read_images, self._reconstruct, reconstruct_reply)
+
+        def write(request: Request, rows: Sequence[Any]) -> Reply:
+            return reconstruct_reply(request, rows, self._manifest.image.shape)
+
+        return answer(messages, self._read(["reconstructions", "mse"]), self._reconstruct, write)
 
     def decode(self, messages: Sequence[Message]) -> list[Reply]:
         """Embeddings → images."""
-        return answer(messages, self._read_embeddings, self._decode, decode_reply)
 
-    def _read_images(self, message: Message) -> Request:
-        return read_image_request(message, self._manifest.image)
+        def read(message: Message) -> Request:
+            return read_embedding_request(message, self._manifest.embedding_width)
 
-    def _read_embeddings(self, message: Message) -> Request:
-        return read_embedding_request(message, self._manifest.embedding_width)
+        def write(request: Request, rows: Sequence[Any]) -> Reply:
+            return decode_reply(request, rows, self._manifest.image.shape)
+
+        return answer(messages, read, self._decode, write)
+
+    def _read(self, outputs: Sequence[str]) -> Callable[[Message], Request]:
+        """A reader of images for an endpoint with these outputs."""
+        return lambda message: read_image_request(message, self._manifest.image, outputs)
 
     def _reconstruct(self, images: NDArray[np.uint8]) -> Iterator[Reconstruction]:
         calibration = self._manifest.calibration

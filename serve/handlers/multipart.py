@@ -23,14 +23,21 @@ def keep_every_part() -> None:
 def keeping_parts(retrieve: Callable[[Any], Any]) -> Callable[[Any], Any]:
     """``retrieve``, with the files of each request under PARTS of its row.
 
-    Files are what has a Content-Type; text fields and the parameters of a query have none.
+    Files are what has a Content-Type; text fields have none. A form that TorchServe couldn't take
+    apart, for lack of a boundary, is no file.
     """
 
     @functools.wraps(retrieve)
     def wrapped(batch: Any) -> Any:
         headers, rows, ids = retrieve(batch)
         for row, request in zip(rows, batch, strict=True):
-            row[PARTS] = [part["value"] for part in request["parameters"] if part["contentType"]]
+            row[PARTS] = [part["value"] for part in request["parameters"] if is_file(part)]
         return headers, rows, ids
 
     return wrapped
+
+
+def is_file(part: Any) -> bool:
+    """Whether a parameter of a request is a file."""
+    content_type = part["contentType"].strip().lower()
+    return bool(content_type) and not content_type.startswith("multipart/")

@@ -107,11 +107,10 @@ def to_message(row: Row, context: Any, index: int) -> Message:
     """One row of a batch as one HTTP message."""
     sent = context.get_all_request_header(index)
     headers = {name.lower(): value for name, value in sent.items() if isinstance(value, str)}
-    body = to_bytes(row.get("body", row.get("data", b"")))
-    message = Message(body, headers, oip="url_path" not in headers)
+    message = Message(b"", headers, oip="url_path" not in headers)
     if message.content_type == MULTIPART:
-        return replace(message, parts=tuple(map(bytes, row.get(PARTS, ()))))
-    return message
+        return replace(message, parts=tuple(map(to_bytes, row.get(PARTS, ()))))
+    return replace(message, body=to_bytes(row.get("body", row.get("data", b""))))
 
 
 def to_bytes(body: Any) -> bytes:

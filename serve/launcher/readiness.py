@@ -105,7 +105,9 @@ def make_canaries(bundle: Bundle, precision: str) -> dict[str, Canary]:
     golden, tolerance = bundle.golden(), bundle.manifest.tolerances[precision]
     image, embedding = golden.images[0], golden.embeddings[0]
     vector = json.dumps({"embeddings": [embedding.tolist()]}).encode()
-    reconstruction = np.rint(golden.reconstructions[0] * 255)
+    levels = np.rint(golden.reconstructions * 255)
+    reconstruction = levels[0]
+    nearest = min(float(np.abs(other - reconstruction).mean()) for other in levels[1:])
 
     def is_embedding(reply: requests.Response) -> bool:
         gap = np.abs(np.array(reply.json()["embedding"]) - embedding)
@@ -121,8 +123,8 @@ def make_canaries(bundle: Bundle, precision: str) -> dict[str, Canary]:
 
     def is_reconstruction(reply: requests.Response) -> bool:
         # A coarse precision moves the embedding, and the edges of the picture with it: on average
-        # by far less than a grey level, where another picture differs by ten.
-        return bool(gaps(reply).mean() <= 2)
+        # by less than a grey level, and by less than half the way to another golden picture.
+        return bool(gaps(reply).mean() <= max(1.0, nearest / 2))
 
     return {
         "embed": Canary(write_png(image), PNG, JSON, is_embedding),

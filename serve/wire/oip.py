@@ -4,27 +4,33 @@ A body is JSON, and where the header Inference-Header-Content-Length says how lo
 tensors follow it: little-endian numbers in C order, or for BYTES each element after its length in
 four bytes. https://github.com/kserve/open-inference-protocol and its binary tensor extension.
 
-The protocol has no room for single failures: one file that can't be read fails the request.
+The protocol has no room for single failures: one file that can't be read fails the request. Shapes
+are checked against the limits first, and types before numpy sees a list, so that a hostile body
+costs no more memory than its JSON.
 """
 
 import base64
 import binascii
 import json
 import math
+import re
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from serve.errors import InvalidRequest
-from serve.limits import MAX_IMAGES
+from serve.limits import check_count
 
 HEADER_LENGTH = "inference-header-content-length"
 DTYPES: dict[Any, np.dtype[Any]] = {"UINT8": np.dtype("u1"), "FP32": np.dtype("<f4")}
 NAMES = {np.dtype(np.uint8): "UINT8", np.dtype(np.float32): "FP32"}
+LENGTH_FORM = re.compile("[0-9]{1,9}")
+LARGEST = 2**31 - 1  # numbers of one tensor
 LENGTH = struct.Struct("<I")  # before each element of a raw BYTES tensor
 
 
@@ -34,13 +40,11 @@ class OipForm:
 
     Attributes:
         id: the caller's own, given back.
-        outputs: name → whether to send it raw; None for every output, as ``raw`` says.
-        raw: whether outputs are raw where nothing else is said.
+        outputs: name → whether to send it raw.
     """
 
     id: str | None
-    outputs: Mapping[str, bool] | None
-    raw: bool
+    outputs: Mapping[str, bool]
 
 
 @dataclass(frozen=True)
@@ -56,13 +60,23 @@ class OipRequest:
     tensor: NDArray[np.generic] | list[bytes]
 
 
-def read_oip(body: bytes, headers: Mapping[str, str], name: str) -> OipRequest:
-    """Read a request for the one input ``name``.
+def read_oip(
+    body: bytes, headers: Mapping[str, str], name: str, outputs: Sequence[str]
+) -> OipRequest:
+    """Read a request.
+
+    Args:
+        body: of the request.
+        headers: by lower-case name.
+        name: of the one input there is.
+        outputs: names of the outputs there are.
 
     Raises:
         InvalidRequest: it is not of the protocol, or not for this model.
+        TooManyImages: the first size of the shape is over MAX_IMAGES.
     """
     head, raw = split_body(body, headers.get(HEADER_LENGTH))
+    form = read_form(head, outputs)
     inputs = head.get("inputs")
     if not isinstance(inputs, list) or len(inputs) != 1 or not isinstance(inputs[0], dict):
         raise InvalidRequest(f'an inference request has one input, "{name}"')
@@ -73,21 +87,16 @@ def read_oip(body: bytes, headers: Mapping[str, str], name: str) -> OipRequest:
     size = parameters(tensor).get("binary_data_size")
     if size is None and raw:
         raise InvalidRequest("raw bytes follow the JSON, but no input has a binary_data_size")
-    if size is not None and size != len(raw):
+    if size is not None and (type(size) is not int or size != len(raw)):
         raise InvalidRequest(f"binary_data_size must be the {len(raw):,} bytes after the JSON")
+    given = tensor.get("data") if size is None else raw
     datatype = tensor.get("datatype")
     if datatype == "BYTES":
-        files = split_files(raw) if size is not None else decode_files(tensor.get("data"))
-        if len(files) != math.prod(shape):
-            raise InvalidRequest(f"the shape {list(shape)} isn't that of {len(files):,} elements")
-        return OipRequest(read_form(head), files)
+        return OipRequest(form, read_files(given, math.prod(shape)))
     if not isinstance(datatype, str) or datatype not in DTYPES:
         raise InvalidRequest("the datatype must be UINT8, FP32 or BYTES")
-    dtype = DTYPES[datatype]
-    numbers = from_raw(raw, dtype) if size is not None else from_json(tensor.get("data"), dtype)
-    if numbers.size != math.prod(shape):
-        raise InvalidRequest(f"the shape {list(shape)} isn't that of {numbers.size:,} numbers")
-    return OipRequest(read_form(head), numbers.reshape(shape))
+    numbers = read_numbers(given, DTYPES[datatype], math.prod(shape))
+    return OipRequest(form, numbers.reshape(shape))
 
 
 def split_body(body: bytes, length: str | None) -> tuple[dict[str, Any], bytes]:
@@ -96,7 +105,7 @@ def split_body(body: bytes, length: str | None) -> tuple[dict[str, Any], bytes]:
     Raises:
         InvalidRequest: there is no such object.
     """
-    if length is not None and not (length.isdecimal() and int(length) <= len(body)):
+    if length is not None and not (LENGTH_FORM.fullmatch(length) and int(length) <= len(body)):
         raise InvalidRequest(
             f"Inference-Header-Content-Length must be within the body's {len(body):,} bytes"
         )
@@ -115,49 +124,78 @@ def read_shape(shape: Any) -> tuple[int, ...]:
 
     Raises:
         InvalidRequest: not one to four sizes.
+        TooManyImages: the first one is over MAX_IMAGES.
     """
     if not isinstance(shape, list) or not 1 <= len(shape) <= 4:
         raise InvalidRequest("the shape must be a list of one to four sizes")
-    if not all(type(size) is int and 0 <= size < 2**31 for size in shape):
-        raise InvalidRequest("the sizes of a shape are whole numbers, none negative or huge")
+    if not all(type(size) is int and size >= 0 for size in shape):
+        raise InvalidRequest("the sizes of a shape are whole numbers, none negative")
+    check_count(shape[0])
+    if math.prod(size for size in shape if size) > LARGEST:
+        raise InvalidRequest(f"a tensor has at most {LARGEST:,} numbers")
     return tuple(shape)
 
 
-def read_form(head: Mapping[str, Any]) -> OipForm:
+def read_form(head: Mapping[str, Any], outputs: Sequence[str]) -> OipForm:
     """What the caller wants back.
 
     Raises:
-        InvalidRequest: ``outputs`` is not a list of names.
+        InvalidRequest: ``outputs`` is not a list of names there are, or of a kind that isn't here.
     """
     raw = parameters(head).get("binary_data_output") is True
     wanted = head.get("outputs")
     identity = head.get("id")
     if identity is not None and not isinstance(identity, str):
         raise InvalidRequest("the id must be a string")
-    if wanted is None:
-        return OipForm(identity, None, raw)
-    if not isinstance(wanted, list) or not all(
-        isinstance(output, dict) and isinstance(output.get("name"), str) for output in wanted
-    ):
+    if wanted is None or wanted == []:
+        return OipForm(identity, dict.fromkeys(outputs, raw))
+    if not isinstance(wanted, list) or not all(isinstance(output, dict) for output in wanted):
         raise InvalidRequest("outputs must be a list of objects with a name")
-    choices = {o["name"]: parameters(o).get("binary_data", raw) is True for o in wanted}
-    return OipForm(identity, choices, raw)
+    choices = {}
+    for output in wanted:
+        if output.get("name") not in outputs:
+            raise InvalidRequest(f"there is no such output; there are {', '.join(outputs)}")
+        choices[output["name"]] = parameters(output).get("binary_data", raw) is True
+    return OipForm(identity, choices)
 
 
 def parameters(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """The object called parameters; empty where there is none."""
-    found = fields.get("parameters")
-    return found if isinstance(found, dict) else {}
-
-
-def split_files(raw: bytes) -> list[bytes]:
-    """The elements of a raw BYTES tensor.
+    """The object called parameters; empty where there is none.
 
     Raises:
-        InvalidRequest: a length points past the end.
+        InvalidRequest: it asks for an extension that isn't offered here.
     """
-    files, start = [], 0
-    while start < len(raw):
+    found = fields.get("parameters")
+    if not isinstance(found, dict):
+        return {}
+    for extension in ("classification", "shared_memory_region"):
+        if extension in found:
+            raise InvalidRequest(f"{extension} is not offered here")
+    return found
+
+
+def read_files(given: Any, count: int) -> list[bytes]:
+    """The elements of a BYTES tensor: raw, or base64 in a JSON list.
+
+    Raises:
+        InvalidRequest: they can't be read, or there aren't ``count``.
+        TooManyImages: ``count`` is over MAX_IMAGES.
+    """
+    check_count(count)
+    files = split_files(given, count) if isinstance(given, bytes) else decode_files(given, count)
+    if len(files) != count:
+        raise InvalidRequest(f"the shape is that of {count:,} elements; {len(files):,} came")
+    return files
+
+
+def split_files(raw: bytes, count: int) -> list[bytes]:
+    """The elements of a raw BYTES tensor, of which there should be ``count``.
+
+    Raises:
+        InvalidRequest: the bytes end within one, or go on after the last.
+    """
+    files, start = list[bytes](), 0
+    while start < len(raw) and len(files) < count:
         begin = start + LENGTH.size
         if begin > len(raw):
             raise InvalidRequest("a BYTES tensor ends within a length")
@@ -166,12 +204,12 @@ def split_files(raw: bytes) -> list[bytes]:
         if start > len(raw):
             raise InvalidRequest("a BYTES tensor ends within an element")
         files.append(raw[begin:start])
-        if len(files) > MAX_IMAGES:
-            break  # over the limit, which the caller of this module words
+    if start < len(raw):
+        raise InvalidRequest(f"a BYTES tensor goes on after its {count:,} elements")
     return files
 
 
-def decode_files(data: Any) -> list[bytes]:
+def decode_files(data: Any, count: int) -> list[bytes]:
     """The files of a BYTES tensor in JSON, where bytes have to be base64.
 
     Raises:
@@ -179,63 +217,57 @@ def decode_files(data: Any) -> list[bytes]:
     """
     if not isinstance(data, list) or not all(isinstance(text, str) for text in data):
         raise InvalidRequest("a BYTES tensor in JSON is a flat list of base64 strings")
+    if len(data) != count:
+        raise InvalidRequest(f"the shape is that of {count:,} elements; {len(data):,} came")
     try:
-        return [base64.b64decode(text, validate=True) for text in data[: MAX_IMAGES + 1]]
+        return [base64.b64decode(text, validate=True) for text in data]
     except (binascii.Error, ValueError) as error:
         raise InvalidRequest("an element of a BYTES tensor is not valid base64") from error
 
 
-def from_raw(raw: bytes, dtype: np.dtype[Any]) -> NDArray[np.generic]:
-    """Raw numbers, as a view of ``raw``.
+def read_numbers(given: Any, dtype: np.dtype[Any], count: int) -> NDArray[np.generic]:
+    """Numbers: raw, as a view of the bytes, or a JSON list, flat or nested.
 
     Raises:
-        InvalidRequest: not a whole number of them.
+        InvalidRequest: they can't be read, or there aren't ``count``.
     """
-    if len(raw) % dtype.itemsize:
-        raise InvalidRequest(f"{len(raw):,} bytes are no whole number of {NAMES[dtype]}")
-    return np.frombuffer(raw, dtype) if raw else np.empty(0, dtype)
-
-
-def from_json(data: Any, dtype: np.dtype[Any]) -> NDArray[np.generic]:
-    """Numbers from a flat or nested JSON list.
-
-    Raises:
-        InvalidRequest: anything else is in it, or a number is out of the datatype's range.
-    """
-    wrong = InvalidRequest(f"data must be a list of {NAMES[dtype]} numbers, flat or of the shape")
-    if not isinstance(data, list):
-        raise wrong
+    if isinstance(given, bytes):
+        if len(given) != count * dtype.itemsize:
+            raise InvalidRequest(
+                f"the shape is that of {count * dtype.itemsize:,} bytes; {len(given):,} came"
+            )
+        return np.frombuffer(given, dtype) if given else np.empty(0, dtype)
+    flat = flatten(given)
+    kinds, name = ({int}, "UINT8") if dtype == np.uint8 else ({int, float}, "FP32")
+    if not set(map(type, flat)) <= kinds:  # bool is no number, though Python thinks so
+        raise InvalidRequest(f"data must be a list of {name} numbers, flat or of the shape")
+    if len(flat) != count:
+        raise InvalidRequest(f"the shape is that of {count:,} numbers; {len(flat):,} came")
+    if dtype == np.uint8 and flat and not 0 <= min(flat) <= max(flat) <= 255:
+        raise InvalidRequest("a UINT8 is a whole number from 0 to 255")
     try:
-        numbers = np.asarray(data)
-    except (ValueError, OverflowError) as error:  # ragged, or an integer beyond 64 bits
-        raise wrong from error
-    if dtype == np.uint8:
-        if numbers.size and (numbers.dtype.kind not in "iu" or not in_byte(numbers)):
-            raise wrong
-    elif numbers.size and numbers.dtype.kind not in "iuf":
-        raise wrong
-    return numbers.astype(dtype)
+        with np.errstate(over="ignore"):  # becomes infinity, which no embedding may be
+            return np.array(flat, np.float64).astype(dtype)
+    except OverflowError as error:
+        raise InvalidRequest("a number is out of every range") from error
 
 
-def in_byte(numbers: NDArray[Any]) -> bool:
-    """Whether all integers are within 0 and 255."""
-    return bool(numbers.min() >= 0 and numbers.max() <= 255)
+def flatten(data: Any) -> list[Any]:
+    """The leaves of a list nested up to four deep; types are looked at, not trusted."""
+    level = data if isinstance(data, list) else [data]
+    for _ in range(3):
+        if set(map(type, level)) != {list}:
+            break
+        level = list(chain.from_iterable(level))
+    return level
 
 
 def write_oip(
     form: OipForm, model: str, tensors: Mapping[str, NDArray[Any]]
 ) -> tuple[bytes, int | None]:
-    """The body of a reply, and the length of its JSON where raw tensors follow.
-
-    Raises:
-        InvalidRequest: an output is asked for that there isn't.
-    """
-    wanted = form.outputs if form.outputs is not None else dict.fromkeys(tensors, form.raw)
-    for name in wanted:
-        if name not in tensors:
-            raise InvalidRequest(f"there is no such output; there are {', '.join(tensors)}")
+    """The body of a reply, and the length of its JSON where raw tensors follow."""
     outputs, blobs = [], []
-    for name, raw in wanted.items():
+    for name, raw in form.outputs.items():
         tensor = tensors[name]
         output: dict[str, Any] = {
             "name": name,

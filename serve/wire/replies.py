@@ -17,6 +17,7 @@ from serve.wire.oip import HEADER_LENGTH, write_oip
 from serve.wire.requests import JSON, NPY, PNG, Item, Request
 
 BINARY = "application/octet-stream"
+NO_HEADERS: Mapping[str, str] = {}
 NOTHING = "the request holds no images or embeddings"
 
 
@@ -56,29 +57,46 @@ class Reconstruction:
     outlier: bool
 
 
-def embed_reply(request: Request, embeddings: Sequence[NDArray[np.float32] | None]) -> Reply:
-    """``{"embedding": [x, y]}`` or ``{"embeddings": [[x, y], null], "errors": [...]}``."""
+def embed_reply(
+    request: Request, embeddings: Sequence[NDArray[np.float32] | None], width: int
+) -> Reply:
+    """``{"embedding": [x, y]}`` or ``{"embeddings": [[x, y], null], "errors": [...]}``.
+
+    Args:
+        request: to answer.
+        embeddings: float32[D] each, None where an item failed.
+        width: D.
+    """
     if request.oip is not None:
         return oip_reply(request, "embed", {"embeddings": embeddings})
     if request.reply_type == NPY:
-        return npy_reply(embeddings, request.items)
+        return npy_reply(embeddings, np.full(width, np.nan, np.float32))
     rows = [None if row is None else [round_trip(x) for x in row] for row in embeddings]
     if request.singular:
         return json_reply({"embedding": rows[0]})
     return json_reply({"embeddings": rows, "errors": item_errors(request.items)})
 
 
-def reconstruct_reply(request: Request, answers: Sequence[Reconstruction | None]) -> Reply:
-    """Pictures with their mse and anomaly score, or one PNG where that was asked for."""
+def reconstruct_reply(
+    request: Request, answers: Sequence[Reconstruction | None], shape: tuple[int, ...]
+) -> Reply:
+    """Pictures with their mse and anomaly score, or one PNG where that was asked for.
+
+    Args:
+        request: to answer.
+        answers: None where an item failed.
+        shape: (C, H, W).
+    """
+    blank = np.zeros(shape, np.uint8)
     images = [None if answer is None else answer.pixels for answer in answers]
     if request.oip is not None:
         mse = [np.float32(answer.mse) for answer in answers if answer]
         return oip_reply(request, "reconstruct", {"reconstructions": images, "mse": mse})
     if request.reply_type == PNG:
-        return png_reply(images, request.items)
+        return png_reply(images, blank)
     if request.reply_type == NPY:
         errors = [round_trip(answer.mse) if answer else math.nan for answer in answers]
-        return npy_reply(images, request.items, {"X-Mse": ",".join(map(str, errors))})
+        return npy_reply(images, blank, {"X-Mse": ",".join(map(str, errors))})
     rows = [answer and describe(answer) for answer in answers]
     if request.singular:
         return json_reply(rows[0])
@@ -101,70 +119,62 @@ def describe(answer: Reconstruction) -> dict[str, Any]:
     }
 
 
-def decode_reply(request: Request, images: Sequence[NDArray[np.uint8] | None]) -> Reply:
-    """``{"images": ["<base64 PNG>", null], "errors": [...]}``, one PNG or one array."""
+def decode_reply(
+    request: Request, images: Sequence[NDArray[np.uint8] | None], shape: tuple[int, ...]
+) -> Reply:
+    """``{"images": ["<base64 PNG>", null], "errors": [...]}``, one PNG or one array.
+
+    Args:
+        request: to answer.
+        images: uint8[C, H, W] each, None where an item failed.
+        shape: (C, H, W).
+    """
+    blank = np.zeros(shape, np.uint8)
     if request.oip is not None:
         return oip_reply(request, "decode", {"images": images})
     if request.reply_type == PNG:
-        return png_reply(images, request.items)
+        return png_reply(images, blank)
     if request.reply_type == NPY:
-        return npy_reply(images, request.items)
+        return npy_reply(images, blank)
     pictures = [None if pixels is None else base64_png(pixels) for pixels in images]
     return json_reply({"images": pictures, "errors": item_errors(request.items)})
 
 
-def png_reply(images: Sequence[NDArray[np.uint8] | None], items: Sequence[Item]) -> Reply:
-    """One picture: the image itself, or many in one grid, black where an item failed.
-
-    Nothing but failures has no picture: the first failure is the answer.
-    """
-    found = [pixels for pixels in images if pixels is not None]
-    if not found:
-        return no_answer(items)
-    if len(images) == 1:
-        return Reply(write_png(found[0]), content_type=PNG)
-    blank = np.zeros_like(found[0])
+def png_reply(images: Sequence[NDArray[np.uint8] | None], blank: NDArray[np.uint8]) -> Reply:
+    """One picture: the image itself, or many in one grid, black where an item failed."""
+    if not images:
+        return error_reply(InvalidRequest(NOTHING))
     grid = np.stack([blank if pixels is None else pixels for pixels in images])
-    return Reply(write_grid(grid), content_type=PNG)
+    picture = write_png(grid[0]) if len(grid) == 1 else write_grid(grid)
+    return Reply(picture, content_type=PNG, headers=failures(images))
 
 
 def npy_reply(
     rows: Sequence[NDArray[Any] | None],
-    items: Sequence[Item],
-    headers: Mapping[str, str] | None = None,
+    blank: NDArray[Any],
+    headers: Mapping[str, str] = NO_HEADERS,
 ) -> Reply:
-    """One array; where an item failed, NaN or black, with its index in X-Errors.
+    """One array, ``blank`` where an item failed."""
+    array = np.empty((len(rows), *blank.shape), blank.dtype)
+    for index, row in enumerate(rows):
+        array[index] = blank if row is None else row
+    return Reply(write_npy(array), content_type=NPY, headers={**headers, **failures(rows)})
 
-    Nothing but failures has no shape: the first failure is the answer.
-    """
-    found = [row for row in rows if row is not None]
-    if not found:
-        return no_answer(items)
-    blank = np.full_like(found[0], np.nan if found[0].dtype == np.float32 else 0)
-    array = np.stack([blank if row is None else row for row in rows])
-    failures = [str(index) for index, row in enumerate(rows) if row is None]
-    marks = {"X-Errors": ",".join(failures)} if failures else {}
-    return Reply(write_npy(array), content_type=NPY, headers={**(headers or {}), **marks})
+
+def failures(rows: Sequence[Any]) -> dict[str, str]:
+    """The header X-Errors: the indices of what failed, if anything did."""
+    failed = [str(index) for index, row in enumerate(rows) if row is None]
+    return {"X-Errors": ",".join(failed)} if failed else {}
 
 
 def oip_reply(request: Request, model: str, rows: Mapping[str, Sequence[Any]]) -> Reply:
     """Named tensors, in JSON or raw after it; none of an OIP request's items has failed."""
     if request.oip is None or not request.items:
         return error_reply(InvalidRequest(NOTHING), oip=True)
-    tensors = {name: np.stack(row) for name, row in rows.items()}
-    try:
-        body, head = write_oip(request.oip, model, tensors)
-    except RequestError as error:
-        return error_reply(error, oip=True)
+    body, head = write_oip(request.oip, model, {name: np.stack(row) for name, row in rows.items()})
     if head is None:
         return Reply(body)
     return Reply(body, content_type=BINARY, headers={HEADER_LENGTH.title(): str(head)})
-
-
-def no_answer(items: Sequence[Item]) -> Reply:
-    """What a picture or an array of nothing becomes: the first failure."""
-    first = next((item for item in items if isinstance(item, RequestError)), None)
-    return error_reply(first or InvalidRequest(NOTHING))
 
 
 def error_reply(error: RequestError, oip: bool = False) -> Reply:

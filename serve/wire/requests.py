@@ -8,7 +8,7 @@ import base64
 import binascii
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,11 +22,10 @@ from serve.errors import (
     InvalidRequest,
     PayloadTooLarge,
     RequestError,
-    TooManyImages,
     UnsupportedMediaType,
 )
 from serve.images import PixelBudget, read_image
-from serve.limits import MAX_BODY_BYTES, MAX_EMBEDDING, MAX_IMAGES
+from serve.limits import MAX_BODY_BYTES, MAX_EMBEDDING, check_count
 from serve.wire.npy import read_npy
 from serve.wire.oip import OipForm, read_oip
 
@@ -62,8 +61,7 @@ class Message:
     def reply_type(self) -> str:
         """The one of JSON, PNG and NPY that the Accept header ranks highest; JSON if none."""
         ranks = accept_ranks(self.headers.get("accept", ""))
-        ranks.setdefault(PNG, ranks.get("image/*", 0))
-        return max((JSON, PNG, NPY), key=lambda media_type: ranks.get(media_type, 0))
+        return max((JSON, PNG, NPY), key=lambda media_type: rank_of(media_type, ranks))
 
 
 @dataclass(frozen=True)
@@ -83,15 +81,20 @@ class Request:
     oip: OipForm | None = None
 
 
-def read_image_request(message: Message, spec: ImageSpec) -> Request:
+def read_image_request(message: Message, spec: ImageSpec, outputs: Sequence[str]) -> Request:
     """Read a request to embed or reconstruct.
+
+    Args:
+        message: as it arrived.
+        spec: what the model takes.
+        outputs: names of the tensors that OIP may ask for.
 
     Raises:
         RequestError: nothing can be answered; in a singular request also a file that can't be read.
     """
-    check_body_size(message)
+    check_body(message)
     if message.oip:
-        return read_oip_images(message, spec)
+        return read_oip_images(message, spec, outputs)
     singular, items, budget = False, list[Item](), PixelBudget()
     if message.content_type == JSON:
         files = read_envelope(message.body, "images")
@@ -99,7 +102,9 @@ def read_image_request(message: Message, spec: ImageSpec) -> Request:
     elif message.content_type == MULTIPART:
         check_count(len(message.parts))
         if not message.parts:
-            raise InvalidRequest("the form holds no file; with curl: -F images=@FILE")
+            raise InvalidRequest(
+                "the form holds no file, or its Content-Type no boundary; with curl, -F i=@FILE"
+            )
         items += [image_or_error(part, spec, budget) for part in message.parts]
     elif message.content_type == NPY:
         items += to_images(read_npy(message.body), spec)
@@ -120,7 +125,7 @@ def read_embedding_request(message: Message, width: int) -> Request:
     Raises:
         RequestError: nothing can be answered.
     """
-    check_body_size(message)
+    check_body(message)
     if message.oip:
         return read_oip_embeddings(message, width)
     items = list[Item]()
@@ -137,20 +142,19 @@ def read_embedding_request(message: Message, width: int) -> Request:
     return Request(items, False, message.reply_type())
 
 
-def read_oip_images(message: Message, spec: ImageSpec) -> Request:
+def read_oip_images(message: Message, spec: ImageSpec, outputs: Sequence[str]) -> Request:
     """Read an OIP request to embed or reconstruct: files as BYTES, or an array as UINT8.
 
     Raises:
         RequestError: it can't be read, or one of its files can't.
     """
-    request, items = read_oip(message.body, message.headers, "images"), list[Item]()
+    request = read_oip(message.body, message.headers, "images", outputs)
     if isinstance(request.tensor, list):
-        check_count(len(request.tensor))
         budget = PixelBudget()
-        items += [image_or_error(file, spec, budget) for file in request.tensor]
+        items = none_failed(image_or_error(file, spec, budget) for file in request.tensor)
     else:
-        items += to_images(request.tensor, spec)
-    return Request(none_failed(items), False, JSON, request.form)
+        items = list[Item](to_images(request.tensor, spec))
+    return Request(items, False, JSON, request.form)
 
 
 def read_oip_embeddings(message: Message, width: int) -> Request:
@@ -159,30 +163,41 @@ def read_oip_embeddings(message: Message, width: int) -> Request:
     Raises:
         RequestError: it can't be read, or one of its rows can't.
     """
-    request = read_oip(message.body, message.headers, "embeddings")
+    request = read_oip(message.body, message.headers, "embeddings", ["images"])
     if isinstance(request.tensor, list):
         raise InvalidRequest("embeddings are FP32, not BYTES")
-    items = list[Item](to_embeddings(request.tensor, width))
-    return Request(none_failed(items), False, JSON, request.form)
+    items = none_failed(to_embeddings(request.tensor, width))
+    return Request(items, False, JSON, request.form)
 
 
-def none_failed(items: list[Item]) -> list[Item]:
+def none_failed(items: Iterable[Item]) -> list[Item]:
     """The items; the protocol has no place for single failures.
 
     Raises:
         RequestError: the first failure, with its index.
     """
+    found = list[Item]()
     for index, item in enumerate(items):
         if isinstance(item, RequestError):
             raise type(item)(f"entry {index}: {item}")
-    return items
+        found.append(item)
+    return found
 
 
-def check_body_size(message: Message) -> None:
-    """Raise PayloadTooLarge if the body is over the limit."""
+def check_body(message: Message) -> None:
+    """Raise unless the body is plain and within the limit.
+
+    Raises:
+        PayloadTooLarge: it is larger.
+        UnsupportedMediaType: it is compressed; or OIP of another type than JSON or raw bytes.
+    """
     size = len(message.body) + sum(map(len, message.parts))
     if size > MAX_BODY_BYTES:
         raise PayloadTooLarge(f"the body has {size:,} bytes; the limit is {MAX_BODY_BYTES:,}")
+    if message.headers.get("content-encoding", "identity").strip().lower() != "identity":
+        raise UnsupportedMediaType("compressed bodies are not read; send no Content-Encoding")
+    if message.oip and message.content_type not in ("", JSON, "application/octet-stream"):
+        raise UnsupportedMediaType("inference requests are sent as application/json")
 
 
 def is_file_type(content_type: str) -> bool:
@@ -206,12 +221,6 @@ def read_envelope(body: bytes, key: str) -> list[Any]:
     rows: list[Any] = envelope[key]
     check_count(len(rows))
     return rows
-
-
-def check_count(count: int) -> None:
-    """Raise TooManyImages if one request may not carry so many."""
-    if count > MAX_IMAGES:
-        raise TooManyImages(f"the request has {count:,} entries; the limit is {MAX_IMAGES:,}")
 
 
 def to_images(array: NDArray[np.generic], spec: ImageSpec) -> list[NDArray[np.uint8]]:
@@ -308,5 +317,11 @@ def accept_ranks(header: str) -> dict[str, float]:
             rank = float(quality)
         except ValueError:
             rank = 0.0
-        ranks[media_type] = rank if math.isfinite(rank) else 0.0
+        ranks[media_type] = min(1.0, max(0.0, rank)) if math.isfinite(rank) else 0.0
     return ranks
+
+
+def rank_of(media_type: str, ranks: Mapping[str, float]) -> float:
+    """A media type's own rank, else that of its wildcard; what nobody asks for has 0."""
+    wildcards = (media_type, media_type.partition("/")[0] + "/*", "*/*")
+    return next((ranks[wildcard] for wildcard in wildcards if wildcard in ranks), 0.0)

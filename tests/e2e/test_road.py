@@ -53,7 +53,9 @@ def test_form_of_many_files(service: Running, digits: Dataset, eager: np.ndarray
     """Parts of one name are all embedded, as ``curl -F images=@a -F images=@b`` sends them."""
     files = [("images", ("x.png", write_png(image))) for image in digits.test_images[:3].numpy()]
 
-    reply = requests.post(f"{service.url}/predictions/embed?note=1", files=files, timeout=30)
+    reply = requests.post(
+        f"{service.url}/predictions/embed", data={"note": "x"}, files=files, timeout=30
+    )
 
     assert reply.status_code == 200
     assert np.array(reply.json()["embeddings"]) == pytest.approx(eager[:3], abs=TOLERANCE)
@@ -73,14 +75,26 @@ def test_stock_triton_client(
     tensor.set_data_from_numpy(values, binary_data=binary)
     client = triton.InferenceServerClient(service.url.removeprefix("http://"))
 
-    def ask(endpoint: str, output: str) -> np.ndarray:
-        wanted = [triton.InferRequestedOutput(output, binary_data=binary)]
-        answer: np.ndarray = client.infer(endpoint, [tensor], outputs=wanted).as_numpy(output)
-        return answer
+    def ask(endpoint: str, *outputs: str, given: triton.InferInput = tensor) -> triton.InferResult:
+        wanted = [triton.InferRequestedOutput(name, binary_data=binary) for name in outputs]
+        return client.infer(endpoint, [given], outputs=wanted or None, request_id="mine")
 
     try:
-        assert ask("embed", "embeddings") == pytest.approx(eager[:3], abs=TOLERANCE)
-        assert ask("reconstruct", "reconstructions").shape == (3, 1, 28, 28)
+        answer = ask("embed", "embeddings")
+        assert answer.as_numpy("embeddings") == pytest.approx(eager[:3], abs=TOLERANCE)
+        assert ("data" in answer.get_output("embeddings")) != binary
+        assert answer.get_response()["id"] == "mine"
+        assert ask("embed").as_numpy("embeddings") == pytest.approx(eager[:3], abs=TOLERANCE)
+
+        both = ask("reconstruct", "mse", "reconstructions")
+        vectors = triton.InferInput("embeddings", [3, 2], "FP32")
+        vectors.set_data_from_numpy(answer.as_numpy("embeddings"), binary_data=binary)
+        decoded = ask("decode", "images", given=vectors).as_numpy("images")
+        remembered = both.as_numpy("reconstructions")
+        assert np.abs(decoded.astype(int) - remembered).max() <= 1
+        errors = np.square((remembered - pixels.reshape(3, 1, 28, 28) / 1.0) / 255).mean((1, 2, 3))
+        assert both.as_numpy("mse") == pytest.approx(errors, abs=1e-4)
+
         with pytest.raises(triton.InferenceServerException, match="there is no such output"):
             ask("embed", "magic")
     finally:

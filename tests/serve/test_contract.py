@@ -45,57 +45,74 @@ def check(body: Any, schema: dict[str, Any]) -> None:
     jsonschema.validate(body, {**schema, "components": CONTRACT["components"]})
 
 
-IMAGES = [
-    Message(GOOD, {"content-type": "image/png"}),
-    Message(GOOD, {"content-type": "image/png", "accept": "image/png"}),
-    Message(BAD, {"content-type": "image/png"}),
-    Message(b"", {"content-type": "text/plain"}),
-    Message(b"", {"content-type": "multipart/form-data"}, parts=(GOOD, BAD)),
-    Message(b"{", JSON),
-    Message(body_of({"images": [b64(GOOD), b64(BAD), 3]}), JSON),
-    Message(body_of({"images": []}), JSON),
-    Message(body_of({"images": [""] * (MAX_IMAGES + 1)}), JSON),
-    Message(body_of({"images": [b64(GOOD), b64(BAD)]}), {**JSON, "accept": "application/x-npy"}),
-    Message(write_npy(np.zeros((2, 28, 28), np.uint8)), {"content-type": "application/x-npy"}),
-    Message(write_npy(np.zeros((2, 9, 9), np.uint8)), {"content-type": "application/x-npy"}),
+PNG, NPY = {"content-type": "image/png"}, {"content-type": "application/x-npy"}
+IMAGES = [  # and the status of each reply
+    (Message(GOOD, PNG), 200),
+    (Message(GOOD, {**PNG, "accept": "image/png"}), 200),
+    (Message(GOOD, {**PNG, "accept": "application/x-npy"}), 200),
+    (Message(BAD, PNG), 400),
+    (Message(b"", {"content-type": "text/plain"}), 415),
+    (Message(b"", {"content-type": "multipart/form-data"}, parts=(GOOD, BAD)), 200),
+    (Message(b"{", JSON), 400),
+    (Message(body_of({"images": [b64(GOOD), b64(BAD), 3]}), JSON), 200),
+    (Message(body_of({"images": []}), JSON), 200),
+    (Message(body_of({"images": [""] * (MAX_IMAGES + 1)}), JSON), 413),
+    (Message(body_of({"images": [b64(GOOD), "", ""]}), {**JSON, "accept": "image/png"}), 200),
+    (Message(body_of({"images": [b64(BAD)]}), {**JSON, "accept": "application/x-npy"}), 200),
+    (Message(body_of({"images": []}), {**JSON, "accept": "application/x-npy"}), 200),
+    (Message(write_npy(np.zeros((2, 28, 28), np.uint8)), NPY), 200),
+    (Message(write_npy(np.zeros((2, 9, 9), np.uint8)), NPY), 400),
 ]
 EMBEDDINGS = [
-    Message(body_of({"embeddings": [[1, 2], [3], [MAX_EMBEDDING * 2, 0]]}), JSON),
-    Message(body_of({"embeddings": [[1, 2], [3]]}), {**JSON, "accept": "image/png"}),
-    Message(body_of({"embeddings": [[3]]}), {**JSON, "accept": "application/x-npy"}),
-    Message(GOOD, {"content-type": "image/png"}),
+    (Message(body_of({"embeddings": [[1, 2], [3], [MAX_EMBEDDING * 2, 0]]}), JSON), 200),
+    (Message(body_of({"embeddings": [[1, 2], [3]]}), {**JSON, "accept": "image/png"}), 200),
+    (Message(body_of({"embeddings": []}), {**JSON, "accept": "image/png"}), 400),
+    (Message(body_of({"embeddings": [[3]]}), {**JSON, "accept": "application/x-npy"}), 200),
+    (Message(GOOD, PNG), 415),
 ]
+
+FILE = {"name": "images", "datatype": "BYTES", "shape": [1], "data": [b64(GOOD)]}
+VECTOR = {"name": "embeddings", "datatype": "FP32"}
 
 
 @pytest.mark.parametrize(
-    ("endpoint", "message"),
-    [(e, m) for e in ENDPOINTS for m in (EMBEDDINGS if e == "decode" else IMAGES)],
+    ("endpoint", "message", "status"),
+    [
+        (endpoint, message, status)
+        for endpoint in ENDPOINTS
+        for message, status in (EMBEDDINGS if endpoint == "decode" else IMAGES)
+    ],
 )
-def test_replies_follow_the_contract(service: Service, endpoint: str, message: Message) -> None:
+def test_replies_follow_the_contract(
+    service: Service, endpoint: str, message: Message, status: int
+) -> None:
     """Status, content type, headers and body."""
     (reply,) = service.operation(endpoint)([message])
 
+    assert reply.status == status
+    asked = message.headers.get("accept", "application/json")
+    if status == 200 and not (endpoint == "embed" and asked == "image/png"):
+        assert reply.content_type == asked
     responses = CONTRACT["paths"][f"/predictions/{endpoint}"]["post"]["responses"]
     response = resolve(responses.get(str(reply.status), responses["default"]))
     content = response["content"][reply.content_type]
     if reply.content_type == "application/json":
         check(json.loads(reply.body), content["schema"])
-    if reply.status == 200:
-        for name, value in (service.headers | reply.headers).items():
-            check(value, resolve(response["headers"][name])["schema"])
+    for name, value in (service.headers | reply.headers).items():
+        check(value, resolve(response["headers"][name])["schema"])
 
 
 @pytest.mark.parametrize(
-    ("endpoint", "tensor"),
+    ("endpoint", "tensor", "status"),
     [
-        ("embed", {"name": "images", "datatype": "BYTES", "shape": [1], "data": [b64(GOOD)]}),
-        ("reconstruct", {"name": "images", "datatype": "BYTES", "shape": [1], "data": [b64(GOOD)]}),
-        ("decode", {"name": "embeddings", "datatype": "FP32", "shape": [1, 2], "data": [1, 2]}),
-        ("decode", {"name": "embeddings", "datatype": "FP32", "shape": [1, 3], "data": [1, 2, 3]}),
+        ("embed", FILE, 200),
+        ("reconstruct", FILE, 200),
+        ("decode", {**VECTOR, "shape": [1, 2], "data": [1, 2]}, 200),
+        ("decode", {**VECTOR, "shape": [1, 3], "data": [1, 2, 3]}, 400),
     ],
 )
 def test_oip_replies_follow_the_contract(
-    service: Service, endpoint: str, tensor: dict[str, Any]
+    service: Service, endpoint: str, tensor: dict[str, Any], status: int
 ) -> None:
     """Requests as well as replies."""
     question = {"id": "mine", "inputs": [tensor]}
@@ -104,8 +121,25 @@ def test_oip_replies_follow_the_contract(
 
     (reply,) = service.operation(endpoint)([Message(body_of(question), {}, oip=True)])
 
+    assert reply.status == status
     response = operation["responses"].get(str(reply.status), operation["responses"]["default"])
     check(json.loads(reply.body), response["content"]["application/json"]["schema"])
+    for name, value in (service.headers | reply.headers).items():
+        check(value, resolve(response["headers"][name])["schema"])
+
+
+def test_raw_oip_reply_follows_the_contract(service: Service) -> None:
+    """Its JSON part, and the header that says how long that is."""
+    question = {"inputs": [FILE], "parameters": {"binary_data_output": True}}
+
+    (reply,) = service.embed([Message(body_of(question), {}, oip=True)])
+
+    response = CONTRACT["paths"]["/v2/models/{endpoint}/infer"]["post"]["responses"]["200"]
+    length = int(reply.headers["Inference-Header-Content-Length"])
+    assert reply.content_type in response["content"]
+    assert set(reply.headers) <= set(response["headers"])
+    schema = response["content"]["application/json"]["schema"]
+    check(json.loads(reply.body[:length]), schema)
 
 
 def test_contract_knows_every_error() -> None:

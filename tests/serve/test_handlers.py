@@ -75,11 +75,13 @@ def test_path_and_parts_make_the_message(small_bundle: Bundle) -> None:
     part = {"name": "images", "contentType": "image/png"}
     text = {"name": "note", "contentType": "", "value": b"hello"}
     body = {"name": "body", "contentType": "image/png", "value": bytearray(b"one")}
-    sent = [[{**part, "value": b"a"}, text, {**part, "value": b"b"}], [body], [body]]
+    whole = {"name": "body", "contentType": "Multipart/Form-Data", "value": b"no boundary"}
+    named = {**part, "name": "data", "value": b"a"}  # a field may be called like a raw body
+    sent = [[named, text, whole, {**part, "value": "b"}], [body], [body]]
     _, rows, _ = keeping_parts(retrieve)([{"parameters": each} for each in sent])
     several, one, oip = (adapter.to_message(row, context, i) for i, row in enumerate(rows))
 
-    assert several.parts == (b"a", b"b")
+    assert (several.body, several.parts) == (b"", (b"a", b"b"))
     assert (one.body, one.parts, one.oip) == (b"one", (), False)
     assert oip.oip
 

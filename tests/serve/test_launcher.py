@@ -59,25 +59,28 @@ def test_taken_port_is_named(small_bundle: Bundle, capsys: pytest.CaptureFixture
     assert f"can't listen on port {port}" in capsys.readouterr().err
 
 
-def test_variables_stand_for_options(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """PINHOLE_* fills in what the command line doesn't say; a wrong value is named."""
-    monkeypatch.setenv("PINHOLE_PORT", "9000")
-    monkeypatch.setenv("PINHOLE_BATCH_DELAY_MS", "7")
-    monkeypatch.setenv("PINHOLE_BEHIND_GATEWAY", "1")
-    monkeypatch.setenv("PINHOLE_DATA", "elsewhere")
+def test_variables_stand_for_options(capsys: pytest.CaptureFixture[str]) -> None:
+    """PINHOLE_* fills in what the command line doesn't say; a wrong value is refused."""
+    environment = {
+        "PINHOLE_PORT": "9000",
+        "PINHOLE_BATCH_DELAY_MS": "7",
+        "PINHOLE_BEHIND_GATEWAY": "1",
+        "PINHOLE_DATA": "elsewhere",
+    }
 
-    options = parse(["bundle", "--port", "9100"])
+    options = parse(["bundle", "--port", "9100"], environment)
     assert (options.port, options.batch_delay_ms, options.behind_gateway) == (9100, 7, True)
+    assert not parse(["bundle", "--no-behind-gateway"], environment).behind_gateway
+    assert not parse(["bundle"], {"PINHOLE_BEHIND_GATEWAY": "0"}).behind_gateway
+    assert parse(["bundle"], {"PINHOLE_PORT": "tcp://10.0.0.1:80"}).port == 8080  # Kubernetes
 
-    monkeypatch.setenv("PINHOLE_BEHIND_GATEWAY", "0")
-    assert not parse(["bundle"]).behind_gateway
-
-    monkeypatch.setenv("PINHOLE_DEVICE", "tpu")
-    with pytest.raises(SystemExit):
-        parse(["bundle"])
-    assert "--device: invalid choice: 'tpu'" in capsys.readouterr().err
+    for name, value, words in (
+        ("PINHOLE_DEVICE", "tpu", "--device: invalid choice: 'tpu'"),
+        ("PINHOLE_BEHIND_GATEWAY", "off", "PINHOLE_BEHIND_GATEWAY must be one of 1, true, yes"),
+    ):
+        with pytest.raises(SystemExit):
+            parse(["bundle"], {name: value})
+        assert words in capsys.readouterr().err
 
 
 def test_canaries_know_the_golden_answer_from_another(shipped_bundle: Bundle) -> None:
@@ -121,7 +124,7 @@ def test_engine_that_cannot_start_is_one_line(
 def test_impossible_options_are_usage_errors(arguments: list[str]) -> None:
     """Argparse's exit code 2."""
     with pytest.raises(SystemExit) as exit_info:
-        parse(["bundle", *arguments])
+        parse(["bundle", *arguments], {})
 
     assert exit_info.value.code == 2
 

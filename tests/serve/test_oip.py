@@ -77,13 +77,18 @@ def test_raw_in_raw_out(service: Service) -> None:
         "shape": [2, 28, 28],
         "parameters": {"binary_data_size": SHADES.size},
     }
-    message = question(tensor, SHADES.tobytes(), parameters={"binary_data_output": True})
+    striped = SHADES.copy()
+    striped[0, ::2] = 0  # half of its rows: mean 5
+    message = question(tensor, striped.tobytes(), parameters={"binary_data_output": True})
 
     (reply,) = service.reconstruct([message])
 
     found = tensors(reply)
-    assert found["reconstructions"].tolist() == SHADES[:, None].tolist()  # the fake remembers all
-    assert found["mse"] == pytest.approx([0, 0], abs=1e-9)
+    assert found["reconstructions"][:, 0, 0, 0].tolist() == [
+        5,
+        20,
+    ]  # the means: what the fake draws
+    assert found["mse"] == pytest.approx([(5 / 255) ** 2, 0], abs=1e-6)
 
 
 def test_outputs_are_chosen_by_name(service: Service) -> None:
@@ -105,11 +110,13 @@ def test_files_as_bytes(service: Service) -> None:
     files = [png(10), png(20)]
     named = {"name": "images", "datatype": "BYTES", "shape": [2]}
     raw = b"".join(struct.pack("<I", len(file)) + file for file in files)
-    in_json = question({**named, "data": [b64(file) for file in files]})
+    in_json = question({**named, "data": [b64(file) for file in reversed(files)]})
     after_json = question({**named, "parameters": {"binary_data_size": len(raw)}}, raw)
 
-    for reply in service.embed([in_json, after_json]):
-        assert tensors(reply)["embeddings"].tolist() == [[10, 10], [20, 20]]
+    first, second = service.embed([in_json, after_json])
+
+    assert tensors(first)["embeddings"].tolist() == [[20, 20], [10, 10]]
+    assert tensors(second)["embeddings"].tolist() == [[10, 10], [20, 20]]
 
 
 def test_decode_takes_fp32(service: Service) -> None:
@@ -142,21 +149,30 @@ NUMBERS = {"name": "images", "datatype": "UINT8", "shape": [2], "data": [1, 2]}
         ({"name": "pixels"}, 'called "images"'),
         ({"datatype": "FP64"}, "UINT8, FP32 or BYTES"),
         ({"datatype": ["UINT8"]}, "UINT8, FP32 or BYTES"),
-        ({"shape": [3]}, "isn't that of 2 numbers"),
+        ({"shape": [3]}, "that of 3 numbers; 2 came"),
         ({"shape": [-2]}, "none negative"),
         ({"shape": [2.0]}, "whole numbers"),
+        ({"shape": [True]}, "whole numbers"),
         ({"shape": []}, "one to four"),
-        ({"shape": [2**31]}, "huge"),
-        ({"data": [1, 256]}, "UINT8 numbers"),
-        ({"data": [1, -1]}, "UINT8 numbers"),
+        ({"shape": [1, 2**31]}, "at most 2,147,483,647"),
+        ({"shape": [0, 2**16, 2**16], "data": []}, "at most 2,147,483,647"),
+        ({"data": [1, 256]}, "from 0 to 255"),
+        ({"data": [1, -1]}, "from 0 to 255"),
+        ({"data": [1, 2**70]}, "from 0 to 255"),
         ({"data": [1, 0.5]}, "UINT8 numbers"),
+        ({"data": [1, True]}, "UINT8 numbers"),
         ({"data": [1, None]}, "UINT8 numbers"),
-        ({"data": [1, "2"]}, "UINT8 numbers"),
-        ({"data": [[1], [1, 2]]}, "UINT8 numbers"),
-        ({"data": [1, 2**70]}, "UINT8 numbers"),
+        ({"data": ["a" * 40_000] + [""] * 40_000}, "UINT8 numbers"),
+        ({"data": [[1], [1, 2]]}, "that of 2 numbers; 3 came"),
+        ({"data": [[[[[1, 2]]]]]}, "UINT8 numbers"),
         ({"data": "AQI="}, "UINT8 numbers"),
+        ({"datatype": "FP32", "data": [1, True]}, "FP32 numbers"),
+        ({"datatype": "FP32", "data": [1, 10**400]}, "out of every range"),
         ({"parameters": {"binary_data_size": 2}}, "must be the 0 bytes"),
-        ({"datatype": "BYTES", "data": ["&"]}, "elements|base64"),
+        ({"parameters": {"binary_data_size": False}}, "must be the 0 bytes"),
+        ({"parameters": {"shared_memory_region": "x"}}, "shared_memory_region is not offered"),
+        ({"datatype": "BYTES", "shape": [1], "data": ["&"]}, "base64"),
+        ({"datatype": "BYTES", "data": ["AQI="]}, "that of 2 elements; 1 came"),
         ({"datatype": "BYTES", "data": [["AQI="]]}, "flat list"),
     ],
 )
@@ -165,7 +181,7 @@ def test_wrong_tensors_are_described(change: dict[str, Any], words: str) -> None
     message = question({**NUMBERS, **change})
 
     with pytest.raises(InvalidRequest, match=words):
-        read_oip(message.body, message.headers, "images")
+        read_oip(message.body, message.headers, "images", ["embeddings"])
 
 
 @pytest.mark.parametrize(
@@ -174,6 +190,7 @@ def test_wrong_tensors_are_described(change: dict[str, Any], words: str) -> None
         (b"{}", "3", "within the body's 2 bytes"),
         (b"{}", "-1", "within the body's 2 bytes"),
         (b"{}", "two", "within the body's 2 bytes"),
+        (b"{}", "9" * 5_000, "within the body's 2 bytes"),
         (b"{nope", None, "not valid JSON"),
         (b"[" * 99_999, None, "not valid JSON"),
         (b"[]", None, "JSON object"),
@@ -181,7 +198,7 @@ def test_wrong_tensors_are_described(change: dict[str, Any], words: str) -> None
         (b'{"inputs": [1]}', None, "one input"),
         (json.dumps({"inputs": [NUMBERS], "id": 3}).encode(), None, "id must be a string"),
         (json.dumps({"inputs": [NUMBERS], "outputs": 3}).encode(), None, "list of objects"),
-        (json.dumps({"inputs": [NUMBERS], "outputs": [{}]}).encode(), None, "list of objects"),
+        (json.dumps({"inputs": [NUMBERS], "outputs": [{}]}).encode(), None, "no such output"),
         (json.dumps({"inputs": [NUMBERS]}).encode() + b"\0", None, "not valid JSON"),
     ],
 )
@@ -190,7 +207,7 @@ def test_wrong_bodies_are_described(body: bytes, length: str | None, words: str)
     headers = {} if length is None else {"inference-header-content-length": length}
 
     with pytest.raises(InvalidRequest, match=words):
-        read_oip(body, headers, "images")
+        read_oip(body, headers, "images", ["embeddings"])
 
 
 @pytest.mark.parametrize(
@@ -203,7 +220,17 @@ def test_raw_files_that_end_early(raw: bytes) -> None:
     message = question(tensor, raw)
 
     with pytest.raises(InvalidRequest, match="ends within"):
-        read_oip(message.body, message.headers, "images")
+        read_oip(message.body, message.headers, "images", ["embeddings"])
+
+
+@pytest.mark.parametrize(
+    "headers", [{"content-type": "application/x-www-form-urlencoded"}, {"content-encoding": "gzip"}]
+)
+def test_other_types_are_415(service: Service, headers: dict[str, str]) -> None:
+    """What ``curl -d`` sends unasked, and what is compressed."""
+    (reply,) = service.embed([Message(b"", headers, oip=True)])
+
+    assert (reply.status, list(json.loads(reply.body))) == (415, ["error"])
 
 
 def test_raw_bytes_nobody_claims() -> None:
@@ -211,7 +238,7 @@ def test_raw_bytes_nobody_claims() -> None:
     message = question(NUMBERS, b"\1\2")
 
     with pytest.raises(InvalidRequest, match="no input has a binary_data_size"):
-        read_oip(message.body, message.headers, "images")
+        read_oip(message.body, message.headers, "images", ["embeddings"])
 
 
 def test_limits_and_emptiness(service: Service) -> None:
@@ -227,6 +254,10 @@ def test_limits_and_emptiness(service: Service) -> None:
     assert len(tensors(at)["embeddings"]) == MAX_IMAGES
     assert over.status == 413
     assert "the limit is 4,096" in json.loads(over.body)["error"]
+
+    files = {"name": "images", "datatype": "BYTES", "shape": [5_000], "data": [""] * 5_000}
+    (many,) = service.embed([question(files)])
+    assert many.status == 413
 
     (nothing,) = service.embed([images(full[:0])])
     assert (nothing.status, list(json.loads(nothing.body))) == (400, ["error"])

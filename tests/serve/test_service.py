@@ -81,7 +81,7 @@ def test_form_is_plural(service: Service) -> None:
     assert fields(reply)["embeddings"] == [[10.0, 10.0], None, [20.0, 20.0]]
     assert [error["index"] for error in fields(reply)["errors"]] == [1]
     assert empty.status == 400
-    assert "-F images=@FILE" in fields(empty)["message"]
+    assert "holds no file" in fields(empty)["message"]
 
 
 @pytest.mark.parametrize("content_type", ["image/png", "application/octet-stream", "", "IMAGE/X"])
