@@ -166,7 +166,7 @@ def open_graph(bundle: Bundle, half: str, device: str, precision: str, device_id
     """
     file = f"{half}.fp16.onnx" if precision == "fp16" else f"{half}.onnx"
     options = provider_options(device, precision, device_id)
-    session = open_session(bundle, file, PROVIDERS[device], options)
+    session = open_session(bundle, file, device, options)
     if device == "cuda":
         return BoundGraph(session, "cuda", device_id)
     name = session.get_inputs()[0].name
@@ -198,20 +198,20 @@ def provider_options(device: str, precision: str, device_id: int) -> dict[str, s
 
 
 def open_session(
-    bundle: Bundle, file: str, provider: str, provider_options: dict[str, str]
+    bundle: Bundle, file: str, device: str, provider_options: dict[str, str]
 ) -> onnxruntime.InferenceSession:
-    """Load one graph onto one provider.
+    """Load one graph onto one device of PROVIDERS.
 
     Raises:
         EngineError: the graph can't be loaded, or the provider couldn't start (no driver, say)
             and onnxruntime fell back to another.
     """
-    options = onnxruntime.SessionOptions()
+    provider, options = PROVIDERS[device], onnxruntime.SessionOptions()
     options.intra_op_num_threads = usable_cores()
     # Idle threads would spin for the next request, on cores that other workers need.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3  # errors only: one line for us, not one per node
-    if provider == PROVIDERS["cuda"]:
+    if device == "cuda":
         onnxruntime.preload_dlls()  # CUDA and cuDNN from the nvidia-* packages
     try:
         session = onnxruntime.InferenceSession(
@@ -226,11 +226,6 @@ def open_session(
     if session.get_providers()[0] != provider:
         raise EngineError(
             f"onnxruntime could not start {provider} for {file}: are its libraries there? "
-            f"pinhole[{extra_of(provider)}] installs them"
+            f"pinhole[{EXTRAS[device]}] installs them"
         )
     return session
-
-
-def extra_of(provider: str) -> str:
-    """The extra of this package that brings an execution provider."""
-    return next(EXTRAS[device] for device, name in PROVIDERS.items() if name == provider)

@@ -83,7 +83,7 @@ def test_chunks_are_smaller_for_larger_images() -> None:
 
 def test_providers_are_never_replaced_while_running(small_bundle: Bundle) -> None:
     """Onnxruntime by itself goes on with the CPU where a provider fails in a run."""
-    session = open_session(small_bundle, "encoder.onnx", "CPUExecutionProvider", {})
+    session = open_session(small_bundle, "encoder.onnx", "cpu", {})
 
     assert not session._enable_fallback
 
@@ -170,7 +170,7 @@ def test_bf16_needs_a_processor_that_has_it(
 
 def test_bound_graph_pads_to_powers_of_two(small_bundle: Bundle, digits: Dataset) -> None:
     """What CUDA runs through, bound to the CPU's memory: the same answers, few buffers."""
-    session = open_session(small_bundle, "encoder.onnx", "CPUExecutionProvider", {})
+    session = open_session(small_bundle, "encoder.onnx", "cpu", {})
     graph = BoundGraph(session, "cpu", 0)
     images = digits.test_images[:20].numpy()
     (expected,) = session.run(None, {"images": images})
