@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-SHARE = 0.8  # of the images; the others stay as they are
 ROTATION = 0.06  # standard deviations: radians,
 SHEAR = 0.06  # shift of x per unit of y,
 SCALE = 0.04  # of the size, each axis,
@@ -18,12 +17,15 @@ ELASTIC = 0.025  # of the width, at each of ELASTIC_GRID² points
 ELASTIC_GRID = 5
 
 
-def augment(images: Tensor, strength: float, generator: torch.Generator) -> Tensor:
-    """Warp most images of a batch, each in its own way.
+def augment(
+    images: Tensor, strength: float, share: float | Tensor, generator: torch.Generator
+) -> Tensor:
+    """Warp a share of a batch, each image in its own way.
 
     Args:
         images: uint8[N, C, H, W] on any device.
         strength: 1 for the deviations above, 0 for none; multiplies all of them.
+        share: of the images to warp, 0 to 1.
         generator: of the random numbers, on the images' device.
 
     Returns:
@@ -31,15 +33,17 @@ def augment(images: Tensor, strength: float, generator: torch.Generator) -> Tens
     """
     if strength == 0:
         return images
-    grid = warp_grid(images.shape, strength, generator)
+    grid = warp_grid(images.shape, strength, share, generator)
     warped = functional.grid_sample(images.float(), grid, mode="bilinear", align_corners=False)
     return warped.round().to(torch.uint8)
 
 
-def warp_grid(shape: torch.Size, strength: float, generator: torch.Generator) -> Tensor:
+def warp_grid(
+    shape: torch.Size, strength: float, share: float | Tensor, generator: torch.Generator
+) -> Tensor:
     """Where each pixel is taken from: float32[N, H, W, 2] in grid_sample's coordinates (±1)."""
     count, device = shape[0], generator.device
-    warped = torch.rand(count, generator=generator, device=device) < SHARE
+    warped = torch.rand(count, generator=generator, device=device) < share
     noise = torch.randn(6, count, generator=generator, device=device) * strength * warped
     angle, shear = noise[0] * ROTATION, noise[1] * SHEAR
     scale_x, scale_y = 1 + noise[2] * SCALE, 1 + noise[3] * SCALE

@@ -12,8 +12,9 @@ from train.errors import ConfigError
 DATASETS = ("mnist", "fashion-mnist", "kmnist", "emnist", "digits", "folder")
 
 # What the command line starts from. ``seed`` is the published recipe: the defaults below. ``best``
-# is the best of docs/experiments.md: warped images keep the encoder honest, t-SNE tells it what
-# belongs together, and a falling rate makes the long run pay.
+# is the best of docs/experiments.md: warped images keep the encoder honest (the last steps see
+# them as they are: warping blurs), t-SNE tells it what belongs together, and a falling rate makes
+# the long run pay.
 RECIPES: dict[str, dict[str, Any]] = {
     "seed": {},
     "best": {
@@ -23,6 +24,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "schedule": "cosine",
         "warmup_steps": 500,
         "augment": 1.0,
+        "augment_fade": 0.6,
         "layout": 0.05,
     },
 }
@@ -67,6 +69,9 @@ class TrainConfig:
         0, "steps to reach learning_rate, at most a twentieth of all", least=0
     )
     augment: float = option(0.0, "strength of random warps; 1 is a human hand's", least=0)
+    augment_fade: float = option(
+        0.0, "part of the run, its end, in which warps get rarer, down to none", least=0
+    )
     layout: float = option(
         0.0,
         "pull of an embedding of 1 or 2 numbers towards a t-SNE map, fading to 0 at the end",

@@ -23,6 +23,7 @@ from train.layout import WIDEST, lay_out
 from train.model import Autoencoder, to_unit_range
 from train.step import CapturedStep, Step
 
+WARPED = 0.8  # of the images, until fewer are: the others are learned as they are
 EVALUATION_BATCH = 500  # images; fits a laptop's cache and any GPU
 
 
@@ -121,6 +122,7 @@ class Trainer:
         steps = self.config.epochs * len(batches)
         for step, batch in enumerate(batches, (number - 1) * len(batches)):
             self._step.set_rate(learning_rate(self.config, step, steps))
+            self._step.warped.fill_(warped(self.config, step, steps))
             self._step.pull.fill_(pull(self.config, step, steps))
             self._learn_batch(self._images[batch], places[batch])
             on_batch(len(batch))
@@ -203,6 +205,12 @@ def split_for(config: TrainConfig, count: int) -> tuple[Tensor, Tensor]:
 def pull(config: TrainConfig, step: int, steps: int) -> float:
     """How strongly step ``step`` of ``steps`` draws embeddings to their places: ever less."""
     return config.layout * (1 - step / steps)
+
+
+def warped(config: TrainConfig, step: int, steps: int) -> float:
+    """The share of the images that step ``step`` of ``steps`` warps."""
+    left = 1 - step / steps
+    return WARPED * min(1.0, left / config.augment_fade) if config.augment_fade else WARPED
 
 
 def learning_rate(config: TrainConfig, step: int, steps: int) -> float:

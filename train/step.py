@@ -24,6 +24,7 @@ class Step:
 
     Attributes:
         squared: float32[], the sum of mse times images since it was last zeroed.
+        warped: float32[], the share of the images to warp.
         pull: float32[], how strongly embeddings are drawn to their places on the map.
     """
 
@@ -38,6 +39,7 @@ class Step:
         )
         self._bf16 = choose_precision(config) == "bf16"
         self.squared = torch.zeros((), device=self._device)
+        self.warped = torch.zeros((), device=self._device)
         self.pull = torch.zeros((), device=self._device)
 
     def set_rate(self, rate: float) -> None:
@@ -57,11 +59,11 @@ class Step:
 
     def __call__(self, images: Tensor, places: Tensor) -> None:
         """Learn uint8[N, C, H, W] with their places on the map, float32[N, D], NaN for none."""
-        warped = augment(images, self._config.augment, self._random)
+        images = augment(images, self._config.augment, self.warped, self._random)
         with torch.autocast(
             self._device.type, torch.bfloat16, enabled=self._bf16, cache_enabled=False
         ):
-            z, mse, penalty = objective(self._model, warped, self._random)
+            z, mse, penalty = objective(self._model, images, self._random)
         self.optimiser.zero_grad(set_to_none=True)
         loss = mse + self._config.kl_weight * penalty
         if self._config.layout:

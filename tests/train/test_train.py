@@ -10,13 +10,14 @@ import pytest
 import torch
 
 from train.__main__ import main
+from train.augment import augment
 from train.checkpoint import draft_of, load_checkpoint
 from train.config import TrainConfig
 from train.data import Dataset
 from train.errors import CheckpointError, ConfigError, Diverged
 from train.evaluate import evaluate
 from train.evaluate import main as evaluate_main
-from train.loop import Epoch, Trainer
+from train.loop import Epoch, Trainer, warped
 from train.run import RunFolder
 
 
@@ -146,6 +147,24 @@ def test_diverging_run_stops(digits: Dataset) -> None:
     assert len(trainer.history) < 2
 
 
+def test_warps_get_rarer_towards_the_end(digits: Dataset) -> None:
+    """The share that is warped falls over the last part of the run, and such images are few."""
+    config = TrainConfig(augment=1.0, augment_fade=0.5)
+    assert [round(warped(config, step, 100), 3) for step in (0, 50, 75, 99)] == [
+        0.8,
+        0.8,
+        0.4,
+        0.016,
+    ]
+    assert warped(replace(config, augment_fade=0.0), 99, 100) == 0.8
+
+    images = digits.train_images[:400]
+    for share in (0.0, 0.25, 1.0):
+        made = augment(images, 1.0, share, torch.Generator().manual_seed(0))
+        changed = (made != images).flatten(1).any(1).float().mean().item()
+        assert changed == pytest.approx(share, abs=0.08)  # 0.02 is its deviation
+
+
 def test_images_must_fit_the_model(digits: Dataset) -> None:
     """A model of another size is refused before the first step."""
     config = TrainConfig(dataset="digits", image_size=32)
@@ -168,6 +187,7 @@ SMALL = TrainConfig(
     epochs=4,
     batch_size=128,
     augment=1.0,
+    augment_fade=0.5,
     schedule="cosine",
 )
 
