@@ -115,7 +115,7 @@ def make_probes(checkpoint: Checkpoint) -> NDArray[np.uint8]:
     with torch.inference_mode():
         drawn = checkpoint.model.decode(torch.from_numpy(points))
     images = (drawn * 255).round().to(torch.uint8)
-    return augment(images, WARP, torch.Generator().manual_seed(0)).numpy()
+    return augment(images, WARP, 1.0, torch.Generator().manual_seed(0)).numpy()
 
 
 def describe(
