@@ -17,9 +17,9 @@ from typing import Any
 from serve.bundle import Bundle, load_bundle
 from serve.engine import DEVICES, PRECISIONS, RUNTIMES
 from serve.errors import LaunchError, ServeError
-from serve.launcher import torchserve
+from serve.launcher.instance import Instance
 from serve.launcher.proof import prove_engine
-from serve.launcher.readiness import Readiness, serve_readiness
+from serve.launcher.readiness import Readiness
 from serve.launcher.torchserve import Settings
 
 logger = logging.getLogger("serve")
@@ -55,8 +55,9 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         check_address(options)
         bundle = load_bundle(options.bundle)
-        prove_engine(bundle, options.runtime, options.device, options.precision)
-        run(bundle, settings_of(options), stopping)
+        settings = settings_of(options)
+        prove_engine(bundle, settings)
+        run(bundle, settings, stopping)
     except ServeError as error:
         print(f"serve: {error}", file=sys.stderr)
         return 1
@@ -198,16 +199,14 @@ def run(bundle: Bundle, settings: Settings, stopping: threading.Event) -> None:
     Raises:
         LaunchError: TorchServe could not be started, died, or had no ready worker for UNREADY_S.
     """
-    readiness = Readiness(bundle, settings)
     with tempfile.TemporaryDirectory(prefix="pinhole-", ignore_cleanup_errors=True) as home:
-        server = serve_readiness(readiness, bundle, settings.readiness_port)
-        process = torchserve.start(bundle, settings, Path(home))
+        instance = Instance(bundle, settings, Path(home), stopping)
         try:
-            watch(process, readiness, stopping, lambda: announce(bundle, settings))
+            watch(
+                instance.process, instance.readiness, stopping, lambda: announce(bundle, settings)
+            )
         finally:
-            readiness.reason = "stopping"
-            torchserve.stop(process)
-            server.shutdown()
+            instance.stop()
     logger.info("stopped")
 
 

@@ -4,7 +4,7 @@ All readable items of all requests of a batch go through the engine together.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ from serve.anomaly import is_outlier, percentile
 from serve.bundle import Bundle
 from serve.engine import Engine
 from serve.errors import RequestError
+from serve.journal import Report
 from serve.wire.replies import (
     Reconstruction,
     Reply,
@@ -29,15 +30,22 @@ from serve.wire.requests import (
     read_image_request,
 )
 
-Operation = Callable[[Sequence[Message]], list[Reply]]
 HELD = 512  # images whose pixels are floats at a time: four times the bytes they become
+
+
+class Operation(Protocol):
+    """One endpoint: a batch of messages to as many replies."""
+
+    def __call__(self, messages: Sequence[Message], report: Report | None = None) -> list[Reply]:
+        """Answer; what the batch was and what it cost is added to ``report``."""
 
 
 class Service:
     """The three endpoints of one bundle on one engine.
 
     ``embed``, ``reconstruct`` and ``decode`` each answer a batch of messages, one reply each, in
-    order; a message that can't be read gets its own error and costs its neighbours nothing.
+    order; a message that can't be read gets its own error and costs its neighbours nothing. What
+    the batch was and what it cost is added to a report.
     """
 
     def __init__(self, bundle: Bundle, engine: Engine) -> None:
@@ -57,23 +65,24 @@ class Service:
             "decode": self.decode,
         }[endpoint]
 
-    def embed(self, messages: Sequence[Message]) -> list[Reply]:
+    def embed(self, messages: Sequence[Message], report: Report | None = None) -> list[Reply]:
         """Images → embeddings."""
 
         def write(request: Request, rows: Sequence[Any]) -> Reply:
             return embed_reply(request, rows, self._manifest.embedding_width)
 
-        return answer(messages, self._read(["embeddings"]), self._engine.embed, write)
+        return answer(messages, self._read(["embeddings"]), self._embed, write, report)
 
-    def reconstruct(self, messages: Sequence[Message]) -> list[Reply]:
+    def reconstruct(self, messages: Sequence[Message], report: Report | None = None) -> list[Reply]:
         """Images → what the model remembers of them, their mse and anomaly score."""
 
         def write(request: Request, rows: Sequence[Any]) -> Reply:
             return reconstruct_reply(request, rows, self._manifest.image.shape)
 
-        return answer(messages, self._read(["reconstructions", "mse"]), self._reconstruct, write)
+        read = self._read(["reconstructions", "mse"])
+        return answer(messages, read, self._reconstruct, write, report)
 
-    def decode(self, messages: Sequence[Message]) -> list[Reply]:
+    def decode(self, messages: Sequence[Message], report: Report | None = None) -> list[Reply]:
         """Embeddings → images."""
 
         def read(message: Message) -> Request:
@@ -82,29 +91,38 @@ class Service:
         def write(request: Request, rows: Sequence[Any]) -> Reply:
             return decode_reply(request, rows, self._manifest.image.shape)
 
-        return answer(messages, read, self._decode, write)
+        return answer(messages, read, self._decode, write, report)
 
     def _read(self, outputs: Sequence[str]) -> Callable[[Message], Request]:
         """A reader of images for an endpoint with these outputs."""
         return lambda message: read_image_request(message, self._manifest.image, outputs)
 
-    def _reconstruct(self, images: NDArray[np.uint8]) -> Iterator[Reconstruction]:
+    def _embed(self, images: NDArray[np.uint8], report: Report) -> Iterator[NDArray[np.float32]]:
+        with report.phase("infer"):
+            embeddings = self._engine.embed(images)
+        yield from embeddings
+
+    def _reconstruct(self, images: NDArray[np.uint8], report: Report) -> Iterator[Reconstruction]:
         calibration = self._manifest.calibration
         for chunk in chunks(images):
-            embeddings = self._engine.embed(chunk)
-            decoded = self._engine.decode(embeddings)
-            errors = np.square(decoded - chunk / np.float32(255)).mean(axis=(1, 2, 3))
-            for pixels, mse, embedding in zip(to_bytes(decoded), errors, embeddings, strict=True):
-                yield Reconstruction(
-                    pixels,
-                    float(mse),
-                    percentile(float(mse), calibration),
-                    is_outlier(float(mse), embedding, calibration),
-                )
+            with report.phase("infer"):
+                embeddings = self._engine.embed(chunk)
+                decoded = self._engine.decode(embeddings)
+                errors = np.square(decoded - chunk / np.float32(255)).mean(axis=(1, 2, 3))
+                pictures = to_bytes(decoded)
+            for pixels, mse, embedding in zip(pictures, errors, embeddings, strict=True):
+                outlier = is_outlier(float(mse), embedding, calibration)
+                report.outliers += outlier
+                rank = percentile(float(mse), calibration)
+                yield Reconstruction(pixels, float(mse), rank, outlier)
 
-    def _decode(self, embeddings: NDArray[np.float32]) -> Iterator[NDArray[np.uint8]]:
+    def _decode(
+        self, embeddings: NDArray[np.float32], report: Report
+    ) -> Iterator[NDArray[np.uint8]]:
         for chunk in chunks(embeddings):
-            yield from to_bytes(self._engine.decode(chunk))
+            with report.phase("infer"):
+                pictures = to_bytes(self._engine.decode(chunk))
+            yield from pictures
 
 
 def chunks(rows: NDArray[Any]) -> Iterator[NDArray[Any]]:
@@ -115,19 +133,35 @@ def chunks(rows: NDArray[Any]) -> Iterator[NDArray[Any]]:
 def answer(
     messages: Sequence[Message],
     read: Callable[[Message], Request],
-    run: Callable[[NDArray[Any]], Iterable[Any]],
+    run: Callable[[NDArray[Any], Report], Iterable[Any]],
     write: Callable[[Request, Sequence[Any]], Reply],
+    report: Report | None,
 ) -> list[Reply]:
     """Read every message, run all readable items at once, and write every reply."""
-    requests = [read_or_error(message, read) for message in messages]
-    readable = [item for request in requests for item in arrays(request)]
-    results = iter(run(np.stack(readable)) if readable else ())
-    return [
-        error_reply(request, message.oip)
-        if isinstance(request, RequestError)
-        else write(request, in_place(request.items, results))
-        for message, request in zip(messages, requests, strict=True)
-    ]
+    report = report or Report()
+    with report.phase("read"):
+        requests = [read_or_error(message, read) for message in messages]
+        readable = [item for request in requests for item in arrays(request)]
+        report.bad.update(type(error).__name__ for error in refusals(requests))
+        report.images += len(readable)
+        stacked = np.stack(readable) if readable else None
+    results = iter(()) if stacked is None else iter(run(stacked, report))
+    with report.phase("write"):
+        return [
+            error_reply(request, message.oip)
+            if isinstance(request, RequestError)
+            else write(request, in_place(request.items, results))
+            for message, request in zip(messages, requests, strict=True)
+        ]
+
+
+def refusals(requests: Sequence[Request | RequestError]) -> Iterator[RequestError]:
+    """What was refused: whole requests, and single items of the others."""
+    for request in requests:
+        if isinstance(request, RequestError):
+            yield request
+        else:
+            yield from (item for item in request.items if isinstance(item, RequestError))
 
 
 def in_place(items: Sequence[Item], results: Iterator[Any]) -> list[Any]:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from serve.handlers.torchserve import Row, answer_batch, open_service
+from serve.handlers.torchserve import Row, open_worker
 
 
 class EmbedHandler:
@@ -11,8 +11,8 @@ class EmbedHandler:
 
     def initialize(self, context: Any) -> None:
         """Open the bundle; called once, as the worker starts."""
-        self.service = open_service(context)
+        self.worker = open_worker(context, "embed")
 
     def handle(self, batch: Sequence[Row], context: Any) -> list[bytes]:
         """Answer one dynamic batch."""
-        return answer_batch(self.service, "embed", batch, context)
+        return self.worker.answer(batch, context)

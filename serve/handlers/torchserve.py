@@ -5,6 +5,7 @@ come as the caller wrote them. The path a request came by shows in one header al
 ``url_path`` to what was sent to /predictions, and nothing to what was sent to /v2.
 """
 
+import contextlib
 import json
 import logging
 import sys
@@ -13,21 +14,67 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from serve.activity import Activity
 from serve.bundle import load_bundle
 from serve.engine import check_golden, open_engine
 from serve.errors import InternalError, PayloadTooLarge, ServeError
 from serve.handlers.multipart import PARTS, keep_every_part
+from serve.journal import Journal, Report
 from serve.limits import MAX_REPLY_BYTES
 from serve.service import Operation, Service
 from serve.wire.replies import Reply, error_reply
-from serve.wire.requests import MULTIPART, Message
+from serve.wire.requests import CANARY_HEADER, MULTIPART, Message
 
 logger = logging.getLogger(__name__)
 
 Row = Mapping[str, Any]
 
 
-def open_service(context: Any) -> Service:
+class Worker:
+    """One endpoint in one of TorchServe's worker processes.
+
+    Args:
+        service: what answers.
+        endpoint: of serve.bundle.ENDPOINTS.
+        activity: where to tell of batches, if a launcher wants to know.
+        canary_token: by which the launcher's requests are known.
+    """
+
+    def __init__(
+        self,
+        service: Service,
+        endpoint: str,
+        activity: Activity | None = None,
+        canary_token: str | None = None,
+    ) -> None:
+        self._service, self._operation = service, service.operation(endpoint)
+        self._journal = Journal(endpoint)
+        self._batch = activity.batch if activity else contextlib.nullcontext
+        self._canary_token = canary_token
+
+    def answer(self, batch: Sequence[Row], context: Any) -> list[bytes]:
+        """Answer one dynamic batch: a body for each row, in order; the rest into ``context``."""
+        with self._batch():
+            messages = [to_message(row, context, index) for index, row in enumerate(batch)]
+            request_ids = [context.get_request_id(index) for index in range(len(batch))]
+            report = Report()
+            replies = answer_whatever_happens(self._operation, messages, request_ids, report)
+            replies = list(map(within_limit, replies, (message.oip for message in messages)))
+            for index, reply in enumerate(replies):
+                set_head(context, index, reply, self._service.headers)
+            if not self._is_routine(messages, replies):
+                self._journal.tell(report, replies, request_ids)
+            return [reply.body for reply in replies]
+
+    def _is_routine(self, messages: Sequence[Message], replies: Sequence[Reply]) -> bool:
+        """Whether this was nothing but the launcher's twice a second, and went well."""
+        return self._canary_token is not None and all(
+            message.headers.get(CANARY_HEADER.lower()) == self._canary_token and reply.status == 200
+            for message, reply in zip(messages, replies, strict=True)
+        )
+
+
+def open_worker(context: Any, endpoint: str) -> Worker:
     """Open the bundle that model-config.yaml names, and prove the engine on its golden images.
 
     Raises:
@@ -60,34 +107,25 @@ def open_service(context: Any) -> Service:
         bundle.manifest.version,
         bundle.manifest.digest[:12],
     )
-    return Service(bundle, engine)
+    activity = Activity(Path(config["activity"])) if "activity" in config else None
+    return Worker(Service(bundle, engine), endpoint, activity, config.get("canary_token"))
 
 
 def log_to_stderr() -> None:
     """Send this package's log lines to stderr: TorchServe logs what workers write there."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(name)s %(levelname)s %(message)s"))
+    handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
     package = logging.getLogger("serve")
     package.handlers, package.propagate = [handler], False
     package.setLevel(logging.INFO)
 
 
-def answer_batch(
-    service: Service, endpoint: str, batch: Sequence[Row], context: Any
-) -> list[bytes]:
-    """Answer one dynamic batch: a body for each row, in order; the rest goes into ``context``."""
-    messages = [to_message(row, context, index) for index, row in enumerate(batch)]
-    request_ids = [context.get_request_id(index) for index in range(len(batch))]
-    replies = answer_whatever_happens(service.operation(endpoint), messages, request_ids)
-    replies = [
-        within_limit(reply, message.oip) for message, reply in zip(messages, replies, strict=True)
-    ]
-    for index, reply in enumerate(replies):
-        context.set_response_status(reply.status, reply.phrase, index)
-        context.set_response_content_type(index, reply.content_type)
-        for name, value in (service.headers | reply.headers).items():
-            context.set_response_header(index, name, value)
-    return [reply.body for reply in replies]
+def set_head(context: Any, index: int, reply: Reply, headers: Mapping[str, str]) -> None:
+    """Put a reply's status and headers where TorchServe looks for them."""
+    context.set_response_status(reply.status, reply.phrase, index)
+    context.set_response_content_type(index, reply.content_type)
+    for name, value in {**headers, **reply.headers}.items():
+        context.set_response_header(index, name, value)
 
 
 def within_limit(reply: Reply, oip: bool) -> Reply:
@@ -124,7 +162,10 @@ def to_bytes(body: Any) -> bytes:
 
 
 def answer_whatever_happens(
-    operation: Operation, messages: Sequence[Message], request_ids: Sequence[str | None]
+    operation: Operation,
+    messages: Sequence[Message],
+    request_ids: Sequence[str],
+    report: Report,
 ) -> list[Reply]:
     """Answer a batch; where that fails unforeseen, find the guilty message by answering each alone.
 
@@ -132,14 +173,15 @@ def answer_whatever_happens(
     that names its log line.
     """
     try:
-        return operation(messages)
+        return operation(messages, report)
     except Exception:  # the one place: no request may harm its neighbours
         if len(messages) == 1:
             logger.exception("request %s failed", request_ids[0])
+            report.bad[InternalError.__name__] += 1
             message = f"unexpected error; report request id {request_ids[0]}"
             return [error_reply(InternalError(message), messages[0].oip)]
         logger.exception("a batch of %d failed; answering its requests alone", len(messages))
     return [
-        answer_whatever_happens(operation, [message], [request_id])[0]
+        answer_whatever_happens(operation, [message], [request_id], report)[0]
         for message, request_id in zip(messages, request_ids, strict=True)
     ]

@@ -10,9 +10,10 @@ from pathlib import Path
 from serve.bundle import Bundle, load_bundle
 from serve.engine import check_golden, open_engine
 from serve.errors import LaunchError, ServeError
+from serve.launcher.torchserve import Settings
 
 
-def prove_engine(bundle: Bundle, runtime: str, device: str, precision: str) -> None:
+def prove_engine(bundle: Bundle, settings: Settings) -> None:
     """Open the engine and check it on the golden images, in a process that ends afterwards.
 
     The workers will do the same; but a fault that each of them must meet is better said once, at
@@ -21,12 +22,12 @@ def prove_engine(bundle: Bundle, runtime: str, device: str, precision: str) -> N
     Raises:
         LaunchError: the engine can't start, answers wrongly, or crashed.
     """
-    arguments = [str(bundle.folder), runtime, device, precision]
+    arguments = [str(bundle.folder), settings.runtime, settings.device, settings.precision]
     command = [sys.executable, "-m", "serve.launcher.proof", *arguments]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode != 0:
         last = done.stderr.strip().rpartition("\n")[2]
-        raise LaunchError(last or f"{runtime} crashed (exit code {done.returncode})")
+        raise LaunchError(last or f"{settings.runtime} crashed (exit code {done.returncode})")
 
 
 def main(folder: str, runtime: str, device: str, precision: str) -> int:

@@ -8,9 +8,7 @@ one canary request for each endpoint has just come back with the golden answer.
 import json
 import threading
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import requests
@@ -19,8 +17,9 @@ from numpy.typing import NDArray
 from serve.bundle import ENDPOINTS, Bundle
 from serve.errors import LaunchError, RequestError
 from serve.images import PixelBudget, read_image, write_png
+from serve.launcher.management import Management
 from serve.launcher.torchserve import Settings
-from serve.wire.requests import JSON, PNG
+from serve.wire.requests import CANARY_HEADER, JSON, PNG
 
 TIMEOUT_S = 5.0  # of each request of a check
 
@@ -31,14 +30,12 @@ class Canary:
 
     Attributes:
         body: what to POST.
-        content_type: of the body.
-        accept: the form to ask the answer in.
+        headers: to send with it.
         is_golden: whether a 200 reply holds the golden answer.
     """
 
     body: bytes
-    content_type: str
-    accept: str
+    headers: dict[str, str]
     is_golden: Callable[[requests.Response], bool]
 
 
@@ -51,33 +48,36 @@ class Readiness:
         reason: None when ready, else why not.
         working: every endpoint has a worker that may yet answer; a service that is merely busy
             is not ready, but it works.
+        changing: held while the default version, and with it the right answer, changes.
     """
 
     def __init__(self, bundle: Bundle, settings: Settings) -> None:
         self.reason: str | None = "starting"
         self.working = False
+        self.changing = threading.Lock()
         self._settings = settings
-        self._canaries = make_canaries(bundle, settings.precision)
+        self._management = Management(settings.management_url)
         self._session = requests.Session()
         self._session.trust_env = False  # no proxy stands between us and loopback
+        self.expect(bundle)
+
+    def expect(self, bundle: Bundle) -> None:
+        """From now on, the right answers are this bundle's."""
+        self._canaries = make_canaries(bundle, self._settings)
 
     def check(self) -> bool:
         """Ask TorchServe; True if it is ready."""
-        self.working = False
-        try:
-            self.reason = self._worker_fault() or self._canary_fault()
-        except (requests.RequestException, ValueError, LookupError, TypeError) as error:
-            self.reason = f"no proper answer from TorchServe ({type(error).__name__})"
-        except RequestError as error:
-            self.reason = f"a canary's picture can't be read: {error}"
+        with self.changing:
+            self.working = False
+            try:
+                self.reason = self._worker_fault() or self._canary_fault()
+            except LaunchError as error:
+                self.reason = str(error)
         return self.reason is None
 
     def _worker_fault(self) -> str | None:
-        wanted, ready = self._settings.workers, {}
-        for endpoint in ENDPOINTS:
-            url = f"{self._settings.management_url}/models/{endpoint}"
-            workers = self._session.get(url, timeout=TIMEOUT_S).json()[0]["workers"]
-            ready[endpoint] = sum(worker["status"] == "READY" for worker in workers)
+        wanted = self._settings.workers
+        ready = {endpoint: self._management.ready_workers(endpoint) for endpoint in ENDPOINTS}
         self.working = all(ready.values())
         for endpoint, count in ready.items():
             if count < wanted:
@@ -86,23 +86,40 @@ class Readiness:
 
     def _canary_fault(self) -> str | None:
         for endpoint, canary in self._canaries.items():
-            reply = self._session.post(
-                f"{self._settings.inference_url}/predictions/{endpoint}",
-                canary.body,
-                headers={"Content-Type": canary.content_type, "Accept": canary.accept},
-                timeout=TIMEOUT_S,
-            )
-            if reply.status_code != 200:
-                return f"{endpoint}: the canary got HTTP {reply.status_code}"
-            if not canary.is_golden(reply):
+            url = f"{self._settings.inference_url}/predictions/{endpoint}"
+            fault, wrong = ask(self._session, url, canary)
+            if wrong:
                 self.working = False
-                return f"{endpoint}: the canary's answer is wrong"
+            if fault:
+                return f"{endpoint}: {fault}"
         return None
 
 
-def make_canaries(bundle: Bundle, precision: str) -> dict[str, Canary]:
+def send(
+    session: requests.Session, url: str, canary: Canary, timeout_s: float
+) -> requests.Response:
+    """POST a canary. Raises requests.RequestException where no answer comes in time."""
+    return session.post(url, canary.body, headers=canary.headers, timeout=timeout_s)
+
+
+def ask(session: requests.Session, url: str, canary: Canary) -> tuple[str | None, bool]:
+    """Send a canary: what is wrong with the answer (None if nothing), and whether it is untrue."""
+    try:
+        reply = send(session, url, canary, TIMEOUT_S)
+        if reply.status_code != 200:
+            return f"the canary got HTTP {reply.status_code}", False
+        if canary.is_golden(reply):
+            return None, False
+    except requests.RequestException as error:
+        return f"the canary got no answer ({type(error).__name__})", False
+    except (RequestError, ValueError, LookupError, TypeError):
+        return "the canary's answer can't be read", True
+    return "the canary's answer is wrong", True
+
+
+def make_canaries(bundle: Bundle, settings: Settings) -> dict[str, Canary]:
     """One request for each endpoint, made of the first golden image."""
-    golden, tolerance = bundle.golden(), bundle.manifest.tolerances[precision]
+    golden, tolerance = bundle.golden(), bundle.manifest.tolerances[settings.precision]
     image, embedding = golden.images[0], golden.embeddings[0]
     vector = json.dumps({"embeddings": [embedding.tolist()]}).encode()
     levels = np.rint(golden.reconstructions * 255)
@@ -126,54 +143,12 @@ def make_canaries(bundle: Bundle, precision: str) -> dict[str, Canary]:
         # by less than a grey level, and by less than half the way to another golden picture.
         return bool(gaps(reply).mean() <= max(1.0, nearest / 2))
 
+    def headers(content_type: str, accept: str) -> dict[str, str]:
+        told = {"Content-Type": content_type, "Accept": accept}
+        return {**told, CANARY_HEADER: settings.canary_token}
+
     return {
-        "embed": Canary(write_png(image), PNG, JSON, is_embedding),
-        "reconstruct": Canary(write_png(image), PNG, PNG, is_reconstruction),
-        "decode": Canary(vector, JSON, PNG, is_decoded),
+        "embed": Canary(write_png(image), headers(PNG, JSON), is_embedding),
+        "reconstruct": Canary(write_png(image), headers(PNG, PNG), is_reconstruction),
+        "decode": Canary(vector, headers(JSON, PNG), is_decoded),
     }
-
-
-def serve_readiness(readiness: Readiness, bundle: Bundle, port: int) -> ThreadingHTTPServer:
-    """Answer ``GET /ready`` (200 or 503) and ``GET /metadata`` on loopback, in a thread.
-
-    Raises:
-        LaunchError: the port is taken.
-    """
-    manifest = bundle.manifest
-    metadata = {
-        "name": manifest.name,
-        "version": manifest.version,
-        "digest": manifest.digest,
-        "image": asdict(manifest.image),
-        "embedding_width": manifest.embedding_width,
-    }
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            reason = readiness.reason
-            if self.path == "/ready":
-                self._send(
-                    200 if reason is None else 503, {"ready": reason is None, "reason": reason}
-                )
-            elif self.path == "/metadata":
-                self._send(200, metadata)
-            else:
-                self._send(404, {"code": 404, "type": "NotFound", "message": "no such path"})
-
-        def _send(self, status: int, fields: dict[str, Any]) -> None:
-            body = json.dumps(fields).encode()
-            self.send_response(status)
-            self.send_header("Content-Type", JSON)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, format: str, *args: Any) -> None:
-            """Say nothing: probes come every few seconds."""
-
-    try:
-        server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
-    except OSError as error:
-        raise LaunchError(f"port {port} (readiness) is taken: {error.strerror}") from error
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    return server

@@ -1,27 +1,37 @@
 """TorchServe as a child process: its configuration, its model store, its JVM.
 
-Everything it writes lies in one private temporary directory, so that several instances can share
-a host: TorchServe's defaults collide on a socket name and a pid file in /tmp.
+Everything it writes lies in one private temporary directory, its *home*, so that several instances
+can share a host: TorchServe's defaults collide on a socket name and a pid file in /tmp.
+
+    config.properties
+    models/embed-1/      a model without archive for each endpoint and version
+    bundles/1/           what it serves: a copy, so that nobody's export changes it underneath
+    activity/, metrics/  what the workers tell: serve.activity, serve.journal
+    tmp/                 TorchServe's own
 """
 
 import json
 import logging
+import os
+import secrets
+import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import resources
 from importlib.util import find_spec
 from pathlib import Path
 
 import yaml
 
-from serve.bundle import ENDPOINTS, Bundle
+from serve.bundle import ENDPOINTS, Bundle, load_bundle
 from serve.errors import LaunchError
 from serve.launcher.java import find_java
 from serve.limits import MAX_BODY_BYTES, MAX_REPLY_BYTES
 
 logger = logging.getLogger(__name__)
 
+METRICS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"  # where prometheus_client writes; workers inherit it
 STOP_S = 20.0  # for TorchServe to end by itself before it is killed
 
 
@@ -39,6 +49,7 @@ class Settings:
         runtime: see serve.engine.RUNTIMES.
         device: see serve.engine.DEVICES.
         precision: see serve.engine.PRECISIONS.
+        canary_token: by which workers know the launcher's own requests, and keep quiet about them.
     """
 
     host: str = "127.0.0.1"
@@ -49,6 +60,7 @@ class Settings:
     runtime: str = "onnxruntime"
     device: str = "auto"
     precision: str = "fp32"
+    canary_token: str = field(default_factory=lambda: secrets.token_hex(16), repr=False)
 
     @property
     def inference_url(self) -> str:
@@ -62,28 +74,30 @@ class Settings:
         return f"http://127.0.0.1:{self.port + 1}"
 
     @property
-    def readiness_port(self) -> int:
+    def metrics_url(self) -> str:
+        """TorchServe's own metrics."""
+        return f"http://127.0.0.1:{self.port + 2}/metrics"
+
+    @property
+    def private_port(self) -> int:
         """The launcher's own port."""
         return self.port + 3
 
 
-def start(bundle: Bundle, settings: Settings, home: Path) -> subprocess.Popen[bytes]:
-    """Start TorchServe on a bundle; returns at once, long before it is ready.
+def start(settings: Settings, home: Path) -> subprocess.Popen[bytes]:
+    """Start TorchServe on version 1 of the endpoints; returns at once, long before it is ready.
 
     Args:
-        bundle: what to serve.
         settings: how.
-        home: an empty directory that outlives the process.
+        home: where ``add_models`` has written version 1; outlives the process.
 
     Raises:
         LaunchError: no Java, or TorchServe isn't installed.
     """
-    store = home / "models"
-    for endpoint in ENDPOINTS:
-        write_model(store / endpoint, endpoint, bundle, settings)
     config = home / "config.properties"
-    config.write_text(server_config(settings, store))
-    (home / "tmp").mkdir()
+    config.write_text(server_config(settings, home / "models"))
+    for folder in (home / "tmp", activity_folder(home), metrics_folder(home)):
+        folder.mkdir()
     command: list[str | Path] = [
         find_java(),
         f"-Dmodel_server_home={torchserve_home()}",
@@ -94,12 +108,18 @@ def start(bundle: Bundle, settings: Settings, home: Path) -> subprocess.Popen[by
         "org.pytorch.serve.ModelServer",
         *("--python", sys.executable),
         *("-f", config),
-        *("-s", store),
+        *("-s", home / "models"),
         "-ncs",
         "--disable-token-auth",
     ]
     # A group of its own: Ctrl-C reaches the launcher alone, which then stops TorchServe in order.
-    return subprocess.Popen(command, cwd=home, stdin=subprocess.DEVNULL, start_new_session=True)
+    return subprocess.Popen(
+        command,
+        cwd=home,
+        stdin=subprocess.DEVNULL,
+        start_new_session=True,
+        env={**os.environ, METRICS_VARIABLE: str(metrics_folder(home))},
+    )
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
@@ -125,7 +145,63 @@ def torchserve_home() -> Path:
     return Path(spec.origin).parent.parent
 
 
-def write_model(folder: Path, endpoint: str, bundle: Bundle, settings: Settings) -> None:
+def add_models(home: Path, bundle: Bundle, version: int, settings: Settings) -> Bundle:
+    """Copy a bundle into ``home`` and lay out a model of it for each endpoint.
+
+    Args:
+        home: of TorchServe.
+        bundle: to serve.
+        version: TorchServe's number for it; callers see the manifest's.
+        settings: how.
+
+    Returns:
+        The copy, found to be whole.
+
+    Raises:
+        BundleError: the bundle changed as it was copied.
+        LaunchError: there is no room for it.
+    """
+    copy = bundle_folder(home, version)
+    try:
+        shutil.copytree(bundle.folder, copy)
+    except OSError as error:
+        raise LaunchError(f"can't copy {bundle.folder} to {copy}: {error.strerror}") from error
+    copied = load_bundle(copy)
+    for endpoint in ENDPOINTS:
+        write_model(home, endpoint, copied, version, settings)
+    return copied
+
+
+def remove_models(home: Path, version: int) -> None:
+    """Undo ``add_models``; a version that isn't there is no fault."""
+    folders = [model_folder(home, endpoint, version) for endpoint in ENDPOINTS]
+    for folder in [bundle_folder(home, version), *folders]:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def bundle_folder(home: Path, version: int) -> Path:
+    """Where the copy of the bundle of a version lies."""
+    return home / "bundles" / str(version)
+
+
+def activity_folder(home: Path) -> Path:
+    """Where the workers tell which batches they are in."""
+    return home / "activity"
+
+
+def metrics_folder(home: Path) -> Path:
+    """Where the workers count."""
+    return home / "metrics"
+
+
+def model_folder(home: Path, endpoint: str, version: int) -> Path:
+    """Where one version of an endpoint lies in the model store."""
+    return home / "models" / f"{endpoint}-{version}"
+
+
+def write_model(
+    home: Path, endpoint: str, bundle: Bundle, version: int, settings: Settings
+) -> None:
     """Lay out one no-archive model: a manifest that names our handler, and its configuration."""
     manifest = {
         "runtime": "python",
@@ -133,7 +209,7 @@ def write_model(folder: Path, endpoint: str, bundle: Bundle, settings: Settings)
         "createdOn": "",  # TorchServe warns where it is missing
         "model": {
             "modelName": endpoint,
-            "modelVersion": bundle.manifest.version,
+            "modelVersion": str(version),
             "handler": f"serve.handlers.{endpoint}",
             "configFile": "model-config.yaml",
         },
@@ -148,8 +224,11 @@ def write_model(folder: Path, endpoint: str, bundle: Bundle, settings: Settings)
             "runtime": settings.runtime,
             "device": settings.device,
             "precision": settings.precision,
+            "canary_token": settings.canary_token,
+            "activity": str(activity_folder(home).resolve()),
         },
     }
+    folder = model_folder(home, endpoint, version)
     (folder / "MAR-INF").mkdir(parents=True)
     (folder / "MAR-INF" / "MANIFEST.json").write_text(json.dumps(manifest))
     (folder / "model-config.yaml").write_text(yaml.safe_dump(config))
@@ -160,14 +239,15 @@ def server_config(settings: Settings, store: Path) -> str:
     properties = {
         "inference_address": f"http://{settings.host}:{settings.port}",
         "management_address": settings.management_url,
-        "metrics_address": f"http://127.0.0.1:{settings.port + 2}",
+        "metrics_address": settings.metrics_url.removesuffix("/metrics"),
         "grpc_inference_address": "127.0.0.1",
         "grpc_inference_port": settings.port + 4,
         "grpc_management_address": "127.0.0.1",
         "grpc_management_port": settings.port + 5,
         "initial_worker_port": settings.port + 1_000,  # names of sockets, not TCP ports
         "model_store": store,
-        "load_models": ",".join(f"{endpoint}={endpoint}" for endpoint in ENDPOINTS),
+        "load_models": ",".join(f"{endpoint}={endpoint}-1" for endpoint in ENDPOINTS),
+        "enable_model_api": "true",  # or swaps would get a 405
         "allowed_urls": f"file://{store}/.*",
         "decode_input_request": "false",
         "disable_system_metrics": "true",

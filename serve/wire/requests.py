@@ -33,6 +33,7 @@ JSON = "application/json"
 PNG = "image/png"
 NPY = "application/x-npy"
 MULTIPART = "multipart/form-data"
+CANARY_HEADER = "X-Canary"  # the launcher's own requests carry its token in it
 
 Item = NDArray[np.uint8] | NDArray[np.float32] | RequestError
 

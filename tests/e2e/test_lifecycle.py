@@ -4,8 +4,10 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import venv
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,7 +23,7 @@ from serve.images import write_png
 from serve.launcher.java import find_java
 from train.data import Dataset
 
-from .conftest import START_S, free_port, running, wait_until
+from .conftest import START_S, STOP_S, free_port, running, wait_until
 
 
 def test_a_worker_dies_and_returns(small_bundle: Bundle, tmp_path: Path) -> None:
@@ -29,9 +31,9 @@ def test_a_worker_dies_and_returns(small_bundle: Bundle, tmp_path: Path) -> None
     with running(small_bundle, tmp_path) as service:
         os.kill(service.worker_pid("decode"), signal.SIGKILL)
 
-        assert wait_until(lambda: service.readiness().status_code == 503, 5)
+        assert wait_until(lambda: service.readiness().status_code == 503, 2)
         assert service.readiness().json()["reason"].startswith("decode: ")
-        assert wait_until(lambda: service.readiness().ok, 30)
+        assert wait_until(lambda: service.readiness().ok, 10)
         assert service.stop() == 0
         assert "waiting: decode" in service.log.read_text()
         assert "ready again" in service.log.read_text()
@@ -46,6 +48,26 @@ def test_torchserve_dies(small_bundle: Bundle, tmp_path: Path) -> None:
 
         assert service.process.wait(10) == 1
         assert "TorchServe died" in service.log.read_text()
+
+
+def test_stops_once_everything_is_answered(shipped_bundle: Bundle, tmp_path: Path) -> None:
+    """SIGTERM under load: what came in before is answered, while readiness is already false."""
+    images = np.zeros((1_000, 1, 28, 28), np.uint8)
+    with (
+        running(shipped_bundle, tmp_path) as service,
+        Client(service.url, timeout_s=60) as client,
+        ThreadPoolExecutor(16) as pool,
+    ):
+        answers = [pool.submit(client.embed, images) for _ in range(16)]
+        time.sleep(0.5)  # for all of them to reach TorchServe, and not to be answered
+        assert not all(answer.done() for answer in answers)
+
+        service.process.terminate()
+
+        assert wait_until(lambda: service.readiness().status_code == 503, 2)
+        assert [answer.result().shape for answer in answers] == [(1_000, 2)] * 16
+        assert service.process.wait(STOP_S) == 0
+        assert "requests may be lost" not in service.log.read_text()
 
 
 def test_two_side_by_side(shipped_bundle: Bundle, tmp_path: Path, digits: Dataset) -> None:

@@ -159,7 +159,9 @@ def test_plain_http(service: Running, digits: Dataset) -> None:
 def test_readiness_and_metadata(service: Running, shipped_bundle: Bundle) -> None:
     """The launcher's private port tells the truth about both."""
     assert service.readiness().json() == {"ready": True, "reason": None}
-    metadata = requests.get(f"http://127.0.0.1:{service.port + 3}/metadata", timeout=10).json()
+    metadata = requests.get(
+        f"http://127.0.0.1:{service.port + 3}/v2/models/embed", timeout=10
+    ).json()
     assert metadata["digest"] == shipped_bundle.manifest.digest
 
 

@@ -1,16 +1,20 @@
 """Every kind of reply is what serve/openapi.yaml says it is."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import jsonschema
 import numpy as np
 import pytest
+import requests
 import yaml
 
-from serve.bundle import ENDPOINTS
+from serve.bundle import ENDPOINTS, Bundle
 from serve.errors import RequestError
+from serve.launcher.metadata import pages
+from serve.launcher.private import Answers, PrivateServer
 from serve.limits import MAX_EMBEDDING, MAX_IMAGES
 from serve.service import Service
 from serve.wire.npy import write_npy
@@ -147,3 +151,61 @@ def test_contract_knows_every_error() -> None:
     known = CONTRACT["components"]["schemas"]["Error"]["properties"]["type"]["enum"]
 
     assert {error.__name__ for error in RequestError.__subclasses__()} <= set(known)
+
+
+def test_what_is_told_follows_the_contract(shipped_bundle: Bundle) -> None:
+    """Every page of the private port, at the path and in the form that the contract states."""
+    told = pages(shipped_bundle, "fp32")
+    for path, page in told.items():
+        name = re.sub("(embed|reconstruct|decode)", "{endpoint}", path)
+        answer = CONTRACT["paths"][name]["get"]["responses"]["200"]
+        check(page, answer["content"]["application/json"]["schema"])
+    count = len(told["/map.json"]["labels"])
+    assert count == len(told["/map.json"]["embeddings"]) == 10_000
+
+
+@pytest.mark.parametrize("reason", [None, "embed: 0 of 1 workers ready"])
+def test_readiness_follows_the_contract(reason: str | None) -> None:
+    """Ready and not; live all the same; anything else is not there."""
+    answers = Answers(lambda: reason, dict, bytes, lambda folder: {"bundle": folder})
+    server = PrivateServer("127.0.0.1", 0, answers)
+    url = f"http://127.0.0.1:{server.server_address[1]}"
+    status = "503" if reason else "200"
+    try:
+        for path in ("/ready", "/v2/health/ready", "/v2/models/{endpoint}/ready"):
+            reply = requests.get(url + path.replace("{endpoint}", "embed"), timeout=10)
+            answer = resolve(CONTRACT["paths"][path]["get"]["responses"][status])
+            assert (str(reply.status_code), reply.json()["ready"]) == (status, reason is None)
+            check(reply.json(), answer["content"]["application/json"]["schema"])
+        assert requests.get(url + "/v2/health/live", timeout=10).json() == {"live": True}
+        assert requests.head(url + "/ready", timeout=10).status_code == int(status)
+        for path in ("/", "/v2/models/other", "/swap"):
+            reply = requests.get(url + path, timeout=10)
+            assert reply.status_code == 404
+            check(reply.json(), {"$ref": "#/components/schemas/Error"})
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type", "status"),
+    [
+        ('{"bundle": "/b"}', "application/json", 200),
+        ('{"bundle": "/b"}', "text/plain", 415),  # what a web page may send unasked
+        ('{"bundle": 3}', "application/json", 400),
+        ("{", "application/json", 400),
+    ],
+)
+def test_swaps_are_asked_for_in_json(body: str, content_type: str, status: int) -> None:
+    """The one thing that the private port does, guarded against accidents and web pages."""
+    server = PrivateServer(
+        "127.0.0.1", 0, Answers(lambda: None, dict, bytes, lambda folder: {"bundle": folder})
+    )
+    try:
+        url = f"http://127.0.0.1:{server.server_address[1]}/swap"
+        reply = requests.post(url, body, headers={"Content-Type": content_type}, timeout=10)
+        assert reply.status_code == status
+    finally:
+        server.shutdown()
+        server.server_close()

@@ -15,6 +15,7 @@ from serve.handlers import decode, embed, reconstruct
 from serve.handlers import torchserve as adapter
 from serve.handlers.embed import EmbedHandler
 from serve.handlers.multipart import keeping_parts
+from serve.handlers.torchserve import Worker
 from serve.service import Service
 
 from .conftest import FakeEngine, png
@@ -40,7 +41,7 @@ def test_bad_image_fails_alone(small_bundle: Bundle, service: Service) -> None:
     context = context_of(small_bundle, [{"content-type": "image/png"}] * 3)
     batch = [{"body": bytearray(png(10))}, {"body": b"not an image"}, {"data": png(20)}]
 
-    bodies = adapter.answer_batch(service, "embed", batch, context)
+    bodies = Worker(service, "embed").answer(batch, context)
 
     assert statuses(context, 3) == [200, 400, 200]
     assert json.loads(bodies[0]) == {"embedding": [10.0, 10.0]}
@@ -52,7 +53,7 @@ def test_every_reply_names_the_model(small_bundle: Bundle, service: Service) -> 
     """Digest, version and precision, on errors too; header names match in any case."""
     context = context_of(small_bundle, [{"CONTENT-TYPE": "image/png"}, {"Content-type": "a/b"}])
 
-    adapter.answer_batch(service, "embed", [{"body": png(1)}, {"body": b""}], context)
+    Worker(service, "embed").answer([{"body": png(1)}, {"body": b""}], context)
 
     assert statuses(context, 2) == [200, 415]
     for index in range(2):
@@ -104,7 +105,7 @@ def test_unexpected_error_hits_the_guilty_only(
     context = context_of(small_bundle, [{"content-type": "image/png"}] * 3)
     batch = [{"body": png(10)}, {"body": png(66)}, {"body": png(20)}]
 
-    bodies = adapter.answer_batch(service, "embed", batch, context)
+    bodies = Worker(service, "embed").answer(batch, context)
 
     assert statuses(context, 3) == [200, 500, 200]
     assert json.loads(bodies[2]) == {"embedding": [20.0, 20.0]}
@@ -120,7 +121,7 @@ def test_reply_over_the_limit_is_refused(
     monkeypatch.setattr(adapter, "MAX_REPLY_BYTES", 20)
     context = context_of(small_bundle, [{"content-type": "image/png"}])
 
-    (body,) = adapter.answer_batch(service, "embed", [{"body": png(10)}], context)
+    (body,) = Worker(service, "embed").answer([{"body": png(10)}], context)
 
     assert statuses(context, 1) == [413]
     assert "the limit is 20" in json.loads(body)["message"]

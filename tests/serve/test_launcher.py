@@ -91,7 +91,7 @@ def test_canaries_know_the_golden_answer_from_another(shipped_bundle: Bundle) ->
     )
     vectors = [json.dumps({"embedding": vector.tolist()}) for vector in golden.embeddings[:2]]
     for precision in shipped_bundle.manifest.tolerances:
-        canaries = make_canaries(shipped_bundle, precision)
+        canaries = make_canaries(shipped_bundle, Settings(precision=precision))
         for endpoint in ("reconstruct", "decode"):
             assert canaries[endpoint].is_golden(reply_of(right))
             assert not canaries[endpoint].is_golden(reply_of(wrong))
@@ -152,10 +152,12 @@ def test_instances_share_nothing(small_bundle: Bundle, tmp_path: Path) -> None:
 
 def test_model_folder_names_our_handler(small_bundle: Bundle, tmp_path: Path) -> None:
     """TorchServe imports the handler from the installed package and finds the bundle."""
-    write_model(tmp_path / "embed", "embed", small_bundle, Settings(workers=3))
+    write_model(tmp_path, "embed", small_bundle, 2, Settings(workers=3))
 
-    config = (tmp_path / "embed" / "model-config.yaml").read_text()
-    assert '"serve.handlers.embed"' in (tmp_path / "embed/MAR-INF/MANIFEST.json").read_text()
+    config = (tmp_path / "models" / "embed-2" / "model-config.yaml").read_text()
+    assert (
+        '"serve.handlers.embed"' in (tmp_path / "models/embed-2/MAR-INF/MANIFEST.json").read_text()
+    )
     assert "minWorkers: 3" in config
     assert str(small_bundle.folder) in config
 

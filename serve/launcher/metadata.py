@@ -1,0 +1,75 @@
+"""What the service says of itself: the Open Inference Protocol's metadata, the limits, the map."""
+
+from dataclasses import asdict
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+
+from serve import limits
+from serve.bundle import ENDPOINTS, Bundle
+
+DECIMALS = 4  # of an embedding on the map: finer than a pixel of any screen
+
+
+def pages(bundle: Bundle, precision: str) -> dict[str, dict[str, Any]]:
+    """Path → JSON body of everything that stays the same as long as one bundle is served."""
+    models = {
+        f"/v2/models/{endpoint}": model(bundle, endpoint, precision) for endpoint in ENDPOINTS
+    }
+    return {"/v2": server(), **models, "/map.json": atlas(bundle)}
+
+
+def server() -> dict[str, Any]:
+    """GET /v2."""
+    return {
+        "name": "pinhole",
+        "version": version("pinhole"),
+        "extensions": ["binary_tensor_data"],
+    }
+
+
+def model(bundle: Bundle, endpoint: str, precision: str) -> dict[str, Any]:
+    """GET /v2/models/{endpoint}; the protocol's fields, then ours."""
+    manifest = bundle.manifest
+    images = {"datatype": "UINT8", "shape": [-1, *manifest.image.shape]}
+    embeddings = {"datatype": "FP32", "shape": [-1, manifest.embedding_width]}
+    inputs, outputs = {
+        "embed": ({"images": images}, {"embeddings": embeddings}),
+        "reconstruct": (
+            {"images": images},
+            {"reconstructions": images, "mse": {"datatype": "FP32", "shape": [-1]}},
+        ),
+        "decode": ({"embeddings": embeddings}, {"images": images}),
+    }[endpoint]
+    return {
+        "name": endpoint,
+        "versions": [manifest.version],
+        "platform": "pinhole",
+        "inputs": [{"name": name, **tensor} for name, tensor in inputs.items()],
+        "outputs": [{"name": name, **tensor} for name, tensor in outputs.items()],
+        "model": manifest.name,
+        "digest": manifest.digest,
+        "precision": precision,
+        "image": asdict(manifest.image),
+        "embedding_width": manifest.embedding_width,
+        "limits": {
+            "body_bytes": limits.MAX_BODY_BYTES,
+            "reply_bytes": limits.MAX_REPLY_BYTES,
+            "images": limits.MAX_IMAGES,
+            "image_pixels": limits.MAX_IMAGE_PIXELS,
+            "request_pixels": limits.MAX_REQUEST_PIXELS,
+            "embedding": limits.MAX_EMBEDDING,
+        },
+    }
+
+
+def atlas(bundle: Bundle) -> dict[str, Any]:
+    """GET /map.json: where the test images lie, and their labels."""
+    with np.load(bundle.folder / "map.npz") as arrays:
+        embeddings, labels = arrays["embeddings"], arrays["labels"]
+    return {
+        "digest": bundle.manifest.digest,
+        "embeddings": [[round(float(x), DECIMALS) for x in row] for row in embeddings],
+        "labels": labels.tolist(),
+    }

@@ -1,0 +1,79 @@
+"""``python -m serve.launcher.swap BUNDLE``: have a running service serve another bundle.
+
+No request fails meanwhile. The three endpoints change one after the other within milliseconds, so
+a caller who needs one model for several requests compares the digests of their replies.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import requests
+
+from serve.errors import LaunchError
+from serve.launcher.torchserve import Settings
+
+SWAP_S = 300.0  # for the new workers to start and the old ones to finish
+
+EXAMPLES = """
+examples:
+  python -m serve.launcher.swap build/mnist-2
+  python -m serve.launcher.swap --rollback
+
+The service keeps a copy: the folder may be changed or removed afterwards. A service that is started
+anew serves the bundle that it is started with.
+"""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    options = parse(sys.argv[1:] if arguments is None else arguments)
+    folder = None if options.rollback else str(options.bundle.resolve())
+    try:
+        told = ask_for_swap(Settings(port=options.port).private_port, folder)
+    except LaunchError as error:
+        print(f"swap: {error}", file=sys.stderr)
+        return 1
+    print(
+        f"now serving {told['name']} version {told['version']} digest {told['digest'][:12]}, "
+        f"formerly {told['former_digest'][:12]}"
+    )
+    return 0
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m serve.launcher.swap",
+        description="Have a running service serve another bundle, without failing a request.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("bundle", type=Path, nargs="?", help="folder that python -m export wrote")
+    which.add_argument("--rollback", action="store_true", help="go back to the bundle before")
+    parser.add_argument(
+        "--port", type=int, default=Settings.port, help="of the service (default: %(default)s)"
+    )
+    return parser.parse_args(arguments)
+
+
+def ask_for_swap(port: int, folder: str | None) -> dict[str, str]:
+    """Ask the launcher on its private port; see serve.launcher.instance.Instance.swap.
+
+    Raises:
+        LaunchError: it isn't there, or refused.
+    """
+    url = f"http://127.0.0.1:{port}/swap"
+    try:
+        reply = requests.post(url, json={"bundle": folder}, timeout=SWAP_S, proxies={"http": ""})
+        fields: dict[str, str] = reply.json()
+    except (requests.RequestException, ValueError) as error:
+        raise LaunchError(f"no proper answer on port {port}: is the service running?") from error
+    if not reply.ok:
+        raise LaunchError(fields["message"])
+    return fields
+
+
+if __name__ == "__main__":
+    sys.exit(main())
