@@ -1,6 +1,8 @@
 """The handlers as TorchServe calls them, with TorchServe's own context."""
 
 import json
+import logging
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,13 +12,18 @@ from ts.context import Context, RequestProcessor
 from ts.utils.util import list_classes_from_module
 
 from serve.bundle import ENDPOINTS, Bundle
+from serve.engine import open_engine
 from serve.errors import EngineError
 from serve.handlers import decode, embed, reconstruct
 from serve.handlers import torchserve as adapter
 from serve.handlers.embed import EmbedHandler
 from serve.handlers.multipart import keeping_parts
 from serve.handlers.torchserve import Worker
+from serve.images import write_png
+from serve.journal import Report
 from serve.service import Service
+from serve.wire.npy import write_npy
+from train.data import Dataset
 
 from .conftest import FakeEngine, png
 
@@ -47,6 +54,39 @@ def test_bad_image_fails_alone(small_bundle: Bundle, service: Service) -> None:
     assert json.loads(bodies[0]) == {"embedding": [10.0, 10.0]}
     assert json.loads(bodies[1])["type"] == "InvalidImage"
     assert json.loads(bodies[2]) == {"embedding": [20.0, 20.0]}
+
+
+@pytest.mark.parametrize("endpoint", ["embed", "reconstruct"])
+def test_mixed_batch_answers_each_as_if_alone(
+    shipped_bundle: Bundle, digits: Dataset, endpoint: str
+) -> None:
+    """A file, 500 images, garbage, a wish for a picture, OIP: the company changes no byte."""
+    service = Service(shipped_bundle, open_engine(shipped_bundle, device="cpu"))
+    images = digits.train_images[:502].numpy()
+    oip = {"inputs": [{"name": "images", "datatype": "UINT8", "shape": [1, 28, 28]}]}
+    oip["inputs"][0]["data"] = images[501].ravel().tolist()
+    rows = [
+        ({"url_path": "", "Content-Type": "image/png"}, write_png(images[0])),
+        ({"url_path": "", "Content-Type": "application/x-npy"}, write_npy(images[:500])),
+        ({"url_path": "", "Content-Type": "image/png"}, b"garbage"),
+        (
+            {"url_path": "", "Content-Type": "image/png", "Accept": "image/png"},
+            write_png(images[500]),
+        ),
+        ({}, json.dumps(oip).encode()),
+    ]
+
+    def answer(sent: Sequence[tuple[dict[str, str], bytes]]) -> list[tuple[int, bytes]]:
+        context = context_of(shipped_bundle, [])
+        context.request_processor = [RequestProcessor(headers) for headers, _ in sent]
+        context.request_ids = {index: f"id-{index}" for index in range(len(sent))}
+        bodies = Worker(service, endpoint).answer([{"body": body} for _, body in sent], context)
+        return list(zip(statuses(context, len(sent)), bodies, strict=True))
+
+    together = answer(rows)
+
+    assert [status for status, _ in together] == [200, 200, 400, 200, 200]
+    assert together == [answer([row])[0] for row in rows]
 
 
 def test_every_reply_names_the_model(small_bundle: Bundle, service: Service) -> None:
@@ -85,6 +125,43 @@ def test_path_and_parts_make_the_message(small_bundle: Bundle) -> None:
     assert (several.body, several.parts) == (b"", (b"a", b"b"))
     assert (one.body, one.parts, one.oip) == (b"one", (), False)
     assert oip.oip
+
+
+def test_failures_are_told_and_successes_sampled(
+    small_bundle: Bundle, service: Service, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One line a batch: every failed one, and of the others one now and then; canaries never."""
+    worker = Worker(service, "embed", None, "mine")
+
+    def answer(body: bytes, **headers: str) -> None:
+        worker.answer([{"body": body}], context_of(small_bundle, [{**headers}]))
+
+    with caplog.at_level(logging.INFO, "serve.journal"):
+        answer(png(1), **{"X-Canary": "mine"})
+        assert not caplog.messages
+        answer(png(1))
+        answer(png(1), **{"X-Canary": "guessed"})
+        answer(b"garbage", **{"X-Canary": "mine"})
+
+    first, failed = caplog.messages
+    assert "batch endpoint=embed requests=1 images=1 bad=none" in first
+    assert first.endswith("untold=0 replies=id-0:200")
+    assert "images=0 bad=InvalidImage:1 " in failed
+    assert failed.endswith("untold=1 replies=id-0:400")
+
+
+def test_phases_add_up_and_nested_ones_count_once() -> None:
+    """A phase within another is taken out of it."""
+    report = Report()
+    started = time.perf_counter()
+    with report.phase("write"):
+        time.sleep(0.02)
+        with report.phase("infer"):
+            time.sleep(0.03)
+    whole = time.perf_counter() - started
+
+    assert report.seconds["infer"] >= 0.03
+    assert 0.02 <= report.seconds["write"] <= whole - report.seconds["infer"]
 
 
 def test_unexpected_error_hits_the_guilty_only(

@@ -1,0 +1,146 @@
+"""Every limit of the contract, at it and one past it, and what that costs a worker's memory."""
+
+import base64
+import io
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import requests
+from PIL import Image
+
+from serve.bundle import Bundle
+from serve.limits import (
+    MAX_BODY_BYTES,
+    MAX_IMAGE_PIXELS,
+    MAX_IMAGES,
+    MAX_REPLY_BYTES,
+    MAX_REQUEST_PIXELS,
+)
+from serve.wire.npy import write_npy
+
+from .conftest import Running, running
+
+PEAK_BYTES = 900 << 20  # a worker that has just started takes about 330 MiB of it
+JSON, NPY, PNG = "application/json", "application/x-npy", "image/png"
+
+
+@pytest.fixture(scope="module")
+def lone(shipped_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """A service with one worker for each endpoint, so that it is known whose memory to watch."""
+    with running(shipped_bundle, tmp_path_factory.mktemp("limits"), "--workers", "1") as service:
+        yield service
+
+
+def post(
+    service: Running, body: bytes, content_type: str, endpoint: str = "embed"
+) -> requests.Response:
+    """One request."""
+    url = f"{service.url}/predictions/{endpoint}"
+    return requests.post(url, body, headers={"Content-Type": content_type}, timeout=60)
+
+
+def picture(width: int, height: int, mode: str = "L") -> bytes:
+    """A PNG of nothing, a few kilobytes whatever its size."""
+    file = io.BytesIO()
+    Image.new(mode, (width, height)).save(file, "PNG", compress_level=9)
+    return file.getvalue()
+
+
+def images(count: int) -> bytes:
+    """An array of so many."""
+    return write_npy(np.zeros((count, 28, 28), np.uint8))
+
+
+def padded(size: int) -> bytes:
+    """A small picture with rubbish after its end, which readers ignore, up to so many bytes."""
+    return picture(28, 28).ljust(size, b"\0")
+
+
+def envelope(*files: bytes) -> bytes:
+    """Several files in JSON."""
+    return json.dumps({"images": [base64.b64encode(file).decode() for file in files]}).encode()
+
+
+@pytest.mark.parametrize(
+    ("at", "past", "content_type", "status"),
+    [
+        (lambda: padded(MAX_BODY_BYTES), lambda: padded(MAX_BODY_BYTES + 1), PNG, 413),
+        (lambda: images(MAX_IMAGES), lambda: images(MAX_IMAGES + 1), NPY, 413),
+        (
+            lambda: picture(10_000, MAX_IMAGE_PIXELS // 10_000),
+            lambda: picture(10_000, MAX_IMAGE_PIXELS // 10_000 + 1),
+            PNG,
+            400,
+        ),
+    ],
+    ids=["body", "images", "pixels"],
+)
+def test_limit_and_one_past_it(
+    lone: Running,
+    at: Callable[[], bytes],
+    past: Callable[[], bytes],
+    content_type: str,
+    status: int,
+) -> None:
+    """The limit itself is answered; one more is refused, and the message says what the limit is."""
+    assert post(lone, at(), content_type).status_code == 200
+
+    refusal = post(lone, past(), content_type)
+
+    assert refusal.status_code == status
+    assert "the limit is" in refusal.json()["message"]
+
+
+def test_pixels_of_a_whole_request(lone: Running) -> None:
+    """Four of the largest images are read; a fifth of one pixel is refused alone."""
+    largest = picture(10_000, MAX_IMAGE_PIXELS // 10_000)
+    files = [largest] * (MAX_REQUEST_PIXELS // MAX_IMAGE_PIXELS)
+
+    reply = post(lone, envelope(*files, picture(1, 1)), JSON).json()
+
+    assert [row is None for row in reply["embeddings"]] == [False] * 4 + [True]
+    assert [error["type"] for error in reply["errors"]] == ["PayloadTooLarge"]
+
+
+def test_body_that_torchserve_itself_refuses(lone: Running) -> None:
+    """Far over the limit no worker ever sees it; the service goes on."""
+    assert post(lone, bytes(MAX_BODY_BYTES * 2), PNG).status_code == 413
+    assert post(lone, picture(28, 28), PNG).status_code == 200
+
+
+def test_largest_replies_fit(lone: Running) -> None:
+    """As many pictures as a request may ask for stay under what TorchServe lets a worker send."""
+    for endpoint in ("reconstruct", "decode"):
+        vectors = np.random.default_rng(0).normal(size=(MAX_IMAGES, 2)).astype(np.float32)
+        body = write_npy(vectors) if endpoint == "decode" else images(MAX_IMAGES)
+
+        reply = post(lone, body, NPY, endpoint)
+
+        assert reply.status_code == 200
+        assert len(reply.content) < MAX_REPLY_BYTES
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        lambda: envelope(*[picture(10_000, MAX_IMAGE_PIXELS // 10_000, "RGBA")] * 4),
+        lambda: b'{"images": [' + b"[]," * (MAX_BODY_BYTES // 3 - 10) + b"[]]}",
+        lambda: b'{"images": ' + b"[" * (MAX_BODY_BYTES - 20),
+        lambda: envelope(*[b""] * MAX_IMAGES),
+    ],
+    ids=["transparency", "lists", "nesting", "nothings"],
+)
+def test_worst_requests_are_bounded_in_memory(lone: Running, hostile: Callable[[], bytes]) -> None:
+    """What a body within the limits can make a worker hold."""
+    pid = lone.worker_pid("embed")
+    Path(f"/proc/{pid}/clear_refs").write_text("5")  # forget the peak so far
+
+    assert post(lone, hostile(), JSON).status_code in (200, 400, 413)
+
+    assert lone.worker_pid("embed") == pid
+    status = Path(f"/proc/{pid}/status").read_text()
+    (peak,) = (line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))
+    assert int(peak) * 1024 < PEAK_BYTES
