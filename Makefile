@@ -12,7 +12,7 @@ CPU_WHEELS := https://download.pytorch.org/whl/cpu
 TORCH_INDEX ?= $(shell $(PYTHON) -c "import urllib.request; \
 	urllib.request.urlopen('$(CPU_WHEELS)/torch/', timeout=3)" 2>/dev/null && echo $(CPU_WHEELS))
 
-.PHONY: help setup demo test test-openvino lint train export serve bench bench-openvino clean
+.PHONY: help setup demo test test-openvino lint train export serve bench bench-openvino bench-online clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,8 +22,9 @@ setup: .venv/ready  ## create .venv with everything in it
 # One environment for each build of onnxruntime: they overwrite each other.
 .venv/ready: EXTRAS = train,export,serve,cpu,jobs,dev
 .venv-openvino/ready: EXTRAS = train,export,serve,openvino,dev
+.venv-bench/ready: EXTRAS = serve,openvino,bench
 
-.venv/ready .venv-openvino/ready: pyproject.toml constraints.txt
+.venv/ready .venv-openvino/ready .venv-bench/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(@D)
 	@echo "setting up $(@D): a minute or two, torch is large"
 	$(eval INDEX := $(TORCH_INDEX))
@@ -59,6 +60,9 @@ bench: setup  ## engine speed beside bare onnxruntime
 
 bench-openvino: .venv-openvino/ready  ## the same with OpenVINO among the engines
 	.venv-openvino/bin/python -m bench.engines $(CHECKPOINT)
+
+bench-online: export .venv-bench/ready  ## requests/s beside FastAPI and LitServe; needs wrk; ARGS=--help
+	.venv-bench/bin/python -m bench.online $(BUNDLE) $(ARGS)
 
 clean:  ## remove what make made, bar environments and runs
 	rm -rf build .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,250 @@
+"""Requests a second of the service, beside what its users would write instead, in one run.
+
+    python -m bench.online build/mnist          # or: make bench-online
+
+The contenders take turns; each is started, warmed up, checked for a right answer, measured and
+stopped, alone on the machine but for wrk, which makes the load:
+
+    ours        python -m serve, onnxruntime's CPU provider in fp32
+    ours-bf16   the same with OpenVINO in bf16, where onnxruntime and the processor have it
+    nothing     TorchServe as ours configures it, around a handler that returns a constant
+    fastapi     uvicorn with a process for each core, Pillow and onnxruntime
+    litserve    the same with dynamic batching
+
+Medians over the rounds count, and of each round's own ratios. An answer that isn't 2xx, or that
+doesn't come, makes a figure invalid: it is marked, and the exit code is 1.
+"""
+
+import argparse
+import json
+import shlex
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench import wrk
+from bench.contenders import NAMES, Contender, Running, ask, contenders, running
+from bench.tables import FEW, LARGE, MANY, PLURAL, Figures, print_report
+from bench.wrk import Load, Target
+from serve.bundle import Bundle, load_bundle
+from serve.engine import open_engine
+from serve.errors import ServeError
+
+SECTIONS = ("single", "plural", "mixed")
+ROUNDS = 3
+SECONDS = 8.0
+SHORTER = 5 / 8  # of SECONDS: what needs less time to settle
+WARM_UP_S = 3.0
+HEAD_START_S = 1.0  # of the large requests before the small ones
+NPY = "application/x-npy"
+
+EXAMPLES = """
+examples:
+  python -m bench.online build/mnist
+  python -m bench.online build/mnist --serve-args="--workers 2" --only ours nothing
+  python -m bench.online build/mnist --rounds 1 --seconds 2 --sections single
+
+The whole takes about a quarter of an hour. It needs wrk (apt-get install wrk), and a machine with
+nothing else to do.
+"""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    options = parse(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # by way of every finally
+    try:
+        wrk.find_wrk()
+        bundle = load_bundle(options.bundle.resolve())
+        figures = race(choose(bundle, options), bundle, options)
+    except (OSError, RuntimeError, ServeError, ValueError, subprocess.SubprocessError) as error:
+        print(f"bench.online: {error}", file=sys.stderr)
+        return 1
+    print_report(figures, options.serve_args)
+    return 1 if any(load.faults for loads in figures.values() for load in loads) else 0
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.online",
+        description="Requests a second of the service, beside what its users would write instead.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("bundle", type=Path, help="folder that python -m export wrote")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="(default: %(default)s)")
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=SECONDS,
+        help="of the load on 64 connections; the other loads in proportion (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--only", nargs="+", choices=NAMES, default=NAMES, metavar="NAME", help=", ".join(NAMES)
+    )
+    parser.add_argument(
+        "--sections",
+        nargs="+",
+        choices=SECTIONS,
+        default=SECTIONS,
+        metavar="SECTION",
+        help=", ".join(SECTIONS),
+    )
+    parser.add_argument(
+        "--serve-args",
+        default="",
+        help='of python -m serve, e.g. "--workers 2"; runtime, device and precision are settled',
+    )
+    options = parser.parse_args(arguments)
+    if options.rounds < 1 or options.seconds < 1:
+        parser.error("--rounds and --seconds must be at least 1")
+    return options
+
+
+def choose(bundle: Bundle, options: argparse.Namespace) -> list[Contender]:
+    """The contenders that were asked for and can run here."""
+    found = {each.name: each for each in contenders(bundle, shlex.split(options.serve_args))}
+    for name in options.only:
+        if name not in found:
+            tell(f"{name}: left out, this host or this onnxruntime can't run it")
+    return [contender for name, contender in found.items() if name in options.only]
+
+
+def race(chosen: Sequence[Contender], bundle: Bundle, options: argparse.Namespace) -> Figures:
+    """Start, measure and stop each contender in turn, round by round."""
+    figures: Figures = {}
+    for number in range(1, options.rounds + 1):
+        tell(f"round {number} of {options.rounds}")
+        for contender in chosen:
+            for what, load in measure_contender(contender, bundle, options):
+                figures.setdefault((what, contender.name), []).append(load)
+                tell(f"{contender.name}: {what}: {describe(load)}")
+    return figures
+
+
+def describe(load: Load) -> str:
+    """A load in one line."""
+    faults = f", INVALID: {dict(load.faults)}" if load.faults else ""
+    return f"{load.rate:,.1f}/s, p50 {load.p50_ms:,.1f} ms, p99 {load.p99_ms:,.1f} ms{faults}"
+
+
+def tell(line: str) -> None:
+    """Show progress."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def measure_contender(
+    contender: Contender, bundle: Bundle, options: argparse.Namespace
+) -> Iterator[tuple[str, Load]]:
+    """What is measured, and its figures."""
+    seconds, sections = options.seconds, options.sections
+    if contender.engine and "plural" in sections:
+        tell(f"{contender.name}: its engine alone; measuring")
+        yield "bare", measure_engine(bundle, *contender.engine, seconds * SHORTER)
+    tell(f"{contender.name}: starting")
+    with tempfile.TemporaryDirectory() as name, running(contender, bundle, Path(name)) as service:
+        tell(f"{contender.name}: started; measuring")
+        wrk.measure(service.single, MANY, WARM_UP_S)
+        if "single" in sections:
+            yield "many", wrk.measure(service.single, MANY, seconds)
+            yield "one", wrk.measure(service.single, 1, seconds * SHORTER)
+        if contender.engine and "plural" in sections:
+            yield from measure_plural(service, bundle, Path(name), seconds * SHORTER)
+        if contender.engine and "mixed" in sections:
+            yield from measure_mixed(service, bundle, Path(name), seconds)
+
+
+def measure_engine(bundle: Bundle, device: str, precision: str, seconds: float) -> Load:
+    """The engine alone in this process: calls of PLURAL images."""
+    engine, images = open_engine(bundle, "onnxruntime", device, precision), pictures(bundle, PLURAL)
+    engine.embed(images)
+    times_ms: list[float] = []
+    started = now = time.perf_counter()
+    while now - started < seconds:
+        before = now
+        engine.embed(images)
+        now = time.perf_counter()
+        times_ms.append((now - before) * 1e3)
+    p50_ms, p99_ms = np.percentile(times_ms, [50, 99])
+    return Load(len(times_ms) / (now - started), float(p50_ms), float(p99_ms), {})
+
+
+def pictures(bundle: Bundle, count: int) -> NDArray[np.uint8]:
+    """uint8[count, C, H, W]: the golden images, again and again."""
+    images = bundle.golden().images
+    return np.resize(images, (count, *images.shape[1:]))
+
+
+def measure_plural(
+    service: Running, bundle: Bundle, folder: Path, seconds: float
+) -> Iterator[tuple[str, Load]]:
+    """Requests of PLURAL images over FEW connections, in two forms."""
+    expected = np.resize(bundle.golden().embeddings, (PLURAL, bundle.manifest.embedding_width))
+    for form, target in plural_requests(service, bundle, folder).items():
+        raw = ask(target).content[-expected.nbytes :]  # an array comes last in both forms
+        service.compare(np.frombuffer(raw, "<f4").reshape(expected.shape), expected)
+        yield form, wrk.measure(target, FEW, seconds)
+
+
+def plural_requests(service: Running, bundle: Bundle, folder: Path) -> dict[str, Target]:
+    """PLURAL images to embed in one request, by form; the answers are arrays too."""
+    images = pictures(bundle, PLURAL)
+    tensor = {
+        "name": "images",
+        "datatype": "UINT8",
+        "shape": images.shape,
+        "parameters": {"binary_data_size": images.nbytes},
+    }
+    head = json.dumps({"inputs": [tensor], "parameters": {"binary_data_output": True}}).encode()
+    body = folder / "images.oip"
+    body.write_bytes(head + images.tobytes())
+    return {
+        "npy": npy_request(service, "embed", images, folder),
+        "OIP": Target(
+            f"{service.url}/v2/models/embed/infer",
+            body,
+            {
+                "Content-Type": "application/octet-stream",
+                "Inference-Header-Content-Length": str(len(head)),
+            },
+        ),
+    }
+
+
+def npy_request(service: Running, endpoint: str, images: NDArray[np.uint8], folder: Path) -> Target:
+    """Images to an endpoint as an array; the answer is one too."""
+    body = folder / f"{len(images)}.npy"
+    np.save(body, images)
+    headers = {"Content-Type": NPY, "Accept": NPY}
+    return Target(f"{service.url}/predictions/{endpoint}", body, headers)
+
+
+def measure_mixed(
+    service: Running, bundle: Bundle, folder: Path, seconds: float
+) -> Iterator[tuple[str, Load]]:
+    """Single images over FEW connections, alone and beside one caller of LARGE requests."""
+    images = pictures(bundle, LARGE)
+    for endpoint in ("embed", "reconstruct"):
+        small = service.post(f"/predictions/{endpoint}")
+        yield f"{endpoint} alone", wrk.measure(small, FEW, seconds * SHORTER)
+        large_s = seconds / SHORTER + 2 * HEAD_START_S
+        large = wrk.start(npy_request(service, endpoint, images, folder), 1, large_s)
+        try:
+            time.sleep(HEAD_START_S)
+            beside = wrk.measure(small, FEW, seconds / SHORTER)
+        finally:
+            borne = wrk.finish(large, large_s)
+        yield f"{endpoint} beside", beside
+        yield f"{endpoint} large", borne
+
+
+if __name__ == "__main__":
+    sys.exit(main())

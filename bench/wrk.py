@@ -1,0 +1,105 @@
+"""The load generator: Debian's wrk, a closed loop over keep-alive connections."""
+
+import json
+import shutil
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+SCRIPT = Path(__file__).with_name("post.lua")
+TIMEOUT_S = 60  # of a request; what takes longer is counted as a fault
+KINDS = ("non_2xx", "timeout", "connect", "read", "write")  # of faults that wrk counts
+SPARE_S = 30.0  # for wrk to end after the time it was given
+
+
+@dataclass(frozen=True)
+class Target:
+    """One request, to be sent again and again.
+
+    Attributes:
+        url: where to POST.
+        body: the file with the body.
+        headers: name → value.
+    """
+
+    url: str
+    body: Path
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Load:
+    """How a load was borne.
+
+    Attributes:
+        rate: answers per second.
+        p50_ms: median of the latencies.
+        p99_ms: their 99th percentile.
+        faults: kind (``non_2xx``, ``timeout``, ``connect``, ``read``, ``write``, ``no_answer``) →
+            how many; kinds that didn't happen are left out. Any makes the figures invalid.
+    """
+
+    rate: float
+    p50_ms: float
+    p99_ms: float
+    faults: Mapping[str, int]
+
+
+def find_wrk() -> str:
+    """The program.
+
+    Raises:
+        FileNotFoundError: it isn't installed; the message says what to do.
+    """
+    program = shutil.which("wrk")
+    if program is None:
+        raise FileNotFoundError("wrk isn't installed: apt-get install wrk (Debian, Ubuntu)")
+    return program
+
+
+def start(target: Target, connections: int, seconds: float) -> subprocess.Popen[str]:
+    """Send requests over ``connections`` for ``seconds``, each as soon as the last is answered."""
+    command = [
+        find_wrk(),
+        f"-t{min(2, connections)}",
+        f"-c{connections}",
+        f"-d{max(1, round(seconds))}s",
+        f"--timeout={TIMEOUT_S}s",
+        *("-s", str(SCRIPT)),
+        target.url,
+        "--",
+        str(target.body),
+        *(f"{name}: {value}" for name, value in target.headers.items()),
+    ]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
+def finish(process: subprocess.Popen[str], seconds: float) -> Load:
+    """Wait for wrk, which is given ``seconds`` and some more; kill it if that isn't enough.
+
+    Raises:
+        subprocess.TimeoutExpired: it was not.
+        subprocess.CalledProcessError: wrk failed.
+    """
+    try:
+        output, _ = process.communicate(timeout=seconds + SPARE_S)
+    finally:
+        process.kill()
+        process.wait()
+    if process.returncode != 0:
+        raise subprocess.CalledProcessError(process.returncode, process.args, output)
+    return read_load(json.loads(output.splitlines()[-1]))
+
+
+def read_load(figures: Mapping[str, float]) -> Load:
+    """What post.lua said in the end."""
+    answered = figures["requests"] - figures["non_2xx"]
+    counts = {kind: int(figures[kind]) for kind in KINDS} | {"no_answer": int(answered == 0)}
+    faults = {kind: count for kind, count in counts.items() if count}
+    return Load(answered / figures["seconds"], figures["p50_ms"], figures["p99_ms"], faults)
+
+
+def measure(target: Target, connections: int, seconds: float) -> Load:
+    """Start wrk and wait for it."""
+    return finish(start(target, connections, seconds), seconds)
