@@ -95,8 +95,8 @@ def to_pixels(file: Image.Image, spec: ImageSpec) -> NDArray[np.uint8]:
     mode = "L" if spec.channels == 1 else "RGB"
     size = (spec.width, spec.height)
     if file.mode == mode and file.size == size and "transparency" not in file.info:
-        upright = ImageOps.exif_transpose(file)
-        return channels_first(np.asarray(upright))
+        ImageOps.exif_transpose(file, in_place=True)
+        return channels_first(np.asarray(file))
     if file.mode in ("I", "F"):
         raise InvalidImage("greys of 32 bits are not read; send 8 or 16 bits a channel")
     picture = flatten(ImageOps.exif_transpose(file)).convert(mode)

@@ -18,11 +18,6 @@ RUNTIMES = ("onnxruntime", "torchscript")
 DEVICES = ("auto", "cpu", "openvino", "cuda")
 PRECISIONS = ("fp32", "bf16", "fp16")
 
-# Pixels run at a time, so memory is bounded whatever the request; here in images of 28 x 28. On a
-# CPU, 64 of those keep what lies between two layers in its cache (TorchScript is half as fast with
-# 256); a GPU wants thousands.
-CHUNKS = {"cpu": 64, "openvino": 64, "cuda": 4_096}
-
 Run = Callable[[NDArray[Any]], NDArray[np.float32]]  # one chunk of rows through one graph
 
 
@@ -50,6 +45,7 @@ def open_engine(
     device: str = "auto",
     precision: str = "fp32",
     device_id: int = 0,
+    threads: int | None = None,
 ) -> Engine:
     """Load a bundle into a runtime.
 
@@ -60,6 +56,7 @@ def open_engine(
             OpenVINO or a refusal; ``auto`` takes the best there is: CUDA, OpenVINO, CPU.
         precision: one of PRECISIONS; bf16 is for processors that have it, fp16 for CUDA.
         device_id: which GPU.
+        threads: to compute with on a CPU; None takes every core this process may use.
 
     Raises:
         EngineError: the runtime isn't installed or lacks the device or the precision, or the model
@@ -77,7 +74,7 @@ def open_engine(
             f"this model is not offered in {precision}: its answers would move too far "
             "(parity in manifest.json says how far)"
         )
-    choice = bundle, device, precision, device_id
+    choice = bundle, device, precision, device_id, threads or usable_cores()
     try:
         if runtime == "onnxruntime":
             from serve.engine.onnx import OnnxEngine
@@ -119,9 +116,9 @@ def run_chunks(
     return result
 
 
-def chunk_size(device: str, spec: ImageSpec) -> int:
-    """How many images to run at a time: fewer where they are larger."""
-    return max(1, CHUNKS[device] * 28 * 28 // (spec.height * spec.width))
+def chunk_size(images: int, spec: ImageSpec) -> int:
+    """As many images as have the pixels of so many of 28 x 28: memory is bounded in pixels."""
+    return max(1, images * 28 * 28 // (spec.height * spec.width))
 
 
 def first_line(error: Exception) -> str:

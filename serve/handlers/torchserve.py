@@ -18,7 +18,7 @@ from serve.activity import Activity
 from serve.bundle import load_bundle
 from serve.engine import check_golden, open_engine
 from serve.errors import InternalError, PayloadTooLarge, ServeError
-from serve.handlers.multipart import PARTS, keep_every_part
+from serve.handlers.upstream import PARTS, be_quiet, keep_every_part, read_ahead
 from serve.journal import Journal, Report
 from serve.limits import MAX_REPLY_BYTES
 from serve.service import Operation, Service
@@ -83,6 +83,7 @@ def open_worker(context: Any, endpoint: str) -> Worker:
     """
     log_to_stderr()
     keep_every_part()
+    read_ahead()
     config = context.model_yaml_config["handler"]
     folder = Path(context.system_properties["model_dir"]) / config["bundle"]
     try:
@@ -93,6 +94,7 @@ def open_worker(context: Any, endpoint: str) -> Worker:
             config["device"],
             config["precision"],
             context.system_properties.get("gpu_id") or 0,  # None on a host without GPUs
+            config.get("threads"),
         )
         check_golden(engine, bundle)
     except ServeError as error:
@@ -107,7 +109,10 @@ def open_worker(context: Any, endpoint: str) -> Worker:
         bundle.manifest.version,
         bundle.manifest.digest[:12],
     )
-    activity = Activity(Path(config["activity"])) if "activity" in config else None
+    activity = None
+    if "activity" in config:  # started by our launcher, which has metrics of its own
+        activity = Activity(Path(config["activity"]))
+        be_quiet()
     return Worker(Service(bundle, engine), endpoint, activity, config.get("canary_token"))
 
 

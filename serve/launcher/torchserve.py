@@ -25,12 +25,14 @@ from pathlib import Path
 import yaml
 
 from serve.bundle import ENDPOINTS, Bundle, load_bundle
+from serve.engine import usable_cores
 from serve.errors import LaunchError
 from serve.launcher.java import find_java
 from serve.limits import MAX_BODY_BYTES, MAX_REPLY_BYTES
 
 logger = logging.getLogger(__name__)
 
+MOST_WORKERS = 4  # for each endpoint, unless told otherwise: each takes 330 MB
 METRICS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"  # where prometheus_client writes; workers inherit it
 STOP_S = 20.0  # for TorchServe to end by itself before it is killed
 
@@ -43,7 +45,7 @@ class Settings:
         host: address of the inference API.
         port: of the inference API; the five after it are management, metrics, readiness and
             two of gRPC. Those stay on loopback.
-        workers: processes for each endpoint.
+        workers: processes for each endpoint; they share the cores among them.
         batch_size: most requests of one dynamic batch.
         batch_delay_ms: longest wait for a batch to fill.
         runtime: see serve.engine.RUNTIMES.
@@ -54,7 +56,7 @@ class Settings:
 
     host: str = "127.0.0.1"
     port: int = 8080
-    workers: int = 1
+    workers: int = field(default_factory=lambda: min(MOST_WORKERS, usable_cores()))
     batch_size: int = 64
     batch_delay_ms: int = 1
     runtime: str = "onnxruntime"
@@ -224,6 +226,7 @@ def write_model(
             "runtime": settings.runtime,
             "device": settings.device,
             "precision": settings.precision,
+            "threads": max(1, usable_cores() // settings.workers),
             "canary_token": settings.canary_token,
             "activity": str(activity_folder(home).resolve()),
         },

@@ -10,6 +10,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -54,15 +55,14 @@ class Message:
     parts: Sequence[bytes] = ()
     oip: bool = False
 
-    @property
+    @cached_property
     def content_type(self) -> str:
         """The media type without its parameters, lower-case; empty where none was sent."""
         return self.headers.get("content-type", "").partition(";")[0].strip().lower()
 
     def reply_type(self) -> str:
         """The one of JSON, PNG and NPY that the Accept header ranks highest; JSON if none."""
-        ranks = accept_ranks(self.headers.get("accept", ""))
-        return max((JSON, PNG, NPY), key=lambda media_type: rank_of(media_type, ranks))
+        return best_type(self.headers.get("accept", ""))
 
 
 @dataclass(frozen=True)
@@ -306,6 +306,13 @@ def out_of_range() -> InvalidEmbedding:
 def is_number(value: Any) -> bool:
     """Whether a JSON value is a number (``true`` is not)."""
     return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+@lru_cache(maxsize=64)  # callers send a handful of headers again and again
+def best_type(accept: str) -> str:
+    """The one of JSON, PNG and NPY that an Accept header ranks highest; JSON if none."""
+    ranks = accept_ranks(accept)
+    return max((JSON, PNG, NPY), key=lambda media_type: rank_of(media_type, ranks))
 
 
 def accept_ranks(header: str) -> dict[str, float]:

@@ -13,7 +13,6 @@ import torch
 from serve import engine as engine_module
 from serve.bundle import Bundle, ImageSpec, Tolerance
 from serve.engine import (
-    CHUNKS,
     RUNTIMES,
     Engine,
     available,
@@ -56,7 +55,7 @@ def test_golden_answers(engine: Engine, small_bundle: Bundle) -> None:
 @pytest.mark.parametrize("runtime", RUNTIMES)
 def test_company_changes_nothing(shipped_bundle: Bundle, digits: Dataset, runtime: str) -> None:
     """An image gets the same answer whatever images come with it, on every device of this host."""
-    size = CHUNKS["cpu"]
+    size = 64  # of the longest chunk on a CPU
     images = digits.train_images[: 2 * size + 3].numpy()
     for device in dict.fromkeys(device for device, _ in available(runtime)):
         engine = open_engine(shipped_bundle, runtime, device)
@@ -76,14 +75,14 @@ def test_company_changes_nothing(shipped_bundle: Bundle, digits: Dataset, runtim
 
 def test_chunks_are_smaller_for_larger_images() -> None:
     """What lies between two layers grows with the pixels; the memory spent on it does not."""
-    assert chunk_size("cpu", ImageSpec(1, 28, 28, "auto")) == CHUNKS["cpu"]
-    assert chunk_size("cuda", ImageSpec(3, 56, 56, "auto")) == CHUNKS["cuda"] // 4
-    assert chunk_size("cpu", ImageSpec(3, 999, 999, "auto")) == 1
+    assert chunk_size(64, ImageSpec(1, 28, 28, "auto")) == 64
+    assert chunk_size(64, ImageSpec(3, 56, 56, "auto")) == 16
+    assert chunk_size(64, ImageSpec(3, 999, 999, "auto")) == 1
 
 
 def test_providers_are_never_replaced_while_running(small_bundle: Bundle) -> None:
     """Onnxruntime by itself goes on with the CPU where a provider fails in a run."""
-    session = open_session(small_bundle, "encoder.onnx", "cpu", {})
+    session = open_session(small_bundle, "encoder.onnx", "cpu", {}, 1)
 
     assert not session._enable_fallback
 
@@ -139,11 +138,11 @@ def test_auto_takes_the_best_device(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_providers_are_told_what_the_engine_promises() -> None:
     """CUDA: the GPU by number and no TensorFloat-32; OpenVINO: the precision, as JSON."""
-    cuda = provider_options("cuda", "fp16", 3)
+    cuda = provider_options("cuda", "fp16", 3, 1)
     assert (cuda["device_id"], cuda["use_tf32"]) == ("3", "0")
 
     for precision, hint in (("fp32", "f32"), ("bf16", "bf16")):
-        openvino = provider_options("openvino", precision, 0)
+        openvino = provider_options("openvino", precision, 0, 1)
         assert json.loads(openvino["load_config"])["CPU"]["INFERENCE_PRECISION_HINT"] == hint
 
 
@@ -170,7 +169,7 @@ def test_bf16_needs_a_processor_that_has_it(
 
 def test_bound_graph_pads_to_powers_of_two(small_bundle: Bundle, digits: Dataset) -> None:
     """What CUDA runs through, bound to the CPU's memory: the same answers, few buffers."""
-    session = open_session(small_bundle, "encoder.onnx", "cpu", {})
+    session = open_session(small_bundle, "encoder.onnx", "cpu", {}, 1)
     graph = BoundGraph(session, "cpu", 0)
     images = digits.test_images[:20].numpy()
     (expected,) = session.run(None, {"images": images})

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import socket
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -17,8 +18,8 @@ from serve.errors import EngineError
 from serve.handlers import decode, embed, reconstruct
 from serve.handlers import torchserve as adapter
 from serve.handlers.embed import EmbedHandler
-from serve.handlers.multipart import keeping_parts
 from serve.handlers.torchserve import Worker
+from serve.handlers.upstream import buffered, keeping_parts
 from serve.images import write_png
 from serve.journal import Report
 from serve.service import Service
@@ -162,6 +163,20 @@ def test_phases_add_up_and_nested_ones_count_once() -> None:
 
     assert report.seconds["infer"] >= 0.03
     assert 0.02 <= report.seconds["write"] <= whole - report.seconds["infer"]
+
+
+def test_socket_is_read_in_large_pieces() -> None:
+    """Any sizes in any order come as they were sent; the worker exits once its other side has."""
+    ours, theirs = socket.socketpair()
+    take = buffered()
+    with ours, theirs:
+        theirs.sendall(bytes(range(256)) * 40)
+        pieces = [take(ours, count) for count in (1, 4, 0, 9_000, 1_000)]
+        assert b"".join(pieces) == (bytes(range(256)) * 40)[:10_005]
+        theirs.close()
+        assert len(take(ours, 235)) == 235
+        with pytest.raises(SystemExit):
+            take(ours, 1)
 
 
 def test_unexpected_error_hits_the_guilty_only(
