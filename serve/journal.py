@@ -78,6 +78,10 @@ class Journal:
 
     def __init__(self, endpoint: str) -> None:
         self._endpoint = endpoint
+        self._images = IMAGES.labels(endpoint)
+        self._batch_requests = BATCH_REQUESTS.labels(endpoint)
+        self._batch_images = BATCH_IMAGES.labels(endpoint)
+        self._phases = {name: PHASES.labels(endpoint, name) for name in PHASE_NAMES}
         self._last_told = -SAMPLE_EVERY_S
         self._untold = 0  # batches since then
 
@@ -106,14 +110,14 @@ class Journal:
         self._untold = 0
 
     def _count(self, report: Report, replies: Sequence[Reply]) -> None:
-        endpoint = self._endpoint
         for status, count in Counter(reply.status for reply in replies).items():
-            REQUESTS.labels(endpoint, status).inc(count)
+            REQUESTS.labels(self._endpoint, status).inc(count)
         for reason, count in report.bad.items():
-            BAD.labels(endpoint, reason).inc(count)
-        IMAGES.labels(endpoint).inc(report.images)
-        OUTLIERS.inc(report.outliers)
-        BATCH_REQUESTS.labels(endpoint).observe(len(replies))
-        BATCH_IMAGES.labels(endpoint).observe(report.images)
+            BAD.labels(self._endpoint, reason).inc(count)
+        self._images.inc(report.images)
+        if report.outliers:
+            OUTLIERS.inc(report.outliers)
+        self._batch_requests.observe(len(replies))
+        self._batch_images.observe(report.images)
         for phase, seconds in report.seconds.items():
-            PHASES.labels(endpoint, phase).observe(seconds)
+            self._phases[phase].observe(seconds)

