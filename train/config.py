@@ -20,7 +20,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "best": {
         "batch_size": 128,
         "learning_rate": 2e-3,
-        "epochs": 100,
+        "epochs": 140,
         "schedule": "cosine",
         "warmup_steps": 500,
         "augment": 1.0,
