@@ -38,8 +38,9 @@ examples:
 Every option is also a variable, which the command line overrides: PINHOLE_PORT=9080,
 PINHOLE_BATCH_DELAY_MS=2, PINHOLE_BEHIND_GATEWAY=1.
 
-Ports: inference on --port; management, metrics, readiness and gRPC on the five after it,
-on loopback only. GET /ready on the readiness port (--port + 3) tells the truth.
+Ports: inference on --port; management, metrics, the launcher's own and gRPC on the five after
+it, on loopback (bar the launcher's own where --host isn't). GET /ready on the launcher's port,
+--port + 3, tells the truth.
 """
 
 
@@ -51,14 +52,16 @@ def main(arguments: list[str] | None = None) -> int:
     )
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, lambda *_: stopping.set())
+        # In a thread: a handler interrupts the main one, which may be inside the event's lock.
+        signal.signal(number, lambda *_: threading.Thread(target=stopping.set).start())
     try:
         check_address(options)
         bundle = load_bundle(options.bundle)
         settings = settings_of(options)
         prove_engine(bundle, settings)
-        run(bundle, settings, stopping)
-    except ServeError as error:
+        if not stopping.is_set():
+            run(bundle, settings, stopping)
+    except (ServeError, OSError) as error:  # OSError: no temporary folder, or no room in it
         print(f"serve: {error}", file=sys.stderr)
         return 1
     return 0
@@ -178,17 +181,18 @@ def check_address(options: argparse.Namespace) -> None:
     Raises:
         LaunchError: one or the other.
     """
-    loopback = options.host == "localhost" or options.host.startswith("127.")
-    if not loopback and not options.behind_gateway:
+    settings = settings_of(options)
+    if not settings.is_on_loopback and not options.behind_gateway:
         raise LaunchError(
             f"--host {options.host} would publish a service without authentication; "
             "put a gateway in front and say --behind-gateway"
         )
+    hosts = {options.port: options.host, settings.private_port: settings.private_host}
     for port in range(options.port, options.port + PORTS):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
-                probe.bind((options.host if port == options.port else "127.0.0.1", port))
+                probe.bind((hosts.get(port, "127.0.0.1"), port))
             except OSError as error:
                 raise LaunchError(f"can't listen on port {port}: {error.strerror}") from error
 
@@ -247,8 +251,10 @@ def announce(bundle: Bundle, settings: Settings) -> None:
     """Say that the service is up, and where."""
     manifest = bundle.manifest
     logger.info(
-        "READY %s/predictions/{embed,reconstruct,decode} model %s version %s digest %s",
+        "READY %s/predictions/{embed,reconstruct,decode} and http://127.0.0.1:%d/ready "
+        "model %s version %s digest %s",
         settings.inference_url,
+        settings.private_port,
         manifest.name,
         manifest.version,
         manifest.digest[:12],

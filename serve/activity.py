@@ -6,8 +6,6 @@ memory-mapped, so that telling costs less than a microsecond: batches begun, bat
 """
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -25,21 +23,23 @@ class Activity:
     def __init__(self, folder: Path) -> None:
         self._counts = np.memmap(folder / str(os.getpid()), np.int64, "w+", shape=(2,))
 
-    @contextmanager
-    def batch(self) -> Iterator[None]:
-        """Between begun and ended."""
+    def begin(self) -> None:
+        """A batch has started to come in."""
         self._counts[BEGUN] += 1
-        try:
-            yield
-        finally:
-            self._counts[ENDED] += 1
+
+    def end(self) -> None:
+        """Every batch that has come in is answered, to the last byte."""
+        self._counts[ENDED] = self._counts[BEGUN]
 
 
 def under_way(folder: Path) -> dict[Path, int]:
-    """For each worker inside a batch, its file and the number of that batch."""
-    return {
-        file: begun for file in folder.iterdir() for begun, ended in [counts(file)] if begun > ended
-    }
+    """For each living worker inside a batch, its file and the number of that batch."""
+    found = {}
+    for file in folder.iterdir():
+        begun, ended = counts(file)
+        if begun > ended and is_alive(int(file.name)):
+            found[file] = begun
+    return found
 
 
 def is_over(file: Path, batch: int) -> bool:

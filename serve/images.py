@@ -94,12 +94,13 @@ def to_pixels(file: Image.Image, spec: ImageSpec) -> NDArray[np.uint8]:
     """An opened file → uint8[C, H, W]."""
     mode = "L" if spec.channels == 1 else "RGB"
     size = (spec.width, spec.height)
-    if file.mode == mode and file.size == size and "transparency" not in file.info:
-        ImageOps.exif_transpose(file, in_place=True)
-        return channels_first(np.asarray(file))
     if file.mode in ("I", "F"):
         raise InvalidImage("greys of 32 bits are not read; send 8 or 16 bits a channel")
-    picture = flatten(ImageOps.exif_transpose(file)).convert(mode)
+    plain = file.mode == mode and file.size == size and "transparency" not in file.info
+    ImageOps.exif_transpose(file, in_place=True)
+    if plain:
+        return channels_first(np.asarray(file))
+    picture = flatten(file).convert(mode)
     if picture.size != size:
         picture = picture.resize(size, Image.Resampling.BICUBIC)  # Pillow's own is antialiased
     pixels = np.asarray(picture)
@@ -113,8 +114,10 @@ def flatten(picture: Image.Image) -> Image.Image:
     if picture.mode.startswith("I;16"):
         return Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
     if picture.has_transparency_data:
-        ground = Image.new("RGBA", picture.size, "white")
-        return Image.alpha_composite(ground, picture.convert("RGBA"))
+        layer = picture if picture.mode == "RGBA" else picture.convert("RGBA")
+        ground = Image.new("RGB", picture.size, "white")
+        ground.paste(layer, mask=layer)  # not alpha_composite: that takes two copies more
+        return ground
     return picture
 
 

@@ -5,7 +5,6 @@ come as the caller wrote them. The path a request came by shows in one header al
 ``url_path`` to what was sent to /predictions, and nothing to what was sent to /v2.
 """
 
-import contextlib
 import json
 import logging
 import sys
@@ -18,8 +17,14 @@ from serve.activity import Activity
 from serve.bundle import load_bundle
 from serve.engine import check_golden, open_engine
 from serve.errors import InternalError, PayloadTooLarge, ServeError
-from serve.handlers.upstream import PARTS, be_quiet, keep_every_part, read_ahead
-from serve.journal import Journal, Report
+from serve.handlers.upstream import (
+    PARTS,
+    be_quiet,
+    keep_every_part,
+    read_ahead,
+    tell_of_batches,
+)
+from serve.journal import Count, Journal, Report
 from serve.limits import MAX_REPLY_BYTES
 from serve.service import Operation, Service
 from serve.wire.replies import Reply, error_reply
@@ -36,7 +41,7 @@ class Worker:
     Args:
         service: what answers.
         endpoint: of serve.bundle.ENDPOINTS.
-        activity: where to tell of batches, if a launcher wants to know.
+        count: adds a batch to the metrics, where anybody reads them.
         canary_token: by which the launcher's requests are known.
     """
 
@@ -44,27 +49,25 @@ class Worker:
         self,
         service: Service,
         endpoint: str,
-        activity: Activity | None = None,
+        count: Count | None = None,
         canary_token: str | None = None,
     ) -> None:
         self._service, self._operation = service, service.operation(endpoint)
-        self._journal = Journal(endpoint)
-        self._batch = activity.batch if activity else contextlib.nullcontext
+        self._journal = Journal(endpoint, count)
         self._canary_token = canary_token
 
     def answer(self, batch: Sequence[Row], context: Any) -> list[bytes]:
         """Answer one dynamic batch: a body for each row, in order; the rest into ``context``."""
-        with self._batch():
-            messages = [to_message(row, context, index) for index, row in enumerate(batch)]
-            request_ids = [context.get_request_id(index) for index in range(len(batch))]
-            report = Report()
-            replies = answer_whatever_happens(self._operation, messages, request_ids, report)
-            replies = list(map(within_limit, replies, (message.oip for message in messages)))
-            for index, reply in enumerate(replies):
-                set_head(context, index, reply, self._service.headers)
-            if not self._is_routine(messages, replies):
-                self._journal.tell(report, replies, request_ids)
-            return [reply.body for reply in replies]
+        messages = [to_message(row, context, index) for index, row in enumerate(batch)]
+        request_ids = [context.get_request_id(index) for index in range(len(batch))]
+        report = Report()
+        replies = answer_whatever_happens(self._operation, messages, request_ids, report)
+        replies = list(map(within_limit, replies, (message.oip for message in messages)))
+        for index, reply in enumerate(replies):
+            set_head(context, index, reply, self._service.headers)
+        if not self._is_routine(messages, replies):
+            self._journal.tell(report, replies, request_ids)
+        return [reply.body for reply in replies]
 
     def _is_routine(self, messages: Sequence[Message], replies: Sequence[Reply]) -> bool:
         """Whether this was nothing but the launcher's twice a second, and went well."""
@@ -81,10 +84,12 @@ def open_worker(context: Any, endpoint: str) -> Worker:
         ServeError: the bundle is damaged, the engine can't start or answers wrongly. The worker
             then never becomes ready.
     """
+    config = context.model_yaml_config["handler"]
     log_to_stderr()
     keep_every_part()
     read_ahead()
-    config = context.model_yaml_config["handler"]
+    if "activity" in config:
+        be_quiet()
     folder = Path(context.system_properties["model_dir"]) / config["bundle"]
     try:
         bundle = load_bundle(folder)
@@ -109,11 +114,13 @@ def open_worker(context: Any, endpoint: str) -> Worker:
         bundle.manifest.version,
         bundle.manifest.digest[:12],
     )
-    activity = None
-    if "activity" in config:  # started by our launcher, which has metrics of its own
-        activity = Activity(Path(config["activity"]))
-        be_quiet()
-    return Worker(Service(bundle, engine), endpoint, activity, config.get("canary_token"))
+    service = Service(bundle, engine)
+    if "activity" not in config:
+        return Worker(service, endpoint)  # in a stock TorchServe
+    from serve.metrics import Metrics
+
+    tell_of_batches(Activity(Path(config["activity"])))
+    return Worker(service, endpoint, Metrics(endpoint).count, config["canary_token"])
 
 
 def log_to_stderr() -> None:
@@ -186,6 +193,8 @@ def answer_whatever_happens(
             message = f"unexpected error; report request id {request_ids[0]}"
             return [error_reply(InternalError(message), messages[0].oip)]
         logger.exception("a batch of %d failed; answering its requests alone", len(messages))
+        report.images, report.outliers = 0, 0  # they come again
+        report.bad.clear()
     return [
         answer_whatever_happens(operation, [message], [request_id], report)[0]
         for message, request_id in zip(messages, request_ids, strict=True)

@@ -9,8 +9,9 @@ has reached a worker; and the workers tell which batches they are in (serve.acti
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +21,18 @@ from serve.activity import is_over, under_way
 from serve.bundle import ENDPOINTS, Bundle, load_bundle
 from serve.errors import LaunchError, ServeError
 from serve.launcher import torchserve
-from serve.launcher.management import Management
+from serve.launcher.management import Management, loopback_session
 from serve.launcher.metadata import pages
 from serve.launcher.metrics import read_metrics
 from serve.launcher.private import Answers, PrivateServer
 from serve.launcher.proof import prove_engine
-from serve.launcher.readiness import Readiness, ask, make_canaries, send
+from serve.launcher.readiness import Canary, Readiness, ask, make_canaries, send
 from serve.launcher.torchserve import Settings
 
 logger = logging.getLogger(__name__)
 
 DRAIN_S = 20.0  # for every request that has come in to be answered
-LAST_BYTES_S = 0.3  # from a worker's end of a batch to the last byte on its callers' sockets
+HANDOVER_S = 0.3  # for TorchServe to hand a batch to a worker, and its answers to the callers
 POLL_S = 0.02
 
 
@@ -57,30 +58,40 @@ class Instance:
         self, bundle: Bundle, settings: Settings, home: Path, stopping: threading.Event
     ) -> None:
         self._settings, self._home, self._stopping = settings, home, stopping
-        self._version, self._former = 1, 0  # TorchServe's numbers of what is and was served
+        self._version, self._former, self._last = 1, 0, 1  # TorchServe's numbers, never used twice
+        self._live = {1}  # versions that requests may be waiting for
         self.bundle = torchserve.add_models(home, bundle, self._version, settings)
         self.readiness = Readiness(self.bundle, settings)
         self._pages = pages(self.bundle, settings.precision)
         self._management = Management(settings.management_url)
+        self._session = loopback_session()
         self._swapping = threading.Lock()
-        self._private = PrivateServer(
-            settings.host,
-            settings.private_port,
-            Answers(
-                reason=self._reason,
-                pages=lambda: self._pages,
-                metrics=lambda: read_metrics(home, self.bundle, settings, self._reason() is None),
-                swap=self.swap,
-            ),
-        )
         self.process = torchserve.start(settings, home)
+        try:
+            self._private = self._open_private_port()
+        except LaunchError:
+            torchserve.stop(self.process)
+            raise
+
+    def _open_private_port(self) -> PrivateServer:
+        answers = Answers(
+            reason=self._reason,
+            pages=lambda: self._pages,
+            metrics=lambda: read_metrics(
+                self._home, self.bundle, self._settings, self._reason() is None
+            ),
+            swap=self.swap,
+        )
+        return PrivateServer(self._settings.private_host, self._settings.private_port, answers)
 
     def stop(self) -> None:
         """Answer what has come in, then end TorchServe."""
-        if self.process.poll() is None:
-            self._finish(self._version)
-        torchserve.stop(self.process)
-        self._private.shutdown()
+        try:
+            if self.process.poll() is None and self.readiness.been_ready:
+                self._finish(self._live)
+        finally:
+            torchserve.stop(self.process)
+            self._private.stop()
 
     def _reason(self) -> str | None:
         return "stopping" if self._stopping.is_set() else self.readiness.reason
@@ -101,6 +112,8 @@ class Instance:
         if not self._swapping.acquire(blocking=False):
             raise LaunchError("another swap is under way")
         try:
+            if self._stopping.is_set():
+                raise LaunchError("the service is stopping")
             if folder is None and not self._former:
                 raise LaunchError("there is nothing to go back to: no swap has been made")
             former = torchserve.bundle_folder(self._home, self._former)
@@ -109,12 +122,14 @@ class Instance:
             self._swapping.release()
 
     def _swap(self, chosen: Bundle) -> dict[str, Any]:
-        before, old, new = self.bundle, self._version, max(self._version, self._former) + 1
-        bundle = torchserve.add_models(self._home, chosen, new, self._settings)
+        before, old = self.bundle, self._version
+        self._last = new = self._last + 1
         try:
+            bundle = torchserve.add_models(self._home, chosen, new, self._settings)
             prove_engine(bundle, self._settings)
-            self._register(bundle, new)
-            self._make_default(bundle, old, new)
+            canaries = make_canaries(bundle, self._settings)
+            self._register(canaries, new)
+            self._make_default(bundle, canaries, old, new)
         except ServeError:
             torchserve.remove_models(self._home, new)
             raise
@@ -127,11 +142,12 @@ class Instance:
             "former_digest": before.manifest.digest,
         }
         logger.info("swapped: %s", " ".join(f"{key}={value}" for key, value in told.items()))
-        self._finish(old)
-        self._unregister(old, ENDPOINTS)
+        self._finish({old})
+        self._management.unregister(ENDPOINTS, old)
+        self._live -= {old}
         return told
 
-    def _register(self, bundle: Bundle, version: int) -> None:
+    def _register(self, canaries: Mapping[str, Canary], version: int) -> None:
         """Start a version's workers, beside those that serve, and prove their answers."""
         begun = list[str]()
         try:
@@ -139,54 +155,53 @@ class Instance:
                 begun.append(endpoint)
                 folder = torchserve.model_folder(self._home, endpoint, version)
                 self._management.register(endpoint, folder)
-            for endpoint, canary in make_canaries(bundle, self._settings).items():
-                fault, _ = ask(requests.Session(), self._url(endpoint, version), canary)
+            for endpoint, canary in canaries.items():
+                fault, _ = ask(self._session, self._url(endpoint, version), canary)
                 if fault:
                     raise LaunchError(f"{endpoint} of the new bundle: {fault}")
         except LaunchError:
-            self._unregister(version, begun)
+            self._management.unregister(begun, version)
             raise
 
-    def _make_default(self, bundle: Bundle, old: int, new: int) -> None:
+    def _make_default(
+        self, bundle: Bundle, canaries: dict[str, Canary], old: int, new: int
+    ) -> None:
         """Send every endpoint's requests to the new version; all of them or none."""
-        changed = list[str]()
+        told = pages(bundle, self._settings.precision)
+        tried = list[str]()
         with self.readiness.changing:
+            self._live |= {new}
             try:
                 for endpoint in ENDPOINTS:
+                    tried.append(endpoint)
                     self._management.set_default(endpoint, new)
-                    changed.append(endpoint)
             except LaunchError:
-                for endpoint in changed:
-                    self._management.set_default(endpoint, old)
-                self._unregister(new, ENDPOINTS)
+                for endpoint in tried:
+                    with suppress(LaunchError):  # the first one is what is told
+                        self._management.set_default(endpoint, old)
+                self._finish({new})
+                self._management.unregister(ENDPOINTS, new)
+                self._live -= {new}
                 raise
-            self.readiness.expect(bundle)
-            self.bundle, self._pages = bundle, pages(bundle, self._settings.precision)
+            self.readiness.canaries, self.bundle, self._pages = canaries, bundle, told
 
-    def _unregister(self, version: int, endpoints: Sequence[str]) -> None:
-        """Stop a version's workers; one that TorchServe doesn't know is no fault."""
-        for endpoint in endpoints:
-            try:
-                self._management.unregister(endpoint, version)
-            except LaunchError as error:
-                logger.warning("version %d of %s may still be there: %s", version, endpoint, error)
-
-    def _finish(self, version: int) -> None:
-        """Wait until every request that has come in for a version is answered; DRAIN_S at most."""
+    def _finish(self, versions: Iterable[int]) -> None:
+        """Wait until all that has come in for some versions is answered; DRAIN_S at most."""
         deadline = time.monotonic() + DRAIN_S
-        with ThreadPoolExecutor(len(ENDPOINTS)) as pool:
-            passed = pool.map(lambda name: self._pass_through(name, version, deadline), ENDPOINTS)
-            queues_empty = all(list(passed))
+        ways = [(endpoint, version) for version in versions for endpoint in ENDPOINTS]
+        with ThreadPoolExecutor(len(ways)) as pool:
+            passed = list(pool.map(lambda way: self._pass_through(way[0], way[1], deadline), ways))
+        time.sleep(HANDOVER_S)
         batches = under_way(torchserve.activity_folder(self._home)).items()
-        if queues_empty and wait_until(lambda: all(is_over(*batch) for batch in batches), deadline):
-            time.sleep(LAST_BYTES_S)
+        if all(passed) and wait_until(lambda: all(is_over(*batch) for batch in batches), deadline):
+            time.sleep(HANDOVER_S)
         else:
             logger.warning("requests may be lost: not all were answered within %.0f s", DRAIN_S)
 
     def _pass_through(self, endpoint: str, version: int, deadline: float) -> bool:
         """Queue up behind every request of an endpoint; whether our turn came in time."""
-        canary = make_canaries(self.bundle, self._settings)[endpoint]
-        with requests.Session() as session:
+        canary = self.readiness.canaries[endpoint]
+        with loopback_session() as session:
 
             def is_answered() -> bool:
                 left_s = max(POLL_S, deadline - time.monotonic())
@@ -194,7 +209,7 @@ class Instance:
                     reply = send(session, self._url(endpoint, version), canary, left_s)
                 except requests.RequestException:
                     return False
-                return reply.ok  # a full queue, or a dead worker, is not
+                return reply.status_code < 500  # as a full queue's and a dead worker's are not
 
             return wait_until(is_answered, deadline)
 

@@ -1,11 +1,15 @@
 """TorchServe's management API: the four things the launcher asks of it."""
 
+import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import requests
 
 from serve.errors import LaunchError
+
+logger = logging.getLogger(__name__)
 
 TIMEOUT_S = 5.0
 REGISTER_S = 120.0  # for the workers to import torch and pass the golden check
@@ -14,7 +18,7 @@ REGISTER_S = 120.0  # for the workers to import torch and pass the golden check
 class Management:
     """The management API of one TorchServe, on loopback.
 
-    Every method raises LaunchError where TorchServe doesn't answer, or not as expected.
+    The methods raise LaunchError where TorchServe doesn't answer, or not as expected.
 
     Args:
         url: e.g. ``http://127.0.0.1:8081``.
@@ -22,13 +26,15 @@ class Management:
 
     def __init__(self, url: str) -> None:
         self._url = url
-        self._session = requests.Session()
-        self._session.trust_env = False  # no proxy stands between us and loopback
+        self._session = loopback_session()
 
     def ready_workers(self, endpoint: str) -> int:
         """How many workers of the endpoint's default version are READY."""
-        (model,) = self._ask("GET", f"/models/{endpoint}")
-        return sum(worker["status"] == "READY" for worker in model["workers"])
+        models = self._ask("GET", f"/models/{endpoint}")
+        try:
+            return sum(worker["status"] == "READY" for worker in models[0]["workers"])
+        except (LookupError, TypeError) as error:
+            raise LaunchError(f"TorchServe describes {endpoint} in an unknown way") from error
 
     def register(self, endpoint: str, folder: Path) -> None:
         """Add the version in ``folder`` of the model store, and wait for its workers."""
@@ -39,9 +45,13 @@ class Management:
         """Send the endpoint's requests to a version from now on."""
         self._ask("PUT", f"/models/{endpoint}/{version}/set-default")
 
-    def unregister(self, endpoint: str, version: int) -> None:
-        """Stop a version's workers, whatever they are doing."""
-        self._ask("DELETE", f"/models/{endpoint}/{version}")
+    def unregister(self, endpoints: Sequence[str], version: int) -> None:
+        """Stop a version's workers, whatever they are doing; one that isn't there is no fault."""
+        for endpoint in endpoints:
+            try:
+                self._ask("DELETE", f"/models/{endpoint}/{version}")
+            except LaunchError as error:
+                logger.warning("version %d of %s may still be there: %s", version, endpoint, error)
 
     def _ask(
         self,
@@ -62,3 +72,10 @@ class Management:
                 f"no proper answer from TorchServe to {method} {path} ({type(error).__name__})"
             ) from error
         raise LaunchError(f"TorchServe answered {method} {path} with HTTP {reply.status_code}")
+
+
+def loopback_session() -> requests.Session:
+    """A session for addresses of this host: no proxy stands in between."""
+    session = requests.Session()
+    session.trust_env = False
+    return session

@@ -7,6 +7,7 @@ are not, and /swap is for callers on this host alone.
 import ipaddress
 import json
 import logging
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from serve.errors import LaunchError, ServeError
 
 logger = logging.getLogger(__name__)
 
-MAX_BODY_BYTES = 65_536
+MAX_SWAP_BYTES = 65_536  # of a request to swap: a path
 PATIENCE_S = 5.0  # for a caller to send the request it has begun
 TEXT = "text/plain; version=0.0.4; charset=utf-8"  # Prometheus' format
 JSON = "application/json"
@@ -42,13 +43,14 @@ class Answers:
 
 
 class PrivateServer(ThreadingHTTPServer):
-    """An HTTP server in threads of its own, from its making until ``shutdown``.
+    """An HTTP server in threads of its own, from its making until ``stop``.
 
     Raises:
         LaunchError: the port is taken.
     """
 
     daemon_threads = True
+    allow_reuse_address = True
 
     def __init__(self, host: str, port: int, answers: Answers) -> None:
         self.answers = answers
@@ -57,6 +59,15 @@ class PrivateServer(ThreadingHTTPServer):
         except OSError as error:
             raise LaunchError(f"can't listen on port {port}: {error.strerror}") from error
         threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    def stop(self) -> None:
+        """Answer nobody any more."""
+        self.shutdown()
+        self.server_close()
+
+    def handle_error(self, request: object, client_address: Any) -> None:
+        """Say in one line what http.server would print a traceback for: callers hang up."""
+        logger.warning("private port: %s: %s", client_address[0], sys.exc_info()[1])
 
 
 class PrivateHandler(BaseHTTPRequestHandler):
@@ -90,16 +101,18 @@ class PrivateHandler(BaseHTTPRequestHandler):
         """Swap, if asked from this host, as JSON: a web page can't send that unasked."""
         if self.path != "/swap":
             return self._send_error(404, "NotFound", "no such path")
-        if not ipaddress.ip_address(self.client_address[0]).is_loopback:
+        host = self.headers.get("Host", "").partition(":")[0]  # a rebound name gives itself away
+        local = ipaddress.ip_address(self.client_address[0]).is_loopback
+        if not local or host not in ("127.0.0.1", "localhost"):
             return self._send_error(403, "Forbidden", "swaps are asked for on this host")
         if self.headers.get("Content-Type") != JSON:
             return self._send_error(415, "UnsupportedMediaType", f"send {JSON}")
         try:
-            length = min(int(self.headers.get("Content-Length", "0")), MAX_BODY_BYTES)
-            folder = json.loads(self.rfile.read(length))["bundle"]
+            length = int(self.headers.get("Content-Length", "0"))
+            folder = json.loads(self.rfile.read(max(0, min(length, MAX_SWAP_BYTES))))["bundle"]
             if not isinstance(folder, str | None):
                 raise TypeError
-        except (ValueError, LookupError, TypeError):
+        except (ValueError, LookupError, TypeError, RecursionError):
             message = 'send {"bundle": "FOLDER"}, or null for the former one'
             return self._send_error(400, "InvalidRequest", message)
         try:

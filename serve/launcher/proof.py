@@ -12,6 +12,8 @@ from serve.engine import check_golden, open_engine
 from serve.errors import LaunchError, ServeError
 from serve.launcher.torchserve import Settings
 
+PROOF_S = 120.0
+
 
 def prove_engine(bundle: Bundle, settings: Settings) -> None:
     """Open the engine and check it on the golden images, in a process that ends afterwards.
@@ -24,7 +26,16 @@ def prove_engine(bundle: Bundle, settings: Settings) -> None:
     """
     arguments = [str(bundle.folder), settings.runtime, settings.device, settings.precision]
     command = [sys.executable, "-m", "serve.launcher.proof", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True)
+    try:
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            timeout=PROOF_S,
+            start_new_session=True,  # Ctrl-C is for the launcher
+        )
+    except subprocess.TimeoutExpired as error:
+        raise LaunchError(f"{settings.runtime} gave no answer within {PROOF_S:.0f} s") from error
     if done.returncode != 0:
         last = done.stderr.strip().rpartition("\n")[2]
         raise LaunchError(last or f"{settings.runtime} crashed (exit code {done.returncode})")
@@ -32,8 +43,8 @@ def prove_engine(bundle: Bundle, settings: Settings) -> None:
 
 def main(folder: str, runtime: str, device: str, precision: str) -> int:
     """Prove the engine in this process; returns the exit code."""
-    bundle = load_bundle(Path(folder))
     try:
+        bundle = load_bundle(Path(folder))
         check_golden(open_engine(bundle, runtime, device, precision), bundle)
     except ServeError as error:
         print(error, file=sys.stderr)

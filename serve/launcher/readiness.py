@@ -3,9 +3,14 @@
 TorchServe's own /ping stays healthy while every worker is dead. Here ready means that the
 management API calls every worker READY (each has passed the golden check as it started) and that
 one canary request for each endpoint has just come back with the golden answer.
+
+``python -m serve.launcher.readiness`` asks a running service, for health checks.
 """
 
+import argparse
 import json
+import os
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,7 +22,7 @@ from numpy.typing import NDArray
 from serve.bundle import ENDPOINTS, Bundle
 from serve.errors import LaunchError, RequestError
 from serve.images import PixelBudget, read_image, write_png
-from serve.launcher.management import Management
+from serve.launcher.management import Management, loopback_session
 from serve.launcher.torchserve import Settings
 from serve.wire.requests import CANARY_HEADER, JSON, PNG
 
@@ -48,22 +53,19 @@ class Readiness:
         reason: None when ready, else why not.
         working: every endpoint has a worker that may yet answer; a service that is merely busy
             is not ready, but it works.
+        been_ready: at some time.
+        canaries: the requests with known answers, by endpoint.
         changing: held while the default version, and with it the right answer, changes.
     """
 
     def __init__(self, bundle: Bundle, settings: Settings) -> None:
         self.reason: str | None = "starting"
-        self.working = False
+        self.working = self.been_ready = False
         self.changing = threading.Lock()
         self._settings = settings
         self._management = Management(settings.management_url)
-        self._session = requests.Session()
-        self._session.trust_env = False  # no proxy stands between us and loopback
-        self.expect(bundle)
-
-    def expect(self, bundle: Bundle) -> None:
-        """From now on, the right answers are this bundle's."""
-        self._canaries = make_canaries(bundle, self._settings)
+        self._session = loopback_session()
+        self.canaries = make_canaries(bundle, settings)
 
     def check(self) -> bool:
         """Ask TorchServe; True if it is ready."""
@@ -73,6 +75,7 @@ class Readiness:
                 self.reason = self._worker_fault() or self._canary_fault()
             except LaunchError as error:
                 self.reason = str(error)
+        self.been_ready |= self.reason is None
         return self.reason is None
 
     def _worker_fault(self) -> str | None:
@@ -85,7 +88,7 @@ class Readiness:
         return None
 
     def _canary_fault(self) -> str | None:
-        for endpoint, canary in self._canaries.items():
+        for endpoint, canary in self.canaries.items():
             url = f"{self._settings.inference_url}/predictions/{endpoint}"
             fault, wrong = ask(self._session, url, canary)
             if wrong:
@@ -152,3 +155,33 @@ def make_canaries(bundle: Bundle, settings: Settings) -> dict[str, Canary]:
         "reconstruct": Canary(write_png(image), headers(PNG, PNG), is_reconstruction),
         "decode": Canary(vector, headers(JSON, PNG), is_decoded),
     }
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; returns the exit code: 0 if the service is ready."""
+    parser = argparse.ArgumentParser(
+        prog="python -m serve.launcher.readiness",
+        description="Ask a service on this host whether it is ready; exit 1 and say why if not.",
+    )
+    add_port(parser)
+    port = parser.parse_args(sys.argv[1:] if arguments is None else arguments).port
+    url = f"http://127.0.0.1:{Settings(port=port).private_port}/ready"
+    try:
+        reason = loopback_session().get(url, timeout=TIMEOUT_S).json()["reason"]
+    except (requests.RequestException, ValueError, LookupError, TypeError):
+        reason = f"no proper answer from {url}"
+    print("ready" if reason is None else f"not ready: {reason}")
+    return 0 if reason is None else 1
+
+
+def add_port(parser: argparse.ArgumentParser) -> None:
+    """Let ``parser`` take the port of a running service; its variable is the service's own."""
+    set_port = os.environ.get("PINHOLE_PORT", "")
+    default = int(set_port) if set_port.isdecimal() else Settings.port
+    parser.add_argument(
+        "--port", type=int, default=default, help="of the service (default: %(default)s)"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -11,9 +11,11 @@ from pathlib import Path
 import requests
 
 from serve.errors import LaunchError
+from serve.launcher.management import loopback_session
+from serve.launcher.readiness import add_port
 from serve.launcher.torchserve import Settings
 
-SWAP_S = 300.0  # for the new workers to start and the old ones to finish
+SWAP_S = 600.0  # for the new workers to start and the old ones to finish
 
 EXAMPLES = """
 examples:
@@ -52,9 +54,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("bundle", type=Path, nargs="?", help="folder that python -m export wrote")
     which.add_argument("--rollback", action="store_true", help="go back to the bundle before")
-    parser.add_argument(
-        "--port", type=int, default=Settings.port, help="of the service (default: %(default)s)"
-    )
+    add_port(parser)
     return parser.parse_args(arguments)
 
 
@@ -66,13 +66,16 @@ def ask_for_swap(port: int, folder: str | None) -> dict[str, str]:
     """
     url = f"http://127.0.0.1:{port}/swap"
     try:
-        reply = requests.post(url, json={"bundle": folder}, timeout=SWAP_S, proxies={"http": ""})
+        reply = loopback_session().post(url, json={"bundle": folder}, timeout=SWAP_S)
         fields: dict[str, str] = reply.json()
-    except (requests.RequestException, ValueError) as error:
-        raise LaunchError(f"no proper answer on port {port}: is the service running?") from error
-    if not reply.ok:
-        raise LaunchError(fields["message"])
-    return fields
+        if reply.ok:
+            return fields
+        refusal = fields["message"]
+    except requests.Timeout as error:
+        raise LaunchError(f"no answer within {SWAP_S:.0f} s: see the service's log") from error
+    except (requests.RequestException, ValueError, LookupError, TypeError) as error:
+        raise LaunchError(f"no proper answer from {url}: is the service running?") from error
+    raise LaunchError(refusal)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import logging
 import os
 import secrets
 import shutil
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -33,6 +34,7 @@ from serve.limits import MAX_BODY_BYTES, MAX_REPLY_BYTES
 logger = logging.getLogger(__name__)
 
 MOST_WORKERS = 4  # for each endpoint, unless told otherwise: each takes 330 MB
+ANSWER_S = 300  # for a batch: 64 requests of 4,096 images each are slow, but no fault
 METRICS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"  # where prometheus_client writes; workers inherit it
 STOP_S = 20.0  # for TorchServe to end by itself before it is killed
 
@@ -43,8 +45,8 @@ class Settings:
 
     Attributes:
         host: address of the inference API.
-        port: of the inference API; the five after it are management, metrics, readiness and
-            two of gRPC. Those stay on loopback.
+        port: of the inference API; the five after it are management, metrics, the launcher's
+            own and two of gRPC. Those stay on loopback, bar the launcher's own behind a gateway.
         workers: processes for each endpoint; they share the cores among them.
         batch_size: most requests of one dynamic batch.
         batch_delay_ms: longest wait for a batch to fill.
@@ -81,6 +83,16 @@ class Settings:
         return f"http://127.0.0.1:{self.port + 2}/metrics"
 
     @property
+    def is_on_loopback(self) -> bool:
+        """Whether only this host can reach the inference API."""
+        return self.host == "localhost" or self.host.startswith("127.")
+
+    @property
+    def private_host(self) -> str:
+        """Where the launcher itself listens: on every address where a gateway has to reach it."""
+        return "127.0.0.1" if self.is_on_loopback else "0.0.0.0"  # noqa: S104
+
+    @property
     def private_port(self) -> int:
         """The launcher's own port."""
         return self.port + 3
@@ -99,7 +111,7 @@ def start(settings: Settings, home: Path) -> subprocess.Popen[bytes]:
     config = home / "config.properties"
     config.write_text(server_config(settings, home / "models"))
     for folder in (home / "tmp", activity_folder(home), metrics_folder(home)):
-        folder.mkdir()
+        folder.mkdir(exist_ok=True)
     command: list[str | Path] = [
         find_java(),
         f"-Dmodel_server_home={torchserve_home()}",
@@ -120,18 +132,25 @@ def start(settings: Settings, home: Path) -> subprocess.Popen[bytes]:
         cwd=home,
         stdin=subprocess.DEVNULL,
         start_new_session=True,
-        env={**os.environ, METRICS_VARIABLE: str(metrics_folder(home))},
+        env=environment(home),
     )
 
 
+def environment(home: Path) -> dict[str, str]:
+    """Ours, for the JVM and the workers it starts."""
+    kept = dict(os.environ)
+    kept.pop("TS_CONFIG_FILE", None)  # would take the place of our configuration
+    return kept | {METRICS_VARIABLE: str(metrics_folder(home))}
+
+
 def stop(process: subprocess.Popen[bytes]) -> None:
-    """End TorchServe and its workers; kill it if that takes over STOP_S."""
+    """End TorchServe and its workers; kill them if that takes over STOP_S."""
     process.terminate()
     try:
         process.wait(STOP_S)
     except subprocess.TimeoutExpired:
         logger.warning("TorchServe did not stop within %.0f s; killing it", STOP_S)
-        process.kill()
+        os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
 
@@ -165,12 +184,14 @@ def add_models(home: Path, bundle: Bundle, version: int, settings: Settings) -> 
     """
     copy = bundle_folder(home, version)
     try:
-        shutil.copytree(bundle.folder, copy)
+        copy.mkdir(parents=True)
+        for name in ("manifest.json", *bundle.manifest.files):
+            shutil.copyfile(bundle.folder / name, copy / name)
+        copied = load_bundle(copy)
+        for endpoint in ENDPOINTS:
+            write_model(home, endpoint, copied, version, settings)
     except OSError as error:
         raise LaunchError(f"can't copy {bundle.folder} to {copy}: {error.strerror}") from error
-    copied = load_bundle(copy)
-    for endpoint in ENDPOINTS:
-        write_model(home, endpoint, copied, version, settings)
     return copied
 
 
@@ -219,6 +240,7 @@ def write_model(
     config = {
         "minWorkers": settings.workers,
         "maxWorkers": settings.workers,
+        "responseTimeout": ANSWER_S,
         "batchSize": settings.batch_size,
         "maxBatchDelay": settings.batch_delay_ms,
         "handler": {

@@ -37,7 +37,7 @@ class Running:
         return requests.get(f"http://127.0.0.1:{self.port + 3}/ready", timeout=10)
 
     def worker_pid(self, endpoint: str) -> int:
-        """The process of the endpoint's only worker."""
+        """The process of the endpoint's first worker."""
         url = f"http://127.0.0.1:{self.port + 1}/models/{endpoint}"
         return int(requests.get(url, timeout=10).json()[0]["workers"][0]["pid"])
 

@@ -27,7 +27,7 @@ from .conftest import START_S, STOP_S, free_port, running, wait_until
 
 
 def test_a_worker_dies_and_returns(small_bundle: Bundle, tmp_path: Path) -> None:
-    """Readiness is false while an endpoint has no worker, and true again by itself."""
+    """Readiness is false while an endpoint lacks a worker, and true again by itself."""
     with running(small_bundle, tmp_path) as service:
         os.kill(service.worker_pid("decode"), signal.SIGKILL)
 
@@ -174,6 +174,10 @@ def python_without_this_project(folder: Path) -> tuple[Path, dict[str, str]]:
         "LOG_LOCATION": str(folder),
         "METRICS_LOCATION": str(folder),
     }
+    hidden = folder / "hidden"  # our launcher needs it, a stock TorchServe hasn't got it
+    hidden.mkdir()
+    (hidden / "prometheus_client.py").write_text("raise ImportError('not in a stock TorchServe')")
+    environment["PYTHONPATH"] = f"{hidden}:{environment['PYTHONPATH']}"
     unseen = subprocess.run(
         [python, "-c", "import serve"], env=environment, cwd=folder, capture_output=True
     )

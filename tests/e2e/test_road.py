@@ -13,11 +13,13 @@ import requests
 import torch
 import tritonclient.http as triton
 from PIL import Image
+from prometheus_client.parser import text_string_to_metric_families
 
 from pinhole import BadRequest, Client
 from pinhole.cli import main
 from serve.bundle import Bundle
 from serve.images import write_png
+from serve.launcher import readiness
 from train.checkpoint import load_checkpoint
 from train.data import Dataset
 
@@ -156,13 +158,52 @@ def test_plain_http(service: Running, digits: Dataset) -> None:
         assert (picture.size, picture.mode) == ((28, 28), "L")
 
 
-def test_readiness_and_metadata(service: Running, shipped_bundle: Bundle) -> None:
-    """The launcher's private port tells the truth about both."""
+def test_readiness_and_metadata(
+    service: Running, shipped_bundle: Bundle, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The launcher's private port tells the truth about both; the command for health checks too."""
     assert service.readiness().json() == {"ready": True, "reason": None}
+    assert readiness.main(["--port", str(service.port)]) == 0
+    assert readiness.main(["--port", "1024"]) == 1
+    assert capsys.readouterr().out.splitlines() == [
+        "ready",
+        "not ready: no proper answer from http://127.0.0.1:1027/ready",
+    ]
     metadata = requests.get(
         f"http://127.0.0.1:{service.port + 3}/v2/models/embed", timeout=10
     ).json()
     assert metadata["digest"] == shipped_bundle.manifest.digest
+
+
+def test_metrics_count_what_was_asked(service: Running, client: Client, digits: Dataset) -> None:
+    """Requests, images, refusals and phases, in Prometheus' format; TorchServe's own beside."""
+
+    def read() -> dict[str, float]:
+        text = requests.get(f"http://127.0.0.1:{service.port + 3}/metrics", timeout=10).text
+        families = text_string_to_metric_families(text)
+        return {
+            f"{sample.name}{sorted(sample.labels.values())}": sample.value
+            for family in families
+            for sample in family.samples
+        }
+
+    before = read()
+    client.embed(digits.test_images[:40].numpy())
+    with pytest.raises(BadRequest):
+        client.embed(b"garbage")
+    after = read()
+
+    def more(name: str) -> float:
+        return after[name] - before.get(name, 0)
+
+    assert more("pinhole_requests_total['200', 'embed']") >= 1  # a canary may have come along
+    assert more("pinhole_requests_total['400', 'embed']") == 1
+    assert more("pinhole_images_total['embed']") >= 40
+    assert more("pinhole_bad_total['InvalidImage', 'embed']") == 1
+    assert more("pinhole_phase_seconds_count['embed', 'infer']") >= 2
+    assert after["pinhole_ready[]"] == 1
+    assert any(name.startswith("pinhole_model_info[") for name in after)
+    assert any(name.startswith("ts_queue_latency_microseconds") for name in after)
 
 
 def test_folder_becomes_parquet(

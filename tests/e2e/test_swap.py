@@ -7,13 +7,14 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import requests
 
-from serve.bundle import Bundle
+from serve.bundle import Bundle, Tolerance
 from serve.images import write_png
 from serve.launcher.swap import main
 
@@ -71,12 +72,18 @@ def test_swap_and_rollback_lose_no_request(
     damaged = tmp_path / "damaged"
     shutil.copytree(small_bundle.folder, damaged)
     (damaged / "decoder.onnx").write_bytes(b"")
+    unfit = tmp_path / "unfit"  # whole, but the engine refuses it: refused once it was copied
+    shutil.copytree(small_bundle.folder, unfit)
+    wrong = {precision: Tolerance(-1.0, -1.0) for precision in small_bundle.manifest.tolerances}
+    manifest = replace(small_bundle.manifest, tolerances=wrong)
+    (unfit / "manifest.json").write_text(manifest.as_json())
     old, new = shipped_bundle.manifest.digest, small_bundle.manifest.digest
     with running(shipped_bundle, tmp_path) as service:
         port = ("--port", str(service.port))
         models = f"http://127.0.0.1:{service.port + 3}/v2/models/embed"
         with under_load(service) as seen:
             assert main([str(damaged), *port]) == 1
+            assert main([str(unfit), *port]) == 1
             assert main(["--rollback", *port]) == 1
             assert main([str(small_bundle.folder), *port]) == 0
             assert {digest_now(service, endpoint) for endpoint in QUESTIONS} == {new}
@@ -92,6 +99,7 @@ def test_swap_and_rollback_lose_no_request(
         )
         said = capsys.readouterr()
         assert f"digest {new[:12]}, formerly {old[:12]}" in said.out
+        assert "is wrong: golden embeddings differ" in said.err
         assert "decoder.onnx was changed or cut short" in said.err
         assert "nothing to go back to" in said.err
         assert "may be lost" not in service.log.read_text()
@@ -102,4 +110,6 @@ def test_nobody_there_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["anything", "--port", "1024"]) == 1
 
     error = capsys.readouterr().err
-    assert error == "swap: no proper answer on port 1027: is the service running?\n"
+    assert error == (
+        "swap: no proper answer from http://127.0.0.1:1027/swap: is the service running?\n"
+    )

@@ -184,8 +184,7 @@ def test_readiness_follows_the_contract(reason: str | None) -> None:
             assert reply.status_code == 404
             check(reply.json(), {"$ref": "#/components/schemas/Error"})
     finally:
-        server.shutdown()
-        server.server_close()
+        server.stop()
 
 
 @pytest.mark.parametrize(
@@ -207,5 +206,4 @@ def test_swaps_are_asked_for_in_json(body: str, content_type: str, status: int) 
         reply = requests.post(url, body, headers={"Content-Type": content_type}, timeout=10)
         assert reply.status_code == status
     finally:
-        server.shutdown()
-        server.server_close()
+        server.stop()

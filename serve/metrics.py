@@ -1,0 +1,65 @@
+"""What workers count, for Prometheus.
+
+The launcher names a folder (PROMETHEUS_MULTIPROC_DIR) in which the counts of all workers add up,
+and serves the sum (serve.launcher.metrics). A stock TorchServe has no such reader, and needn't have
+prometheus_client either: handlers import this module only where the launcher started them.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+
+import prometheus_client
+
+from serve.journal import PHASE_NAMES, Report
+from serve.limits import MAX_IMAGES
+from serve.wire.replies import Reply
+
+SIZES = [2**power for power in range(MAX_IMAGES.bit_length())]  # 1 to MAX_IMAGES
+SECONDS = [0.0005 * 2**power for power in range(15)]  # half a millisecond to 8 seconds
+
+REQUESTS = prometheus_client.Counter(
+    "pinhole_requests", "requests answered by a worker", ["endpoint", "status"]
+)
+IMAGES = prometheus_client.Counter(
+    "pinhole_images", "images or embeddings that went through the model", ["endpoint"]
+)
+BAD = prometheus_client.Counter(
+    "pinhole_bad", "requests, images or embeddings that were refused", ["endpoint", "reason"]
+)
+OUTLIERS = prometheus_client.Counter(
+    "pinhole_outliers", "images reconstructed that look like nothing the model has learned"
+)
+BATCH_REQUESTS = prometheus_client.Histogram(
+    "pinhole_batch_requests", "requests answered together", ["endpoint"], buckets=SIZES
+)
+BATCH_IMAGES = prometheus_client.Histogram(
+    "pinhole_batch_images", "images or embeddings of a batch", ["endpoint"], buckets=SIZES
+)
+PHASES = prometheus_client.Histogram(
+    "pinhole_phase_seconds", "time a batch spent in a phase", ["endpoint", "phase"], buckets=SECONDS
+)
+
+
+class Metrics:
+    """The counts of one endpoint in this worker; a batch at a time."""
+
+    def __init__(self, endpoint: str) -> None:
+        self._endpoint = endpoint
+        self._images = IMAGES.labels(endpoint)
+        self._batch_requests = BATCH_REQUESTS.labels(endpoint)
+        self._batch_images = BATCH_IMAGES.labels(endpoint)
+        self._phases = {name: PHASES.labels(endpoint, name) for name in PHASE_NAMES}
+
+    def count(self, report: Report, replies: Sequence[Reply]) -> None:
+        """Add one batch."""
+        for status, count in Counter(reply.status for reply in replies).items():
+            REQUESTS.labels(self._endpoint, status).inc(count)
+        for reason, count in report.bad.items():
+            BAD.labels(self._endpoint, reason).inc(count)
+        self._images.inc(report.images)
+        if report.outliers:
+            OUTLIERS.inc(report.outliers)
+        self._batch_requests.observe(len(replies))
+        self._batch_images.observe(report.images)
+        for phase, seconds in report.seconds.items():
+            self._phases[phase].observe(seconds)
