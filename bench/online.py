@@ -29,9 +29,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from bench import wrk
+from bench import strangers, wrk
 from bench.contenders import NAMES, Contender, Running, ask, contenders, running
-from bench.tables import FEW, LARGE, MANY, PLURAL, Figures, print_report
+from bench.tables import FEW, LARGE, MANY, PLURAL, STRANGERS, Figures, print_report
 from bench.wrk import Load, Target
 from serve.bundle import Bundle, load_bundle
 from serve.engine import open_engine
@@ -230,16 +230,16 @@ def npy_request(service: Running, endpoint: str, images: NDArray[np.uint8], fold
 def measure_mixed(
     service: Running, bundle: Bundle, folder: Path, seconds: float
 ) -> Iterator[tuple[str, Load]]:
-    """Single images over FEW connections, alone and beside one caller of LARGE requests."""
+    """Single images of independent callers, alone and beside one caller of LARGE requests."""
     images = pictures(bundle, LARGE)
     for endpoint in ("embed", "reconstruct"):
         small = service.post(f"/predictions/{endpoint}")
-        yield f"{endpoint} alone", wrk.measure(small, FEW, seconds * SHORTER)
+        yield f"{endpoint} alone", strangers.measure(small, STRANGERS, seconds * SHORTER)
         large_s = seconds / SHORTER + 2 * HEAD_START_S
         large = wrk.start(npy_request(service, endpoint, images, folder), 1, large_s)
         try:
             time.sleep(HEAD_START_S)
-            beside = wrk.measure(small, FEW, seconds / SHORTER)
+            beside = strangers.measure(small, STRANGERS, seconds / SHORTER)
         finally:
             borne = wrk.finish(large, large_s)
         yield f"{endpoint} beside", beside

@@ -13,7 +13,8 @@ from bench.wrk import Load
 from serve.engine import usable_cores
 
 MANY = 64  # connections of the callers of single images
-FEW = 4  # of the callers of plural requests, and of those beside a large one
+FEW = 4  # of the callers of plural requests
+STRANGERS = 100  # requests of one image a second, each on its own
 PLURAL = 256  # images of a plural request
 LARGE = 4_096  # of the largest the service takes
 
@@ -103,7 +104,7 @@ def print_plural(figures: Figures, names: Iterable[str]) -> None:
 
 def print_mixed(figures: Figures, names: Iterable[str]) -> None:
     """Single images alone, and beside a caller of large requests."""
-    print(f"\nOne image a request, {FEW} connections, beside a caller of {LARGE:,} as npy:\n")
+    print(f"\nOne image a request, {STRANGERS} a second, beside a caller of {LARGE:,} as npy:\n")
     print_row(
         "", "alone p50 ms", "p99 ms", "beside p50 ms", "p99 ms", "requests/s", "large, images/s"
     )

@@ -199,6 +199,7 @@ def provider_options(device: str, precision: str, device_id: int, threads: int) 
         hint = {"fp32": "f32", "bf16": "bf16"}[precision]
         settings = {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY"}
         settings["INFERENCE_NUM_THREADS"] = str(threads)
+        settings["ENABLE_CPU_PINNING"] = "NO"  # or every worker's first thread sits on one core
         return {"device_type": "CPU", "load_config": json.dumps({"CPU": settings})}
     return {}
 

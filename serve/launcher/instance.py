@@ -88,7 +88,7 @@ class Instance:
         """Answer what has come in, then end TorchServe."""
         try:
             if self.process.poll() is None and self.readiness.been_ready:
-                self._finish(self._live)
+                self._finish(set(self._live))
         finally:
             torchserve.stop(self.process)
             self._private.stop()

@@ -1,0 +1,44 @@
+"""Requests that know nothing of each other: sent when their time has come, answered or not.
+
+A closed loop such as wrk stops sending while its connections wait, and then corrects its figures by
+guessing what it would have sent; how small requests fare beside large ones takes an open one.
+"""
+
+import threading
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import requests
+
+from bench.wrk import TIMEOUT_S, Load, Target
+
+WAITING = 64  # requests at a time; more than ever wait in two seconds
+
+
+def measure(target: Target, rate: float, seconds: float) -> Load:
+    """POST ``rate`` times a second, evenly; latencies count from the moment each was due."""
+    body, kept = target.body.read_bytes(), threading.local()
+    faults: Counter[str] = Counter()
+
+    def send(due: float) -> float:
+        if not hasattr(kept, "session"):
+            kept.session = requests.Session()
+            kept.session.trust_env = False
+        try:
+            reply = kept.session.post(target.url, body, headers=target.headers, timeout=TIMEOUT_S)
+            faults["non_2xx"] += not reply.ok
+        except requests.RequestException:
+            faults["no_answer"] += 1
+        return time.perf_counter() - due
+
+    started, pending = time.perf_counter() + 0.1, []
+    with ThreadPoolExecutor(WAITING) as pool:
+        for number in range(int(rate * seconds)):
+            due = started + number / rate
+            time.sleep(max(0.0, due - time.perf_counter()))
+            pending.append(pool.submit(send, due))
+        latencies_ms = [future.result() * 1e3 for future in pending]
+    p50_ms, p99_ms = np.percentile(latencies_ms, [50, 99])
+    return Load(rate, float(p50_ms), float(p99_ms), {k: n for k, n in faults.items() if n})
