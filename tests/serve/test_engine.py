@@ -137,13 +137,14 @@ def test_auto_takes_the_best_device(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_providers_are_told_what_the_engine_promises() -> None:
-    """CUDA: the GPU by number and no TensorFloat-32; OpenVINO: the precision, as JSON."""
+    """CUDA: the GPU by number and no TensorFloat-32; OpenVINO: the precision, and no pinning."""
     cuda = provider_options("cuda", "fp16", 3, 1)
     assert (cuda["device_id"], cuda["use_tf32"]) == ("3", "0")
 
     for precision, hint in (("fp32", "f32"), ("bf16", "bf16")):
         openvino = provider_options("openvino", precision, 0, 1)
-        assert json.loads(openvino["load_config"])["CPU"]["INFERENCE_PRECISION_HINT"] == hint
+        told = json.loads(openvino["load_config"])["CPU"]
+        assert (told["INFERENCE_PRECISION_HINT"], told["ENABLE_CPU_PINNING"]) == (hint, "NO")
 
 
 def test_precision_that_is_not_offered_is_refused(shipped_bundle: Bundle) -> None:
