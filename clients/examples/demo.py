@@ -33,10 +33,13 @@ def main() -> int:
     digits = where.out / "digits"
     write_digits(digits)
     port = free_port()
-    print(f"starting TorchServe on http://127.0.0.1:{port} ...")
-    with subprocess.Popen(
-        [sys.executable, "-m", "serve", where.bundle, "--port", str(port)]
-    ) as service:
+    log = where.out / "serve.log"
+    print(f"starting TorchServe on http://127.0.0.1:{port}, its log in {log} ...")
+    command = [sys.executable, "-m", "serve", where.bundle, "--port", str(port)]
+    with (
+        log.open("w") as messages,
+        subprocess.Popen(command, stdout=messages, stderr=messages) as service,
+    ):
         try:
             wait_until_ready(service, port)
             with Client(f"http://127.0.0.1:{port}") as client:
@@ -81,7 +84,7 @@ def wait_until_ready(service: subprocess.Popen[bytes], port: int) -> None:
         except requests.ConnectionError:
             pass  # the launcher is still importing
         time.sleep(0.5)
-    raise SystemExit("demo: the service did not become ready; its messages are above")
+    raise SystemExit("demo: the service did not become ready; its log says why")
 
 
 def show(client: Client, digits: Path, out: Path) -> None:
