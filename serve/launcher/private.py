@@ -50,7 +50,6 @@ class PrivateServer(ThreadingHTTPServer):
     """
 
     daemon_threads = True
-    allow_reuse_address = True
 
     def __init__(self, host: str, port: int, answers: Answers) -> None:
         self.answers = answers
