@@ -8,10 +8,19 @@ import argparse
 import sys
 from collections.abc import Callable
 
-from pinhole.commands import UNAVAILABLE, USAGE, UsageError, decode, embed, health, reconstruct
+from pinhole.commands import (
+    UNAVAILABLE,
+    USAGE,
+    UsageError,
+    decode,
+    embed,
+    explore,
+    health,
+    reconstruct,
+)
 from pinhole.errors import PinholeError
 
-COMMANDS = (health, embed, reconstruct, decode)
+COMMANDS = (health, embed, reconstruct, decode, explore)
 
 EXAMPLES = """
 examples:
@@ -19,6 +28,7 @@ examples:
   pinhole embed scans/ --out scans.parquet
   pinhole reconstruct seven.png
   pinhole decode 0.5 -1.2 --out drawn.png      (-1e-3 needs a -- before the numbers)
+  pinhole explore                              (opens a browser)
   PINHOLE_URL=https://images.example.com PINHOLE_API_KEY=... pinhole health
 """
 

@@ -1,0 +1,126 @@
+/** The explorer: puts the page together once the service has said what model it serves. */
+
+import { Dots } from "./dots.js";
+import { Drawing } from "./drawing.js";
+import { Files } from "./files.js";
+import { askForKey } from "./key.js";
+import { fillLegend, recolourLegend } from "./legend.js";
+import { Lens } from "./lens.js";
+import { Manifold } from "./manifold.js";
+import { MapView } from "./map.js";
+import { Marks } from "./marks.js";
+import { showNumbers, showState } from "./numbers.js";
+import { onSchemeChange } from "./palette.js";
+import { Pins } from "./pins.js";
+import { Plane } from "./plane.js";
+import { toPoints } from "./points.js";
+import { Service } from "./service.js";
+import { tour } from "./tour.js";
+import { headline, lead, mapNote, names } from "./words.js";
+
+const FADED = 0.16; // alpha of the dots over the pictures
+
+const find = (selector) => document.querySelector(selector);
+
+/** Tell screen readers. */
+function say(text) {
+  find("#live").textContent = text;
+}
+
+/** The model's description and its map, however long the service takes to come. */
+async function load(service) {
+  for (;;) {
+    try {
+      return await Promise.all([service.describe(), service.map()]);
+    } catch {
+      await new Promise((resolve) => service.addEventListener("up", resolve, { once: true }));
+    }
+  }
+}
+
+function build(service, description, atlas) {
+  const { image, limits, digest, embedding_width: width } = description;
+  const plane = new Plane(atlas.embeddings, width);
+  const points = toPoints(atlas.embeddings, atlas.labels, plane);
+  const world = { service, image, limits, digest, plane, points, names, say };
+  world.dots = new Dots(points, width);
+  world.map = new MapView(find("#map"), points);
+  world.marks = new Marks(world);
+  world.pins = new Pins(find("#pins"), find("#strip"), world);
+  world.manifold = new Manifold(world, () => drawMap(world));
+  world.lens = new Lens(find("#lens"), world);
+  world.drawing = new Drawing(find("#draw"), world);
+  world.files = new Files(find("#files"), find("#veil"), world);
+  return world;
+}
+
+/** Everything that pans and zooms. */
+function drawMap({ map, dots, manifold }) {
+  const context = map.context("dots");
+  manifold.draw(context, map.view);
+  dots.draw(context, map.view, manifold.shown ? FADED : undefined);
+  if (!manifold.shown) dots.drawNames(context, map.view);
+  dots.drawTicks(context, map.view);
+}
+
+function write({ image, plane, points }) {
+  find("h1").textContent = headline(plane.width);
+  find("#lead").textContent = lead(image, plane.width, points.places.length);
+  find("#note").textContent = mapNote(plane, points.labels !== null);
+}
+
+function connect(world) {
+  const { map, manifold, dots, service } = world;
+  const redraw = () => drawMap(world);
+  map.addEventListener("view", redraw);
+  fillLegend(find("#legend"), dots, redraw);
+  find("#closer").addEventListener("click", () => map.zoomBy(1.6));
+  find("#farther").addEventListener("click", () => map.zoomBy(1 / 1.6));
+  find("#whole").addEventListener("click", () => map.reset());
+  find("#pictures").addEventListener("click", async (event) => {
+    const button = event.currentTarget;
+    await manifold.toggle();
+    button.setAttribute("aria-pressed", String(manifold.shown));
+  });
+  find("#download").addEventListener("click", async () => save(await manifold.toPng(), "manifold.png"));
+  service.addEventListener("up", () => resume(world));
+  onSchemeChange(() => {
+    dots.refresh();
+    manifold.recolour();
+    recolourLegend(find("#legend"));
+    world.drawing.pad.draw();
+    world.marks.draw();
+    redraw();
+  });
+}
+
+/** After the service was away: ask again for whatever is on the page. */
+function resume({ lens, pins, drawing, manifold, map }) {
+  if (map.place) lens.ask(map.place);
+  pins.refresh();
+  drawing.refresh();
+  if (manifold.shown) manifold.refresh();
+}
+
+function save(blob, name) {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(blob);
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 1_000);
+}
+
+async function main() {
+  const service = new Service((refused) => askForKey(find("#key"), refused));
+  showState(find("#status"), service);
+  find("#reload").addEventListener("click", () => location.reload());
+  const world = build(service, ...(await load(service)));
+  write(world);
+  connect(world);
+  showNumbers(find("#numbers"), find("#status"), world);
+  drawMap(world);
+  document.body.classList.remove("loading");
+  await tour(world.map, world.dots.centres);
+}
+
+main();

@@ -1,0 +1,47 @@
+/**
+ * Keep to the service's pace: one call at a time, always with the newest argument.
+ *
+ * Whatever is asked while a call is under way replaces what was asked before it, so a hand that
+ * moves faster than the service never makes a queue.
+ *
+ * @template T
+ * @param {(argument: T) => Promise<void>} run deals with its own errors
+ * @returns {(argument: T) => Promise<void>}
+ */
+export function latest(run) {
+  let busy = false;
+  let waiting = null;
+  return async (argument) => {
+    waiting = { argument };
+    if (busy) return;
+    busy = true;
+    try {
+      while (waiting) {
+        const next = waiting.argument;
+        waiting = null;
+        await run(next);
+      }
+    } finally {
+      busy = false;
+    }
+  };
+}
+
+/** @param {number} ms */
+export function pause(ms) {
+  return new Promise((resolve) => setTimeout(resolve, ms));
+}
+
+/**
+ * Run once nothing has been asked for so long.
+ *
+ * @param {number} ms
+ * @param {(...arguments: any[]) => void} run
+ */
+export function settled(ms, run) {
+  let timer = 0;
+  return (...values) => {
+    clearTimeout(timer);
+    timer = setTimeout(run, ms, ...values);
+  };
+}

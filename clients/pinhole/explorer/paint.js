@@ -1,0 +1,61 @@
+/**
+ * Pixels on canvases.
+ *
+ * A model of ink on a plain ground (grey, polarity "auto": MNIST and its like) is painted as ink
+ * alone, black and transparent, which the style sheet turns white in the dark scheme. Any other
+ * model's pixels are painted as they are.
+ */
+
+/** @param {{channels: number, polarity: string}} image of the model */
+export function isInk(image) {
+  return image.channels === 1 && image.polarity === "auto";
+}
+
+/**
+ * @param {HTMLCanvasElement} canvas gets the picture's size
+ * @param {Uint8Array} pixels [C, H, W]
+ * @param {{channels: number, height: number, width: number, polarity: string}} image
+ * @param {string} [ink] its colour
+ */
+export function paint(canvas, pixels, image, ink = "#000") {
+  const { height, width } = image;
+  canvas.width = width;
+  canvas.height = height;
+  canvas.classList.toggle("ink", isInk(image));
+  const context = canvas.getContext("2d");
+  context.putImageData(toImageData(pixels, image), 0, 0);
+  if (!isInk(image) || ink === "#000") return;
+  context.globalCompositeOperation = "source-in";
+  context.fillStyle = ink;
+  context.fillRect(0, 0, width, height);
+}
+
+function toImageData(pixels, image) {
+  const { channels, height, width } = image;
+  const size = height * width;
+  const picture = new ImageData(width, height);
+  const ink = isInk(image);
+  for (let i = 0; i < size; i++) {
+    for (let channel = 0; channel < 3; channel++) {
+      const source = channels >= 3 ? channel * size : 0;
+      picture.data[4 * i + channel] = ink ? 0 : pixels[source + i];
+    }
+    picture.data[4 * i + 3] = ink ? pixels[i] : 255;
+  }
+  return picture;
+}
+
+/** A PNG of the service back to pixels [C, H, W]. */
+export async function toPixels(png, image) {
+  const { channels, height, width } = image;
+  const bitmap = await createImageBitmap(png);
+  const context = new OffscreenCanvas(width, height).getContext("2d");
+  context.drawImage(bitmap, 0, 0);
+  const { data } = context.getImageData(0, 0, width, height);
+  const size = height * width;
+  const pixels = new Uint8Array(channels * size);
+  for (let channel = 0; channel < channels; channel++) {
+    for (let i = 0; i < size; i++) pixels[channel * size + i] = data[4 * i + Math.min(channel, 2)];
+  }
+  return pixels;
+}

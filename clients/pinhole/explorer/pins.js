@@ -1,0 +1,137 @@
+/** Pins on the map, and between two of them the row of pictures that leads from one to the other. */
+
+import { latest } from "./pace.js";
+import { paint } from "./paint.js";
+import { written } from "./lens.js";
+
+const STEPS = 11; // pictures of the row, both ends among them
+const NUDGE_PX = 8; // for an arrow key
+
+export class Pins {
+  /** @type {{place: [number, number], button: HTMLButtonElement}[]} */
+  pins = [];
+
+  /**
+   * @param {HTMLElement} root of the pins
+   * @param {HTMLElement} strip
+   * @param {object} world
+   */
+  constructor(root, strip, world) {
+    this.root = root;
+    this.strip = strip;
+    this.world = world;
+    this.refresh = latest(() => this.#decode());
+    world.map.addEventListener("pick", () => this.add(world.map.place));
+    world.map.addEventListener("view", () => this.#stand());
+    world.map.root.addEventListener("keydown", (event) => event.key === "Escape" && this.clear());
+    strip.querySelector("button").addEventListener("click", () => this.clear());
+  }
+
+  get places() {
+    return this.pins.map((pin) => pin.place);
+  }
+
+  /** Pin a place; with two pins up, the older one goes. */
+  add(place) {
+    if (!place) return;
+    if (this.pins.length === 2) this.pins.shift().button.remove();
+    const button = document.createElement("button");
+    button.className = "pin";
+    button.append(document.createElement("canvas"));
+    const pin = { place, button };
+    this.pins.push(pin);
+    this.root.append(button);
+    this.#listen(pin);
+    this.#changed();
+    this.world.say(this.pins.length === 2 ? "Two pins: the row between them is below" : "Pinned");
+  }
+
+  remove(pin) {
+    this.pins = this.pins.filter((other) => other !== pin);
+    pin.button.remove();
+    this.world.map.root.focus({ preventScroll: true });
+    this.#changed();
+  }
+
+  clear() {
+    for (const pin of [...this.pins]) this.remove(pin);
+  }
+
+  #listen(pin) {
+    const { map } = this.world;
+    const { button } = pin;
+    let held = null; // where in the picture the pointer holds it
+    button.addEventListener("pointerdown", (event) => {
+      button.setPointerCapture(event.pointerId);
+      held = [event.clientX - map.x(pin.place[0]), event.clientY - map.y(pin.place[1])];
+    });
+    button.addEventListener("pointerup", () => (held = null));
+    button.addEventListener("pointermove", (event) => {
+      if (held) this.#move(pin, [event.clientX - held[0], event.clientY - held[1]]);
+    });
+    button.addEventListener("dblclick", () => this.remove(pin));
+    button.addEventListener("keydown", (event) => this.#key(event, pin));
+  }
+
+  #key(event, pin) {
+    const { map } = this.world;
+    const steps = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+    if (event.key === "Delete" || event.key === "Backspace") this.remove(pin);
+    else if (event.key in steps) {
+      const [right, down] = steps[event.key].map((step) => step * NUDGE_PX);
+      this.#move(pin, [map.x(pin.place[0]) + right, map.y(pin.place[1]) + down]);
+    } else return;
+    event.preventDefault();
+  }
+
+  #move(pin, [left, top]) {
+    const { map } = this.world;
+    pin.place = [map.x.invert(left), map.y.invert(top)];
+    this.#changed();
+  }
+
+  #changed() {
+    this.#stand();
+    this.world.marks.draw();
+    this.strip.hidden = this.pins.length < 2;
+    this.refresh();
+  }
+
+  #stand() {
+    const { map, plane } = this.world;
+    this.pins.forEach(({ place: [x, y], button }, index) => {
+      button.style.transform = `translate(${map.x(x)}px, ${map.y(y)}px)`;
+      const where = written(plane.embedding([x, y]), [x, y]);
+      button.setAttribute("aria-label", `Pin ${index + 1} at ${where}. Arrows move it, Delete removes it.`);
+    });
+  }
+
+  /** One request for the pins' pictures and all those between. */
+  async #decode() {
+    const { service, plane, image } = this.world;
+    const pins = [...this.pins];
+    if (!pins.length || service.down) return;
+    const [from, to] = [pins[0].place, pins.at(-1).place];
+    const between = pins.length === 2 ? d3.range(STEPS).map((i) => i / (STEPS - 1)) : [0];
+    const places = between.map((t) => d3.interpolateArray(from, to)(t).slice());
+    try {
+      const pictures = await service.decode(places.map((place) => plane.embedding(place)));
+      paint(pins[0].button.querySelector("canvas"), pictures[0], image);
+      paint(pins.at(-1).button.querySelector("canvas"), pictures.at(-1), image);
+      if (pins.length === 2) this.#fill(pictures);
+    } catch {
+      // the status line tells; "up" asks again
+    }
+  }
+
+  #fill(pictures) {
+    const row = this.strip.querySelector("ol");
+    while (row.children.length < pictures.length) {
+      row.append(document.createElement("li"));
+      row.lastChild.append(document.createElement("canvas"));
+    }
+    pictures.forEach((pixels, index) => {
+      paint(row.children[index].firstChild, pixels, this.world.image);
+    });
+  }
+}
