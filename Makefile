@@ -12,7 +12,7 @@ CPU_WHEELS := https://download.pytorch.org/whl/cpu
 TORCH_INDEX ?= $(shell $(PYTHON) -c "import urllib.request; \
 	urllib.request.urlopen('$(CPU_WHEELS)/torch/', timeout=3)" 2>/dev/null && echo $(CPU_WHEELS))
 
-.PHONY: help setup demo test test-openvino lint train export serve bench bench-openvino bench-online clean
+.PHONY: help setup demo test test-openvino browser-test lint train export serve bench bench-openvino bench-online clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,6 +40,12 @@ test: lint  ## the whole suite
 
 test-openvino: .venv-openvino/ready  ## export and engines with OpenVINO, in an environment of its own
 	.venv-openvino/bin/python -m pytest tests/export tests/serve/test_engine.py
+
+browser-test: setup  ## the explorer in Debian's Chromium, installed by apt-get where it may be
+	@command -v chromium > /dev/null || { test "$$(id -u)" = 0 && command -v apt-get > /dev/null; } || \
+		{ echo "browser-test needs Chromium: apt-get install chromium"; exit 1; }
+	@command -v chromium > /dev/null || { apt-get update -q && apt-get install -y -q chromium; }
+	$(PY) -m pytest -m browser tests/browser
 
 lint: setup  ## style, types
 	$(PY) -m ruff check

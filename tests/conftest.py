@@ -38,7 +38,14 @@ def mnist() -> Dataset:
 @pytest.fixture(scope="session")
 def small_checkpoint(tmp_path_factory: pytest.TempPathFactory, digits: Dataset) -> Path:
     """A checkpoint of a model of 4 channels, trained for a second."""
-    config = TrainConfig(hidden_dim=4, dataset="digits", epochs=2, learning_rate=3e-3)
+    return train_small(tmp_path_factory.mktemp("checkpoint") / "small", digits)
+
+
+def train_small(folder: Path, digits: Dataset, output_dim: int = 2) -> Path:
+    """Train a model of 4 channels for a second, and save its checkpoint."""
+    config = TrainConfig(
+        hidden_dim=4, output_dim=output_dim, dataset="digits", epochs=2, learning_rate=3e-3
+    )
     trainer = Trainer(config, digits)
     for _ in range(config.epochs):
         trainer.run_epoch(lambda count: None)
@@ -54,7 +61,6 @@ def small_checkpoint(tmp_path_factory: pytest.TempPathFactory, digits: Dataset) 
             "embedding_max": embeddings.max(0).tolist(),
         },
     }
-    folder = tmp_path_factory.mktemp("checkpoint") / "small"
     save_checkpoint(folder, Checkpoint(model, card, embeddings, digits.test_labels.numpy()))
     return folder
 

@@ -71,9 +71,11 @@ def wait_until(holds: Callable[[], bool], seconds: float) -> bool:
 
 
 @contextmanager
-def running(bundle: Bundle, folder: Path, *options: str) -> Iterator[Running]:
+def running(
+    bundle: Bundle, folder: Path, *options: str, port: int | None = None
+) -> Iterator[Running]:
     """Start a service, wait until it is ready, and see that it is gone in the end."""
-    port, log = free_port(), folder / "serve.log"
+    port, log = port or free_port(), folder / "serve.log"
     command = [sys.executable, "-m", "serve", str(bundle.folder), "--port", str(port), *options]
     with (
         log.open("w") as output,

@@ -27,8 +27,11 @@ export class Dots {
 
   /** The colour of a point. */
   colourOf(index) {
-    if (!this.points.labels) return this.colours.accent;
-    return this.classColours[this.place.get(this.points.labels[index])];
+    return this.points.labels ? this.colourOfClass(this.points.labels[index]) : this.colours.accent;
+  }
+
+  colourOfClass(label) {
+    return this.classColours[this.place.get(label)];
   }
 
   isShown(index) {

@@ -78,7 +78,8 @@ export class Drawing {
     if (!this.answer || this.pad.strokes.flat().length < LEAST) return;
     const { plane, points, names, say, map } = this.world;
     const { embedding } = this.answer;
-    const lines = verdict(this.answer, neighbours(points, embedding), names);
+    const votes = neighbours(points.embeddings, points.labels, embedding);
+    const lines = verdict(this.answer, votes, names);
     map.reveal(plane.project(embedding));
     const where = `Your drawing is at ${written(embedding, plane.project(embedding))}.`;
     this.root.querySelector("#verdict").replaceChildren(...lines.map(toParagraph), toParagraph(where));
@@ -95,9 +96,9 @@ export function verdict({ mse, percentile, outlier }, votes, names) {
   const lines = [];
   if (outlier) lines.push({ text: "It has never seen anything like this.", kind: "outlier" });
   else if (votes.length) lines.push({ text: company(votes, names), kind: "company" });
-  const rank = percentile >= 99.95 ? "more than any" : `more than ${figure(percentile, 0)} %`;
-  const rest = percentile >= 99.95 ? "known image" : "of known images";
-  lines.push({ text: `mse ${figure(mse, 4)}, ${rank} ${rest}.`, kind: "figures" });
+  const others = percentile >= 99.95 ? "any" : `${figure(percentile, 0)} % of all`;
+  const images = percentile >= 99.95 ? "known image" : "known images";
+  lines.push({ text: `mse ${figure(mse, 4)}, higher than for ${others} ${images}.`, kind: "figures" });
   return lines;
 }
 

@@ -59,7 +59,8 @@ export class Files {
     try {
       this.#check(file);
       const { service, image } = this.world;
-      const [embedding, answer] = await Promise.all([service.embed(file), service.reconstruct(file)]);
+      const embedding = await service.embed(file);
+      const answer = await service.reconstruct(file);
       paint(row.querySelector(".after"), await toPixels(answer.png, image), image);
       await drawThumbnail(row.querySelector(".before"), file);
       this.#succeed(row, embedding, answer);
@@ -78,7 +79,7 @@ export class Files {
   #succeed(row, embedding, answer) {
     const { plane, points, names, marks, map, say } = this.world;
     const place = plane.project(embedding);
-    const votes = neighbours(points, embedding);
+    const votes = neighbours(points.embeddings, points.labels, embedding);
     const lines = verdict(answer, votes, names);
     row.querySelector("div").append(...lines.map(toParagraph));
     marks.own.push({ place, latest: false });

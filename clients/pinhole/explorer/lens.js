@@ -56,7 +56,7 @@ export class Lens {
 
   #announce(embedding) {
     const { points, plane, say, names } = this.world;
-    const [nearest] = neighbours(points, embedding);
+    const [nearest] = neighbours(points.embeddings, points.labels, embedding);
     const company = nearest ? `, among ${names(nearest.label)}` : "";
     say(`${written(embedding, plane.project(embedding))}${company}`);
   }

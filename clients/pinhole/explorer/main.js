@@ -10,6 +10,7 @@ import { Manifold } from "./manifold.js";
 import { MapView } from "./map.js";
 import { Marks } from "./marks.js";
 import { showNumbers, showState } from "./numbers.js";
+import { pause } from "./pace.js";
 import { onSchemeChange } from "./palette.js";
 import { Pins } from "./pins.js";
 import { Plane } from "./plane.js";
@@ -18,7 +19,8 @@ import { Service } from "./service.js";
 import { tour } from "./tour.js";
 import { headline, lead, mapNote, names } from "./words.js";
 
-const FADED = 0.16; // alpha of the dots over the pictures
+const RETRY_MS = 3_000; // where the service is up and yet has no map for us
+const FADED = 0.12; // alpha of the dots over the pictures
 
 const find = (selector) => document.querySelector(selector);
 
@@ -32,8 +34,10 @@ async function load(service) {
   for (;;) {
     try {
       return await Promise.all([service.describe(), service.map()]);
-    } catch {
-      await new Promise((resolve) => service.addEventListener("up", resolve, { once: true }));
+    } catch (error) {
+      find("#lead").textContent = error.message;
+      if (service.down) await new Promise((done) => service.addEventListener("up", done, { once: true }));
+      else await pause(RETRY_MS);
     }
   }
 }
@@ -59,7 +63,8 @@ function drawMap({ map, dots, manifold }) {
   const context = map.context("dots");
   manifold.draw(context, map.view);
   dots.draw(context, map.view, manifold.shown ? FADED : undefined);
-  if (!manifold.shown) dots.drawNames(context, map.view);
+  if (manifold.shown) return;
+  dots.drawNames(context, map.view);
   dots.drawTicks(context, map.view);
 }
 

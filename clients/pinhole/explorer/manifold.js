@@ -2,6 +2,7 @@
 
 import { latest, settled } from "./pace.js";
 import { isInk, paint } from "./paint.js";
+import { neighbours } from "./points.js";
 
 const CELL_PX = 42; // on the screen, at least
 const REST_MS = 160; // after panning and zooming
@@ -27,12 +28,11 @@ export class Manifold {
 
   /** Paint the cells anew: the scheme has changed, or the grid. */
   #paint() {
-    const { image, dots } = this.world;
-    const tinted = isInk(image) && dots.points.labels;
+    const { image, dots, points } = this.world;
     this.#grid.cells = this.#grid.pictures.map((pixels, index) => {
       const canvas = document.createElement("canvas");
-      const near = tinted && this.#tree().find(...this.#grid.places[index]);
-      paint(canvas, pixels, image, isInk(image) ? (near ? dots.colourOf(near.index) : dots.colours.ink) : undefined);
+      const [nearest] = neighbours(points.places, points.labels, this.#grid.places[index]);
+      paint(canvas, pixels, image, nearest ? dots.colourOfClass(nearest.label) : dots.colours.ink);
       return canvas;
     });
   }
@@ -72,12 +72,6 @@ export class Manifold {
     this.draw(context, view);
     this.shown = before;
     return new Promise((resolve) => canvas.toBlob(resolve, "image/png"));
-  }
-
-  #tree() {
-    const { places } = this.world.points;
-    this.tree ??= d3.quadtree(places.map(([x, y], index) => ({ x, y, index })), (d) => d.x, (d) => d.y);
-    return this.tree;
   }
 
   /** One request for the whole grid; as many pictures as fit on the screen and into a reply. */

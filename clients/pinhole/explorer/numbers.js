@@ -36,7 +36,7 @@ function fill(root, { model, latencies, p50, exchange }) {
   put("version", model.version);
   put("precision", model.precision);
   put("p50", `${p50.toFixed(p50 < 10 ? 1 : 0)} ms`);
-  put("exchange", `POST /predictions/${exchange.endpoint}`);
+  put("exchange", `POST /predictions/${exchange.endpoint}, ${exchange.ms.toFixed(0)} ms`);
   root.querySelector("path").setAttribute("d", line(latencies));
 }
 

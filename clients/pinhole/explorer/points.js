@@ -35,19 +35,22 @@ export function centres({ places, labels, classes }) {
 /**
  * The labels of the nearest points, the commonest first.
  *
- * @param {Points} points
- * @param {number[]} embedding
+ * @param {number[][]} rows the points' embeddings, or their places
+ * @param {number[] | null} labels
+ * @param {number[]} where
  * @param {number} count of neighbours
  * @returns {{label: number, count: number}[]}
  */
-export function neighbours({ embeddings, labels }, embedding, count = 10) {
+export function neighbours(rows, labels, where, count = 10) {
   if (!labels) return [];
-  const distances = embeddings.map((other) => {
-    let sum = 0;
-    for (let d = 0; d < other.length; d++) sum += (other[d] - embedding[d]) ** 2;
-    return sum;
+  const nearest = []; // [distance, index], the nearest first
+  rows.forEach((row, index) => {
+    let distance = 0;
+    for (let d = 0; d < row.length; d++) distance += (row[d] - where[d]) ** 2;
+    if (nearest.length === count && distance >= nearest.at(-1)[0]) return;
+    nearest.splice(d3.bisectRight(nearest.map(([other]) => other), distance), 0, [distance, index]);
+    nearest.length = Math.min(nearest.length, count);
   });
-  const nearest = d3.range(embeddings.length).sort((a, b) => distances[a] - distances[b]);
-  const votes = d3.rollups(nearest.slice(0, count), (group) => group.length, (i) => labels[i]);
-  return votes.sort((a, b) => b[1] - a[1]).map(([label, votes]) => ({ label, count: votes }));
+  const votes = d3.rollups(nearest, (group) => group.length, ([, index]) => labels[index]);
+  return d3.sort(votes, ([, votes]) => -votes).map(([label, count]) => ({ label, count }));
 }

@@ -1,0 +1,104 @@
+"""The explorer in Debian's Chromium, against real services: run by ``make browser-test``."""
+
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from pinhole.proxy import Proxy
+
+from ..e2e.conftest import Running, service
+
+__all__ = ["service"]  # the shipped weights, served once for all
+
+Visit = Callable[..., Page]
+
+
+@contextmanager
+def exploring(url: str, api_key: str = "") -> Iterator[str]:
+    """The explorer of the service at ``url``; yields its own address."""
+    with Proxy(url, api_key, timeout_s=10) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield server.url
+        finally:
+            server.shutdown()
+
+
+@pytest.fixture(scope="session")
+def explorer(service: Running) -> Iterator[str]:
+    """The explorer of the shipped weights."""
+    with exploring(service.url) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Browser]:
+    """The browser."""
+    program = shutil.which("chromium")
+    if program is None:
+        pytest.fail("chromium is not installed; make browser-test installs it where it may")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+class Watch:
+    """What a page must not do unseen: complain on the console, or ask anybody else."""
+
+    def __init__(self) -> None:
+        self.complaints: list[str] = []
+        self.strangers: list[str] = []
+
+    def follow(self, page: Page, home: str) -> None:
+        """Take note of everything; only ``home`` may be asked."""
+        page.on("console", lambda message: self._note(message.type, message.text))
+        page.on("pageerror", lambda error: self._note("error", str(error)))
+        page.on("request", lambda request: self._check(request.url, home))
+
+    def _note(self, kind: str, text: str) -> None:
+        if kind in ("error", "warning"):
+            self.complaints.append(text)
+
+    def _check(self, url: str, home: str) -> None:
+        parts = urlsplit(url)
+        if parts.scheme not in ("blob", "data") and parts.netloc != home:
+            self.strangers.append(url)
+
+
+@pytest.fixture
+def watch() -> Iterator[Watch]:
+    """Nothing on the console and no request to strangers, unless a test expects it."""
+    watch = Watch()
+    yield watch
+    assert watch.complaints == []
+    assert watch.strangers == []
+
+
+@pytest.fixture
+def visit(chromium: Browser, watch: Watch) -> Iterator[Visit]:
+    """Open the explorer at an address, as a visitor with the given properties; wait for its map."""
+    contexts = []
+
+    def open_page(url: str, wait: bool = True, **visitor: Any) -> Page:
+        visitor.setdefault("viewport", {"width": 1280, "height": 900})
+        visitor.setdefault("reduced_motion", "reduce")
+        context = chromium.new_context(**visitor)
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(15_000)
+        watch.follow(page, urlsplit(url).netloc)
+        page.goto(url)
+        if wait:
+            page.wait_for_selector("body:not(.loading)")
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()

@@ -1,0 +1,74 @@
+"""Models that aren't MNIST's: other widths, colours, no labels. The page is useful all the same."""
+
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import expect
+
+from export.__main__ import export
+from train.__main__ import main as train_main
+from train.data import Dataset
+
+from ..conftest import train_small
+from ..e2e.conftest import running
+from ..train.test_folder import make_folder
+from .conftest import Visit, exploring
+from .gestures import SEVEN, draw, hover, overflow, pick, picture, wait_for_change
+
+pytestmark = pytest.mark.browser
+
+
+def use_everything(visit: Visit, bundle_folder: Path, folder: Path, words: str, title: str) -> None:
+    """Hover, pin, draw and fill, on a service of the bundle; the page says what its map is."""
+    bundle = export(bundle_folder, folder / "bundle", "1.0")
+    with running(bundle, folder) as service, exploring(service.url) as url:
+        page = visit(url)
+        expect(page.locator("h1")).to_have_text(title)
+        expect(page.locator("#note")).to_contain_text(words)
+        expect(page.locator("#lens output")).not_to_be_empty()
+        before = picture(page, "#lens canvas")
+        hover(page, 0.2, 0.3)
+        wait_for_change(page, "#lens canvas", before)
+        pick(page, 0.2, 0.3)
+        pick(page, 0.8, 0.6)
+        expect(page.locator("#strip li")).to_have_count(11)
+        draw(page, SEVEN)
+        expect(page.locator("#verdict")).to_contain_text("mse 0.")
+        dots = picture(page, "#map canvas.dots")
+        page.click("#pictures")
+        wait_for_change(page, "#map canvas.dots", dots)
+        assert overflow(page) <= 0
+
+
+@pytest.mark.parametrize(
+    ("width", "title", "words"),
+    [
+        (1, "Images through one number, and back.", "the rows are the labels"),
+        (64, "Images through 64 numbers, and back.", "of their variance"),
+    ],
+)
+def test_other_widths(
+    visit: Visit, tmp_path: Path, digits: Dataset, width: int, title: str, words: str
+) -> None:
+    """One number is laid out by label; many are shown by their two principal axes."""
+    checkpoint = train_small(tmp_path / "small", digits, output_dim=width)
+
+    use_everything(visit, checkpoint, tmp_path, words, title)
+
+
+def test_colours_without_labels(visit: Visit, tmp_path: Path) -> None:
+    """RGB, 3 numbers, one class only: no legend, and pictures in their own colours."""
+    images = make_folder(tmp_path / "images", coloured=True, count=60)
+    for path in sorted(images.rglob("*.*")):
+        path.rename(images / path.name)
+    options = ["--hidden-dim", "4", "--output-dim", "3", "--epochs", "2", "--image-size", "32"]
+    source = ["--dataset", "folder", "--data-dir", str(images), "--out", str(tmp_path / "run")]
+    assert train_main([*source, *options]) == 0
+
+    use_everything(
+        visit,
+        tmp_path / "run" / "checkpoint",
+        tmp_path,
+        "of their variance",
+        "Images through three numbers, and back.",
+    )

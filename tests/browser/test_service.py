@@ -1,0 +1,156 @@
+"""A service that goes and comes back, one that wants a key, and strangers."""
+
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+import requests
+from playwright.sync_api import expect
+
+from pinhole.proxy import SECURITY
+from serve.bundle import Bundle
+
+from ..e2e.conftest import Running, running
+from .conftest import Visit, Watch, exploring
+from .gestures import hover
+
+pytestmark = pytest.mark.browser
+
+KEY = "open-sesame"
+
+
+def test_stopped_and_started_again(
+    shipped_bundle: Bundle, visit: Visit, watch: Watch, tmp_path: Path
+) -> None:
+    """The page says that the service is down, and goes on by itself once it is back."""
+    with running(shipped_bundle, tmp_path) as service, exploring(service.url) as url:
+        page = visit(url)
+        hover(page, 0.3, 0.4)
+        expect(page.locator("#status")).to_have_text("live")
+        service.stop()
+        hover(page, 0.6, 0.4)
+        expect(page.locator("#status")).to_contain_text("The service is down")
+
+        with running(shipped_bundle, tmp_path, port=service.port):
+            expect(page.locator("#status")).to_have_text("live", timeout=60_000)
+            before = page.locator("#lens output").inner_text()
+            hover(page, 0.8, 0.2)
+            expect(page.locator("#lens output")).not_to_have_text(before)
+    assert watch.complaints  # the browser's own lines about 503s
+    assert all("503" in line for line in watch.complaints)
+    watch.complaints.clear()
+
+
+def test_opened_before_the_service(
+    shipped_bundle: Bundle, visit: Visit, watch: Watch, tmp_path: Path
+) -> None:
+    """Nobody there at first: the page waits, and fills itself when somebody comes."""
+    with running(shipped_bundle, tmp_path) as former:
+        port = former.port
+    with exploring(f"http://127.0.0.1:{port}") as url:
+        page = visit(url, wait=False)
+        expect(page.locator("#status")).to_contain_text("The service is down")
+
+        with running(shipped_bundle, tmp_path, port=port):
+            expect(page.locator("#lens output")).not_to_be_empty(timeout=60_000)
+            expect(page.locator("#lead")).to_contain_text("10,000 dots")
+    assert all("503" in line for line in watch.complaints)
+    watch.complaints.clear()
+
+
+class Guard(BaseHTTPRequestHandler):
+    """A gateway in front of a service: 401 without the key, and nothing more."""
+
+    upstream: str
+    private: str
+
+    def do_GET(self) -> None:
+        """Ask the private port."""
+        self._answer(lambda: requests.get(self.private + self.path, timeout=10))
+
+    def do_POST(self) -> None:
+        """Ask the inference port."""
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        headers = {name: self.headers[name] for name in ("Content-Type", "Accept")}
+        self._answer(
+            lambda: requests.post(self.upstream + self.path, body, headers=headers, timeout=10)
+        )
+
+    def _answer(self, ask) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001
+        if self.headers.get("Authorization") != f"Bearer {KEY}":
+            status, body, headers = 401, b'{"code":401,"message":"no"}', {}
+        else:
+            reply = ask()
+            status, body, headers = reply.status_code, reply.content, reply.headers
+        self.send_response(status)
+        for name in ("Content-Type", "X-Model-Digest", "X-Model-Version", "X-Precision"):
+            if name in headers:
+                self.send_header(name, headers[name])
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def guarded(service: Running) -> Iterator[str]:
+    """The shared service, behind a key."""
+    private = f"http://127.0.0.1:{service.port + 3}"
+    handler = type("Guarding", (Guard,), {"upstream": service.url, "private": private})
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_key_is_asked_for_once(guarded: str, visit: Visit, watch: Watch) -> None:
+    """A wrong key is said to be wrong; the right one lasts for the browser's session."""
+    with exploring(guarded) as url:
+        page = visit(url, wait=False)
+        dialog = page.locator("dialog")
+        expect(dialog).to_contain_text("This service wants a key")
+        page.keyboard.type("wrong")
+        page.keyboard.press("Enter")
+        expect(dialog).to_contain_text("That key was refused")
+        page.keyboard.type(KEY)
+        page.keyboard.press("Enter")
+        expect(page.locator("#lens output")).not_to_be_empty()
+        expect(dialog).to_be_hidden()
+
+        page.reload()
+
+        expect(page.locator("#lens output")).not_to_be_empty()
+        expect(dialog).to_be_hidden()
+        assert page.evaluate("localStorage.length") == 0
+    assert all("401" in line for line in watch.complaints)
+    watch.complaints.clear()
+
+
+def test_the_users_key_is_sent_for_the_page(guarded: str, visit: Visit) -> None:
+    """With PINHOLE_API_KEY the page needs none, and never sees it."""
+    with exploring(guarded, KEY) as url:
+        page = visit(url)
+
+        expect(page.locator("#lens output")).not_to_be_empty()
+        assert page.evaluate("sessionStorage.length") == 0
+
+
+def test_the_policy_holds(explorer: str, visit: Visit, watch: Watch) -> None:
+    """What the page wasn't written to do, the browser refuses."""
+    page = visit(explorer)
+    script = "const s = document.createElement('script'); s.textContent = 'window.in = 1';"
+
+    page.evaluate(f"() => {{ {script} document.head.append(s); }}")
+    refused = page.evaluate("fetch('http://127.0.0.1:9/').then(() => false, () => true)")
+
+    assert refused
+    assert page.evaluate("window.in") is None
+    assert len(watch.complaints) >= 2
+    assert "'unsafe" not in SECURITY["Content-Security-Policy"]
+    assert all("Content Security Policy" in line or "CSP" in line for line in watch.complaints[:2])
+    watch.complaints.clear()
+    watch.strangers.clear()
