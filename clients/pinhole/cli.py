@@ -12,6 +12,7 @@ from pinhole.commands import (
     UNAVAILABLE,
     USAGE,
     UsageError,
+    atlas,
     decode,
     embed,
     explore,
@@ -20,7 +21,7 @@ from pinhole.commands import (
 )
 from pinhole.errors import PinholeError
 
-COMMANDS = (health, embed, reconstruct, decode, explore)
+COMMANDS = (health, embed, reconstruct, decode, explore, atlas)
 
 EXAMPLES = """
 examples:
@@ -29,6 +30,7 @@ examples:
   pinhole reconstruct seven.png
   pinhole decode 0.5 -1.2 --out drawn.png      (-1e-3 needs a -- before the numbers)
   pinhole explore                              (opens a browser)
+  pinhole atlas scans.parquet --out scans.html
   PINHOLE_URL=https://images.example.com PINHOLE_API_KEY=... pinhole health
 """
 

@@ -6,14 +6,14 @@ const GOLDEN = 0.618033988749895; // its multiples spread evenly between 0 and 1
 /**
  * @typedef {object} Points
  * @property {[number, number][]} places
- * @property {number[] | null} labels of each; null where there is nothing to tell apart
- * @property {number[]} classes the labels there are, in order
+ * @property {(number | string)[] | null} labels of each; null where there is nothing to tell apart
+ * @property {(number | string)[]} classes the labels there are, in order
  * @property {number[][]} embeddings
  */
 
 /** @returns {Points} */
 export function toPoints(embeddings, labels, plane) {
-  const classes = [...new Set(labels)].sort((a, b) => a - b);
+  const classes = d3.sort(new Set(labels));
   const labelled = classes.length > 1;
   const places = embeddings.map((embedding, index) => {
     const place = plane.project(embedding);

@@ -1,0 +1,204 @@
+"""A job's embeddings as one HTML file that needs nothing else: to look at, to keep, to share.
+
+The page is the explorer's map without a service: its points, the library and the program are in the
+file, and where the job's images can be read, small copies of them appear under the pointer.
+"""
+
+import base64
+import hashlib
+import html
+import io
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from pinhole.proxy import PAGE, d3_file
+
+HERE = Path(__file__).parent
+MODULES = (
+    "palette.js",
+    "plane.js",
+    "points.js",
+    "dots.js",
+    "legend.js",
+    "map.js",
+)  # the explorer's, in order
+SOURCE = b"pinhole.source"  # a job writes its source under this key
+DECIMALS = 4  # of an embedding: finer than a pixel of any screen
+MAX_POINTS = 100_000  # more than a canvas pans smoothly, in a file that mail still carries
+THUMBNAIL_PX = 48
+QUALITY = 70  # of their WebP
+MAX_THUMBNAILS_BYTES = 24 * 2**20  # of all thumbnails; in base64 a third more
+
+
+class UnfitTable(Exception):
+    """The file holds no embeddings."""
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """What a job left.
+
+    Attributes:
+        paths: of the images, as the job wrote them.
+        vectors: float32[N, D].
+        failed: rows without an embedding.
+        left_out: rows beyond the limit.
+        source: what the job read; None if the file doesn't say.
+    """
+
+    paths: list[str]
+    vectors: NDArray[np.float32]
+    failed: int
+    left_out: int
+    source: str | None
+
+
+@dataclass(frozen=True)
+class Atlas:
+    """A page, and what is in it.
+
+    Attributes:
+        page: HTML.
+        points: how many.
+        thumbnails: how many points have one.
+        failed: rows of the job without an embedding.
+        left_out: rows beyond the limit.
+        source: where thumbnails were looked for; None if nowhere.
+    """
+
+    page: str
+    points: int
+    thumbnails: int
+    failed: int
+    left_out: int
+    source: Path | None
+
+
+def make_atlas(table: Path, images: Path | None) -> Atlas:
+    """Make the page of a Parquet file of embeddings.
+
+    Args:
+        table: with the columns ``path`` and ``embedding``, as ``pinhole embed`` writes them.
+        images: the folder that the paths are relative to; None takes the job's own source.
+
+    Raises:
+        UnfitTable: it can't be read, or has no such columns, or not one embedding.
+        NoLibrary: D3 isn't installed.
+        OSError: the file can't be opened.
+    """
+    found = read_embeddings(table)
+    source = images or (Path(found.source) if found.source else None)
+    folder = source if source and source.is_dir() else None
+    thumbnails = list(make_thumbnails(folder, found.paths)) if folder else []
+    data = {
+        "title": table.stem,
+        "paths": found.paths,
+        "embeddings": found.vectors.astype(float).round(DECIMALS).tolist(),
+        "labels": label_by_folder(found.paths),
+        "thumbnails": thumbnails,
+    }
+    page = write_page(table.stem, data)
+    shown = sum(thumbnail != "" for thumbnail in thumbnails)
+    return Atlas(page, len(found.paths), shown, found.failed, found.left_out, folder)
+
+
+def read_embeddings(table: Path) -> Embeddings:
+    """The rows that have an embedding.
+
+    Raises:
+        UnfitTable: as make_atlas.
+    """
+    try:
+        file = pq.ParquetFile(table)
+        columns: Any = file.read(["path", "embedding"])
+        good = columns.filter(columns["embedding"].is_valid())
+        kept = good.slice(0, MAX_POINTS)
+        width = len(kept["embedding"][0])
+        numbers = pc.list_flatten(kept["embedding"])
+        vectors = np.asarray(numbers, np.float32).reshape(-1, width)
+    except (pa.ArrowException, LookupError, ValueError) as error:
+        raise UnfitTable(
+            f"{table} holds no embeddings: it is not a result of pinhole embed"
+        ) from error
+    source = (file.schema_arrow.metadata or {}).get(SOURCE)
+    return Embeddings(
+        kept["path"].to_pylist(),
+        vectors,
+        columns.num_rows - good.num_rows,
+        good.num_rows - kept.num_rows,
+        source.decode() if source else None,
+    )
+
+
+def label_by_folder(paths: list[str]) -> list[str]:
+    """The first folder of each path: what a dataset's classes are usually told by."""
+    return [path.split("/")[0] if "/" in path else "" for path in paths]
+
+
+def make_thumbnails(folder: Path, paths: list[str]) -> Iterator[str]:
+    """A small WebP of each image in base64; empty where there is none, or no room any more."""
+    left = MAX_THUMBNAILS_BYTES
+    root = folder.resolve()
+    for path in paths:
+        thumbnail = make_thumbnail(root, path) if left > 0 else b""
+        left -= len(thumbnail)
+        yield base64.b64encode(thumbnail).decode()
+
+
+def make_thumbnail(root: Path, path: str) -> bytes:
+    """One image, small, as WebP; nothing if it can't be read or isn't under the root."""
+    from PIL import Image, ImageOps
+
+    place = (root / path).resolve()
+    if not place.is_relative_to(root):
+        return b""
+    try:
+        with Image.open(place) as file:
+            picture = ImageOps.exif_transpose(file).convert("RGB")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return b""
+    picture.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX))
+    small = io.BytesIO()
+    picture.save(small, "WEBP", quality=QUALITY)
+    return small.getvalue()
+
+
+def write_page(title: str, data: dict[str, Any]) -> str:
+    """The template with everything in it, under a policy that allows just these scripts."""
+    style = (PAGE / "style.css").read_text() + (HERE / "atlas.css").read_text()
+    scripts = {"d3": d3_file().read_text(), "program": program()}
+    parts = {
+        "title": html.escape(title),
+        "style": style,
+        # In a script element only "</" and "<!--" could end what is meant as data.
+        "data": json.dumps(data, separators=(",", ":")).replace("<", "\\u003c"),
+        "script_sums": " ".join(sum_of(script) for script in scripts.values()),
+        "style_sum": sum_of(style),
+        **scripts,
+    }
+    template = (HERE / "atlas.html").read_text()
+    return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], template)
+
+
+def program() -> str:
+    """The modules as one: from file://, browsers load no modules, so imports and exports go."""
+    sources = [(PAGE / name).read_text() for name in MODULES]
+    sources.append((HERE / "atlas.js").read_text())
+    joined = "\n".join(sources)
+    without = re.sub(r"^import [^;]+;\n", "", joined, flags=re.MULTILINE)
+    return re.sub(r"^export ", "", without, flags=re.MULTILINE)
+
+
+def sum_of(text: str) -> str:
+    """The source expression of an inline script or style (CSP Level 3)."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"

@@ -1,0 +1,52 @@
+"""``pinhole atlas``: a job's embeddings as one HTML file, for sharing."""
+
+import argparse
+from pathlib import Path
+
+from pinhole.commands import Commands, UsageError, add_command
+
+
+def add(commands: Commands) -> None:
+    """Add the command."""
+    about = "make one HTML file of a job's embeddings, with small copies of its images"
+    command = add_command(commands, "atlas", about, run)
+    command.add_argument("table", type=Path, metavar="EMBEDDINGS.parquet")
+    command.add_argument("--out", type=Path, required=True, metavar="FILE.html")
+    command.add_argument(
+        "--images",
+        type=Path,
+        metavar="FOLDER",
+        help="that the table's paths are relative to (default: the job's source, if it is one)",
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Write the page."""
+    try:
+        import PIL  # noqa: F401 - it is used for thumbnails only, and missed now rather than then
+
+        from pinhole.atlas import UnfitTable, make_atlas
+        from pinhole.proxy import NoLibrary
+    except ImportError as error:
+        raise UsageError(
+            f"atlas needs {error.name}: pip install 'pinhole[jobs,explore]'"
+        ) from error
+    if options.images and not options.images.is_dir():
+        raise UsageError(f"--images {options.images} is not a folder")
+    try:
+        atlas = make_atlas(options.table, options.images)
+    except (UnfitTable, NoLibrary) as error:
+        raise UsageError(str(error)) from error
+    options.out.write_text(atlas.page, encoding="utf-8")
+    notes = [f"{atlas.points:,} points", f"{atlas.thumbnails:,} thumbnails"]
+    if atlas.source is None:
+        notes[1] += " (the images' folder isn't known or isn't there: --images FOLDER)"
+    elif atlas.thumbnails < atlas.points:
+        notes[1] += f" of images in {atlas.source} (the others are unreadable, or over the limit)"
+    if atlas.failed:
+        notes.append(f"{atlas.failed:,} failed rows left out")
+    if atlas.left_out:
+        notes.append(f"{atlas.left_out:,} rows over the limit left out")
+    size = options.out.stat().st_size / 2**20
+    print(f"{options.out}: {', '.join(notes)}; {size:.1f} MiB")
+    return 0
