@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image, ImageDraw
 from playwright.sync_api import expect
 
 from export.__main__ import export
@@ -11,7 +13,6 @@ from train.data import Dataset
 
 from ..conftest import train_small
 from ..e2e.conftest import running
-from ..train.test_folder import make_folder
 from .conftest import Visit, exploring
 from .gestures import SEVEN, draw, hover, overflow, pick, picture, wait_for_change
 
@@ -56,14 +57,26 @@ def test_other_widths(
     use_everything(visit, checkpoint, tmp_path, words, title)
 
 
+def make_discs(folder: Path, count: int = 60) -> Path:
+    """Discs of one colour on a ground of another, all in one folder: no labels."""
+    random = np.random.default_rng(0)
+    folder.mkdir()
+    for index in range(count):
+        ground, ink = (tuple(map(int, random.integers(0, 255, 3))) for _ in range(2))
+        picture = Image.new("RGB", (32, 32), ground)
+        left, top = random.integers(2, 14, 2)
+        ImageDraw.Draw(picture).ellipse((left, top, left + 14, top + 14), fill=ink)
+        picture.save(folder / f"{index}.png")
+    return folder
+
+
 def test_colours_without_labels(visit: Visit, tmp_path: Path) -> None:
     """RGB, 3 numbers, one class only: no legend, and pictures in their own colours."""
-    images = make_folder(tmp_path / "images", coloured=True, count=60)
-    for path in sorted(images.rglob("*.*")):
-        path.rename(images / path.name)
-    options = ["--hidden-dim", "4", "--output-dim", "3", "--epochs", "2", "--image-size", "32"]
+    images = make_discs(tmp_path / "images")
+    model = ["--hidden-dim", "8", "--output-dim", "3", "--image-size", "32", "--layout", "0"]
+    training = ["--epochs", "60", "--learning-rate", "3e-3", "--batch-size", "16"]
     source = ["--dataset", "folder", "--data-dir", str(images), "--out", str(tmp_path / "run")]
-    assert train_main([*source, *options]) == 0
+    assert train_main([*source, *model, *training]) == 0
 
     use_everything(
         visit,

@@ -38,6 +38,7 @@ function show() {
   lens.hidden = !point;
   if (!point) return;
   const [left, top] = [map.x(point.x), map.y(point.y)];
+  context.beginPath();
   context.arc(left, top, 7, 0, 2 * Math.PI);
   context.strokeStyle = dots.colours.ink;
   context.lineWidth = 2;

@@ -76,12 +76,12 @@ export class Drawing {
 
   #judge() {
     if (!this.answer || this.pad.strokes.flat().length < LEAST) return;
-    const { plane, points, names, say, map } = this.world;
+    const { plane, points, names, say } = this.world;
     const { embedding } = this.answer;
     const votes = neighbours(points.embeddings, points.labels, embedding);
     const lines = verdict(this.answer, votes, names);
-    map.reveal(plane.project(embedding));
-    const where = `Your drawing is at ${written(embedding, plane.project(embedding))}.`;
+    const place = written(embedding, plane.project(embedding), points.digits);
+    const where = `Your drawing is at ${place}.`;
     this.root.querySelector("#verdict").replaceChildren(...lines.map(toParagraph), toParagraph(where));
     say(`${where} ${lines.map((line) => line.text ?? line).join(" ")}`);
   }

@@ -41,13 +41,13 @@ export class Lens {
   }
 
   async #decode(place) {
-    const { service, plane, image } = this.world;
+    const { service, plane, image, points } = this.world;
     const embedding = plane.embedding(place);
     if (service.down) return;
     try {
       const [pixels] = await service.decode([embedding]);
       paint(this.root.querySelector("canvas"), pixels, image);
-      this.root.querySelector("output").textContent = written(embedding, place);
+      this.root.querySelector("output").textContent = written(embedding, place, points.digits);
       this.tell(embedding);
     } catch {
       // the status line says that the service is down; the next movement asks again
@@ -58,12 +58,12 @@ export class Lens {
     const { points, plane, say, names } = this.world;
     const [nearest] = neighbours(points.embeddings, points.labels, embedding);
     const company = nearest ? `, among ${names(nearest.label)}` : "";
-    say(`${written(embedding, plane.project(embedding))}${company}`);
+    say(`${written(embedding, plane.project(embedding), points.digits)}${company}`);
   }
 }
 
 /** An embedding of one or two numbers; of more, the place on the plane. */
-export function written(embedding, place) {
+export function written(embedding, place, digits) {
   const shown = embedding.length <= 2 ? embedding : place;
-  return `(${shown.map((value) => figure(value, 2)).join(", ")})`;
+  return `(${shown.map((value) => figure(value, digits)).join(", ")})`;
 }

@@ -51,8 +51,10 @@ export class Marks {
 
 function drawRing(context, map, { place: [x, y], latest }, { accent, surface }) {
   const radius = latest ? RING + 2 : RING;
+  const left = Math.min(Math.max(map.x(x), 0), map.width); // beyond the map: half a ring at its edge
+  const top = Math.min(Math.max(map.y(y), 0), map.height);
   context.beginPath();
-  context.arc(map.x(x), map.y(y), radius, 0, 2 * Math.PI);
+  context.arc(left, top, radius, 0, 2 * Math.PI);
   context.strokeStyle = surface;
   context.lineWidth = 7;
   context.stroke();

@@ -19,6 +19,7 @@ export function showNumbers(root, status, world) {
 export function showState(status, service) {
   const set = (state, text) => {
     status.dataset.state = state;
+    document.body.classList.toggle("down", state === "down");
     status.lastElementChild.textContent = text;
   };
   const tell = () => set("up", "live");

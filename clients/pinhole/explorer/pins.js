@@ -98,10 +98,10 @@ export class Pins {
   }
 
   #stand() {
-    const { map, plane } = this.world;
+    const { map, plane, points } = this.world;
     this.pins.forEach(({ place: [x, y], button }, index) => {
       button.style.transform = `translate(${map.x(x)}px, ${map.y(y)}px)`;
-      const where = written(plane.embedding([x, y]), [x, y]);
+      const where = written(plane.embedding([x, y]), [x, y], points.digits);
       button.setAttribute("aria-label", `Pin ${index + 1} at ${where}. Arrows move it, Delete removes it.`);
     });
   }

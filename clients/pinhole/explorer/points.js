@@ -9,6 +9,7 @@ const GOLDEN = 0.618033988749895; // its multiples spread evenly between 0 and 1
  * @property {(number | string)[] | null} labels of each; null where there is nothing to tell apart
  * @property {(number | string)[]} classes the labels there are, in order
  * @property {number[][]} embeddings
+ * @property {number} digits after the point that tell places on the map apart
  */
 
 /** @returns {Points} */
@@ -21,7 +22,14 @@ export function toPoints(embeddings, labels, plane) {
     const lane = labelled ? -classes.indexOf(labels[index]) : 0;
     return [place[0], lane + (((index * GOLDEN) % 1) * 2 - 1) * LANE];
   });
-  return { places, embeddings, labels: labelled ? labels : null, classes: labelled ? classes : [] };
+  const digits = digitsFor(places.map(([x]) => x));
+  return { places, embeddings, digits, labels: labelled ? labels : null, classes: labelled ? classes : [] };
+}
+
+/** Two, where values are spread over a few units. */
+function digitsFor(values) {
+  const [low, high] = d3.extent(values);
+  return Math.min(Math.max(2 - Math.floor(Math.log10((high - low) / 4 || 1)), 0), 8);
 }
 
 /** The middle of each class: the point by which half its points lie on every side. */

@@ -8,6 +8,7 @@ import { pack, unpack } from "./npy.js";
 import { pause } from "./pace.js";
 
 const NPY = "application/x-npy";
+const FILE = "application/octet-stream"; // whatever it is: the service looks inside
 const JSON_TYPE = "application/json";
 const KEY = "pinhole-api-key"; // in sessionStorage: gone when the tab is closed
 const TIMEOUT_MS = 15_000;
@@ -173,7 +174,7 @@ export class Service extends EventTarget {
 }
 
 function toBody(image, shape) {
-  if (image instanceof Blob) return [image, image.type || "application/octet-stream"];
+  if (image instanceof Blob) return [image, image.type.startsWith("image/") ? image.type : FILE];
   return [pack(image, [1, ...shape]), NPY];
 }
 
