@@ -27,7 +27,7 @@ export class Dots {
 
   /** The colour of a point. */
   colourOf(index) {
-    return this.points.labels ? this.colourOfClass(this.points.labels[index]) : this.colours.accent;
+    return this.points.labels ? this.colourOfClass(this.points.labels[index]) : this.colours.ink;
   }
 
   colourOfClass(label) {

@@ -38,7 +38,7 @@ export function mapNote(plane, labelled) {
   }
   return (
     `This model keeps ${inWords(plane.width)} numbers. The map shows the two directions in which they ` +
-    `differ most (${Math.round(100 * plane.share)} % of their variance), and the pictures are drawn ` +
+    `differ most (${Math.round(100 * plane.share)}\u00a0% of their variance), and the pictures are drawn ` +
     "from that plane."
   );
 }

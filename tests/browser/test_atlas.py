@@ -1,0 +1,40 @@
+"""An atlas, opened as the file it is."""
+
+import re
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+from playwright.sync_api import expect
+
+from pinhole.cli import main
+
+from .conftest import Visit
+from .gestures import at, picture, wait_for_change
+
+pytestmark = pytest.mark.browser
+
+
+def test_atlas_opens_from_disk(tmp_path: Path, visit: Visit) -> None:
+    """Two points: pointing at one shows its image and path; its own policy holds."""
+    embeddings = pa.array([[0.0, 0.0], [1.0, 1.0]], pa.list_(pa.float32(), 2))
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (60, 60), "teal").save(tmp_path / name / "<script>.png")
+    paths = ["one/<script>.png", "two/<script>.png"]
+    pq.write_table(pa.table({"path": paths, "embedding": embeddings}), tmp_path / "job.parquet")
+    out = tmp_path / "job.html"
+    arguments = ["atlas", str(tmp_path / "job.parquet"), "--out", str(out)]
+    assert main([*arguments, "--images", str(tmp_path)]) == 0
+
+    page = visit(out.as_uri(), wait=False)
+
+    expect(page.locator("#lead")).to_have_text(re.compile("^2 images"))
+    before = picture(page, "#map canvas.marks")
+    page.mouse.move(*at(page.locator("#map"), 0.06, 0.94))
+    wait_for_change(page, "#map canvas.marks", before)
+    expect(page.locator("#lens figcaption")).to_have_text("one/<script>.png")
+    assert page.eval_on_selector("#lens img", "image => image.naturalWidth") == 48
+    expect(page.get_by_role("button", name="two")).to_be_visible()

@@ -1,0 +1,117 @@
+"""``pinhole atlas``: a job's embeddings as one file."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+import pinhole.atlas
+from pinhole.cli import main
+
+PATHS = ["cats/1.png", "cats/2.png", "dogs/</script>.png", "dogs/broken.png", "../outside.png"]
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    """Six rows, one failed, and the images of three of them."""
+    images = tmp_path / "images"
+    for name in ["cats/1.png", "cats/2.png", "dogs/broken.png"]:
+        (images / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (200, 100), "red").save(images / name)
+    (images / "dogs/broken.png").write_bytes(b"not an image")
+    Image.new("RGB", (9, 9)).save(tmp_path / "outside.png")
+    columns: dict[str, Any] = {
+        "path": [*PATHS, "failed.png"],
+        "embedding": pa.array(
+            [[i, 0.5, 2.0] for i in range(5)] + [None], pa.list_(pa.float32(), 3)
+        ),
+    }
+    metadata = {"pinhole.source": str(images)}
+    path = tmp_path / "job.parquet"
+    pq.write_table(pa.table(columns).replace_schema_metadata(metadata), path)
+    return path
+
+
+def read(page: Path) -> dict[str, Any]:
+    """The data within a page."""
+    (text,) = re.findall(
+        r'<script type="application/json" id="data">(.*?)</script>', page.read_text()
+    )
+    data: dict[str, Any] = json.loads(text)
+    return data
+
+
+def test_one_file_with_everything(table: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Points, labels by folder and thumbnails of what is readable within the job's source."""
+    out = table.with_name("atlas.html")
+
+    assert main(["atlas", str(table), "--out", str(out)]) == 0
+
+    data = read(out)
+    assert data["paths"] == PATHS
+    assert data["embeddings"][4] == [4.0, 0.5, 2.0]
+    assert data["labels"] == ["cats", "cats", "dogs", "dogs", ".."]
+    assert [bool(thumbnail) for thumbnail in data["thumbnails"]] == [
+        True,
+        True,
+        False,
+        False,
+        False,
+    ]
+    said = capsys.readouterr().out
+    assert "5 points, 2 thumbnails of images in" in said
+    assert "1 failed rows left out" in said
+    assert not re.search(r"(src|href)=[\"']?(https?:)?//", out.read_text())
+
+
+def test_thumbnails_are_limited(table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once the room is used up, points come without."""
+    monkeypatch.setattr(pinhole.atlas, "MAX_THUMBNAILS_BYTES", 1)
+
+    atlas = pinhole.atlas.make_atlas(table, None)
+
+    assert (atlas.points, atlas.thumbnails) == (5, 1)
+
+
+def test_points_are_limited(
+    table: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What is left out is said."""
+    monkeypatch.setattr(pinhole.atlas, "MAX_POINTS", 2)
+
+    assert main(["atlas", str(table), "--out", str(table.with_name("a.html"))]) == 0
+
+    assert "2 points" in (said := capsys.readouterr().out)
+    assert "3 rows over the limit left out" in said
+
+
+def test_images_elsewhere(table: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """--images names the folder when the source has moved; without it there are no thumbnails."""
+    moved = (table.parent / "images").rename(table.parent / "moved")
+    command = ["atlas", str(table), "--out", str(table.with_name("a.html"))]
+
+    assert main(command) == 0
+    assert "--images FOLDER" in capsys.readouterr().out
+    assert main([*command, "--images", str(moved)]) == 0
+    assert "2 thumbnails" in capsys.readouterr().out
+
+
+def test_what_is_no_table_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Not Parquet, no such columns, not one embedding, or no folder: exit 2, one line."""
+    text, other, empty = (tmp_path / name for name in ("a.parquet", "b.parquet", "c.parquet"))
+    text.write_text("hello")
+    pq.write_table(pa.table({"x": [1]}), other)
+    nothing = pa.array([None], pa.list_(pa.float32(), 2))
+    pq.write_table(pa.table({"path": ["a"], "embedding": nothing}), empty)
+    out = ["--out", str(tmp_path / "a.html")]
+
+    for path in (text, other, empty):
+        assert main(["atlas", str(path), *out]) == 2
+        assert "holds no embeddings" in capsys.readouterr().err
+    assert main(["atlas", str(text), *out, "--images", str(text)]) == 2
+    assert "is not a folder" in capsys.readouterr().err
