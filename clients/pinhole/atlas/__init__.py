@@ -25,6 +25,7 @@ from pinhole.proxy import PAGE, d3_file
 
 HERE = Path(__file__).parent
 MODULES = (
+    "pace.js",
     "palette.js",
     "plane.js",
     "points.js",

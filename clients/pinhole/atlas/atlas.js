@@ -15,12 +15,12 @@ const tree = d3.quadtree(
   (point) => point.y,
 );
 
-function draw() {
+const draw = oncePerFrame(() => {
   const context = map.context("dots");
   dots.draw(context, map.view);
   dots.drawNames(context, map.view);
   dots.drawTicks(context, map.view);
-}
+});
 
 /** The nearest point on the screen, if it is near. */
 function nearest() {

@@ -15,23 +15,20 @@ export class Dots {
     this.centres = centres(points);
     /** The labels to show; all of them if empty. */
     this.only = new Set();
+    const kinds = new Map(points.classes.map((label, place) => [label, place]));
+    this.kinds = points.places.map((_, index) => (points.labels ? kinds.get(points.labels[index]) : 0));
     this.refresh();
   }
 
   /** Read the colours anew: the scheme has changed. */
   refresh() {
     this.colours = colours();
-    this.classColours = this.points.classes.map((_, place) => classColour(place));
-    this.place = new Map(this.points.classes.map((label, place) => [label, place]));
-  }
-
-  /** The colour of a point. */
-  colourOf(index) {
-    return this.points.labels ? this.colourOfClass(this.points.labels[index]) : this.colours.ink;
+    const { labels, classes } = this.points;
+    this.classColours = labels ? classes.map((_, place) => classColour(place)) : [this.colours.ink];
   }
 
   colourOfClass(label) {
-    return this.classColours[this.place.get(label)];
+    return this.classColours[this.points.classes.indexOf(label)];
   }
 
   isShown(index) {
@@ -46,20 +43,26 @@ export class Dots {
   draw(context, view, alpha = 0.8) {
     const few = Math.sqrt(Math.max(1, SPARSE / Math.max(this.points.places.length, 1)));
     const radius = Math.min(RADIUS.smallest * Math.min(few, 2) * view.zoom ** 0.4, RADIUS.largest);
-    const stamps = new Map();
-    const order = [...this.points.places.keys()];
-    if (this.only.size) order.sort((a, b) => this.isShown(a) - this.isShown(b)); // faint ones below
-    for (const index of order) {
-      const [x, y] = this.points.places[index];
-      const [left, top] = [view.x(x), view.y(y)];
-      if (left < -9 || top < -9 || left > view.width + 9 || top > view.height + 9) continue;
-      const shown = this.isShown(index);
-      const colour = shown ? this.colourOf(index) : this.colours.faint;
-      if (!stamps.has(colour)) stamps.set(colour, stamp(colour, radius));
-      context.globalAlpha = shown ? alpha : 1;
-      context.drawImage(stamps.get(colour), left - radius - 1, top - radius - 1, 2 * radius + 2, 2 * radius + 2);
-    }
+    const side = 2 * radius + 2;
+    // The scales are linear: ten thousand calls of them a frame would be what takes the time.
+    const [x0, y0] = [view.x(0), view.y(0)];
+    const [kx, ky] = [view.x(1) - x0, view.y(1) - y0];
+    const pass = (shown, stamps) => {
+      this.points.places.forEach(([x, y], index) => {
+        if (this.isShown(index) !== shown) return;
+        const [left, top] = [x0 + kx * x - side / 2, y0 + ky * y - side / 2];
+        if (left < -side || top < -side || left > view.width || top > view.height) return;
+        context.drawImage(stamps[this.kinds[index]], left, top, side, side);
+      });
+    };
+    if (this.only.size) pass(false, this.#stamps(radius, () => this.colours.faint));
+    context.globalAlpha = alpha;
+    pass(true, this.#stamps(radius, (colour) => colour));
     context.globalAlpha = 1;
+  }
+
+  #stamps(radius, recolour) {
+    return this.classColours.map((colour) => stamp(recolour(colour), radius));
   }
 
   /** Name each class in the middle of its points. */

@@ -10,7 +10,7 @@ import { Manifold } from "./manifold.js";
 import { MapView } from "./map.js";
 import { Marks } from "./marks.js";
 import { showNumbers, showState } from "./numbers.js";
-import { pause } from "./pace.js";
+import { oncePerFrame, pause } from "./pace.js";
 import { onSchemeChange } from "./palette.js";
 import { Pins } from "./pins.js";
 import { Plane } from "./plane.js";
@@ -51,7 +51,7 @@ function build(service, description, atlas) {
   world.map = new MapView(find("#map"), points);
   world.marks = new Marks(world);
   world.pins = new Pins(find("#pins"), find("#strip"), world);
-  world.manifold = new Manifold(world, () => drawMap(world));
+  world.manifold = new Manifold(world, oncePerFrame(() => drawMap(world)));
   world.lens = new Lens(find("#lens"), world);
   world.drawing = new Drawing(find("#draw"), world);
   world.files = new Files(find("#files"), find("#veil"), world);
@@ -76,7 +76,7 @@ function write({ image, plane, points }) {
 
 function connect(world) {
   const { map, manifold, dots, service } = world;
-  const redraw = () => drawMap(world);
+  const redraw = oncePerFrame(() => drawMap(world));
   map.addEventListener("view", redraw);
   fillLegend(find("#legend"), dots, redraw);
   find("#closer").addEventListener("click", () => map.zoomBy(1.6));

@@ -45,3 +45,20 @@ export function settled(ms, run) {
     timer = setTimeout(run, ms, ...values);
   };
 }
+
+/**
+ * Run at most once for each frame of the screen, however often it is asked for.
+ *
+ * @param {() => void} run
+ */
+export function oncePerFrame(run) {
+  let waiting = false;
+  return () => {
+    if (waiting) return;
+    waiting = true;
+    requestAnimationFrame(() => {
+      waiting = false;
+      run();
+    });
+  };
+}
