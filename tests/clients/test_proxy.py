@@ -4,6 +4,9 @@ import base64
 import hashlib
 import json
 import re
+import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -193,3 +196,21 @@ def test_a_taken_port_is_wrong_usage(launcher: int, capsys: pytest.CaptureFixtur
     assert main(["explore", "--port", str(launcher), "--no-open"]) == 2
 
     assert f"can't listen on port {launcher}" in capsys.readouterr().err
+
+
+def test_ctrl_c_stops_it_cleanly(launcher: int) -> None:
+    """The URL on stdout, nothing but words on stderr, exit 0."""
+    command = [sys.executable, "-m", "pinhole.cli", "explore", "--no-open", "--port", "0"]
+    service = ["--url", f"http://127.0.0.1:{launcher}"]
+    with subprocess.Popen(
+        [*command, *service], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        url = process.stdout.readline().strip()
+        assert requests.get(url, timeout=5).status_code == 200
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=10)
+
+    assert process.returncode == 0
+    assert said.splitlines()[-1] == "stopped"
+    assert "Traceback" not in said

@@ -96,9 +96,9 @@ export function verdict({ mse, percentile, outlier }, votes, names) {
   const lines = [];
   if (outlier) lines.push({ text: "It has never seen anything like this.", kind: "outlier" });
   else if (votes.length) lines.push({ text: company(votes, names), kind: "company" });
-  const others = percentile >= 99.95 ? "any" : `${figure(percentile, 0)} % of all`;
-  const images = percentile >= 99.95 ? "known image" : "known images";
-  lines.push({ text: `mse ${figure(mse, 4)}, higher than for ${others} ${images}.`, kind: "figures" });
+  const share = `${figure(percentile, 0)}\u00a0% of known images`;
+  const others = percentile >= 99.95 ? "any known image" : share;
+  lines.push({ text: `mse ${figure(mse, 4)}, above ${others}.`, kind: "figures" });
   return lines;
 }
 
