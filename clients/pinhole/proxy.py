@@ -6,7 +6,6 @@ rebinding) or from another site's page is refused, because the server adds the u
 """
 
 import json
-import mimetypes
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib import metadata
@@ -24,6 +23,12 @@ MAX_BODY_BYTES = 2**25  # twice the service's own limit: the refusal is its to w
 PATHS = ("/predictions/", "/v2/")
 GETS = ("/v2", "/ready", "/map.json", "/openapi.yaml", "/docs")
 PASSED_ON = ("Content-Type", "Accept", "Authorization", "Inference-Header-Content-Length")
+TYPES = {
+    ".html": "text/html",
+    ".css": "text/css",
+    ".js": "text/javascript",
+    ".svg": "image/svg+xml",
+}  # not the system's: browsers run nothing of another type
 HOP_BY_HOP = ("connection", "keep-alive", "transfer-encoding", "content-length", "date", "server")
 PATIENCE_S = 60.0  # for a browser to send the request it has begun
 SECURITY = {
@@ -49,7 +54,7 @@ def page_files() -> dict[str, Path]:
     Raises:
         NoLibrary: the package that carries D3 isn't installed.
     """
-    files = {f"/{path.name}": path for path in PAGE.iterdir() if path.is_file()}
+    files = {f"/{path.name}": path for path in PAGE.iterdir() if path.suffix in TYPES}
     return {**files, "/": PAGE / "index.html", "/d3.js": d3_file()}
 
 
@@ -185,8 +190,8 @@ class Handler(BaseHTTPRequestHandler):
         )
 
     def _send_file(self, file: Path) -> None:
-        kind = mimetypes.types_map[file.suffix]
-        self._send(HTTPStatus.OK, file.read_bytes(), {"Content-Type": f"{kind}; charset=utf-8"})
+        kind = f"{TYPES[file.suffix]}; charset=utf-8"
+        self._send(HTTPStatus.OK, file.read_bytes(), {"Content-Type": kind})
 
     def _refuse(self, status: HTTPStatus, kind: str, message: str) -> None:
         body = json.dumps({"code": status, "type": kind, "message": message}).encode()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import requests
-from playwright.sync_api import expect
+from playwright.sync_api import Route, expect
 
 from pinhole.proxy import SECURITY
 from serve.bundle import Bundle
@@ -137,6 +137,25 @@ def test_the_users_key_is_sent_for_the_page(guarded: str, visit: Visit) -> None:
 
         expect(page.locator("#lens output")).not_to_be_empty()
         assert page.evaluate("sessionStorage.length") == 0
+
+
+def test_another_model_is_noticed(explorer: str, visit: Visit) -> None:
+    """Replies of another digest than the map's: the page offers to load the new model."""
+    page = visit(explorer)
+    expect(page.locator("#changed")).to_be_hidden()
+
+    def swapped(route: Route) -> None:
+        reply = route.fetch()
+        route.fulfill(response=reply, headers={**reply.headers, "x-model-digest": "f" * 64})
+
+    page.route("**/predictions/decode", swapped)
+    hover(page, 0.3, 0.3)
+
+    expect(page.locator("#changed")).to_contain_text("another model")
+    page.unroute("**/predictions/decode")
+    page.click("#reload")
+    expect(page.locator("#lens output")).not_to_be_empty()
+    expect(page.locator("#changed")).to_be_hidden()
 
 
 def test_the_policy_holds(explorer: str, visit: Visit, watch: Watch) -> None:

@@ -37,7 +37,7 @@ export class Service extends EventTarget {
   latencies = [];
   /** What the newest reply said of the model. */
   model = { digest: "", version: "", precision: "" };
-  /** The newest exchange, for people: what went, what came. */
+  /** The newest request of the model, for people. */
   exchange = null;
   down = false;
 
@@ -109,7 +109,7 @@ export class Service extends EventTarget {
       version: reply.headers.get("X-Model-Version") ?? "",
       precision: reply.headers.get("X-Precision") ?? "",
     };
-    this.exchange = { endpoint, sent: body.byteLength ?? body.size, ms };
+    this.exchange = { endpoint, ms };
     this.dispatchEvent(new Event("answer"));
     return answer;
   }
@@ -140,7 +140,7 @@ export class Service extends EventTarget {
   async #refusal(reply) {
     const { message } = await reply.json().catch(() => ({}));
     const reason = message ?? `HTTP ${reply.status}`;
-    if (reply.status < 500) return new Refused(reason, reply.status);
+    if (reply.status <= 500) return new Refused(reason, reply.status); // 500: of this request alone
     this.#watch(reason);
     return new Unavailable(reason);
   }
@@ -158,7 +158,8 @@ export class Service extends EventTarget {
     if (this.down) return;
     this.down = true;
     this.dispatchEvent(new CustomEvent("down", { detail: reason }));
-    while (!(await this.#isReady())) await pause(PROBE_MS);
+    do await pause(PROBE_MS);
+    while (!(await this.#isReady()));
     this.down = false;
     this.dispatchEvent(new Event("up"));
   }
