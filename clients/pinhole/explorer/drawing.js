@@ -6,6 +6,7 @@ import { latest, settled } from "./pace.js";
 import { Pad } from "./pad.js";
 import { paint, toPixels } from "./paint.js";
 import { neighbours } from "./points.js";
+import { tolerate } from "./service.js";
 import { rasterise } from "./strokes.js";
 
 const PAUSE_MS = 250; // of the hand, before the drawing is judged in words
@@ -60,8 +61,8 @@ export class Drawing {
       paint(this.root.querySelector("#remembered"), remembered, image);
       this.#place(embedding);
       this.judge();
-    } catch {
-      // the status line tells; "up" asks again
+    } catch (error) {
+      tolerate(error); // the status line tells; "up" asks again
     }
   }
 

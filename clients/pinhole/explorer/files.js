@@ -3,7 +3,7 @@
 import { company, toParagraph, verdict } from "./drawing.js";
 import { paint, toPixels } from "./paint.js";
 import { neighbours } from "./points.js";
-import { Refused } from "./service.js";
+import { Refused, tolerate } from "./service.js";
 
 const AT_ONCE = 2; // requests under way
 const ROWS = 200; // kept on the page
@@ -66,6 +66,7 @@ export class Files {
       this.#succeed(row, embedding, answer);
     } catch (error) {
       this.#fail(row, file, error);
+      tolerate(error);
     }
   }
 

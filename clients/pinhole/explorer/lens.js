@@ -4,6 +4,7 @@ import { figure } from "./dots.js";
 import { latest, settled } from "./pace.js";
 import { paint } from "./paint.js";
 import { neighbours } from "./points.js";
+import { tolerate } from "./service.js";
 
 const GAP = 22; // between the crosshair and the picture
 const SPEECH_MS = 700; // of rest, before a place is told to screen readers
@@ -49,8 +50,8 @@ export class Lens {
       paint(this.root.querySelector("canvas"), pixels, image);
       this.root.querySelector("output").textContent = written(embedding, place, points.digits);
       this.tell(embedding);
-    } catch {
-      // the status line says that the service is down; the next movement asks again
+    } catch (error) {
+      tolerate(error); // the status line says that the service is down; the next movement asks again
     }
   }
 

@@ -15,7 +15,7 @@ import { onSchemeChange } from "./palette.js";
 import { Pins } from "./pins.js";
 import { Plane } from "./plane.js";
 import { toPoints } from "./points.js";
-import { Service } from "./service.js";
+import { Service, tolerate } from "./service.js";
 import { tour } from "./tour.js";
 import { headline, lead, mapNote, names } from "./words.js";
 
@@ -35,6 +35,7 @@ async function load(service) {
     try {
       return await Promise.all([service.describe(), service.map()]);
     } catch (error) {
+      tolerate(error);
       find("#lead").textContent = error.message;
       if (service.down) await new Promise((done) => service.addEventListener("up", done, { once: true }));
       else await pause(RETRY_MS);

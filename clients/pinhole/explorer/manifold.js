@@ -3,6 +3,7 @@
 import { latest, settled } from "./pace.js";
 import { isInk, paint } from "./paint.js";
 import { neighbours } from "./points.js";
+import { tolerate } from "./service.js";
 
 const CELL_PX = 42; // on the screen, at least
 const REST_MS = 160; // after panning and zooming
@@ -92,8 +93,8 @@ export class Manifold {
       this.#grid = { places, corner, far, columns, rows, pictures };
       this.#paint();
       this.redraw();
-    } catch {
-      // the status line tells; "up" asks again
+    } catch (error) {
+      tolerate(error); // the status line tells; "up" asks again
     }
   }
 }

@@ -1,8 +1,9 @@
 /** Pins on the map, and between two of them the row of pictures that leads from one to the other. */
 
+import { written } from "./lens.js";
 import { latest } from "./pace.js";
 import { paint } from "./paint.js";
-import { written } from "./lens.js";
+import { tolerate } from "./service.js";
 
 const STEPS = 11; // pictures of the row, both ends among them
 const NUDGE_PX = 8; // for an arrow key
@@ -119,8 +120,8 @@ export class Pins {
       paint(pins[0].button.querySelector("canvas"), pictures[0], image);
       paint(pins.at(-1).button.querySelector("canvas"), pictures.at(-1), image);
       if (pins.length === 2) this.#fill(pictures);
-    } catch {
-      // the status line tells; "up" asks again
+    } catch (error) {
+      tolerate(error); // the status line tells; "up" asks again
     }
   }
 

@@ -28,6 +28,11 @@ export class Refused extends Error {
 /** Nobody answered, or the service can't work now. It is being watched: wait for "up". */
 export class Unavailable extends Error {}
 
+/** Let pass what the status line tells anyway; a fault of the page's own is thrown on. */
+export function tolerate(error) {
+  if (!(error instanceof Refused || error instanceof Unavailable)) throw error;
+}
+
 export class Service extends EventTarget {
   #key = sessionStorage.getItem(KEY);
   #askForKey;
@@ -49,12 +54,12 @@ export class Service extends EventTarget {
 
   /** What the model takes and gives: GET /v2/models/embed. */
   async describe() {
-    return (await this.#fetch("v2/models/embed")).json();
+    return this.#read(await this.#fetch("v2/models/embed"), "json");
   }
 
   /** The test images' embeddings and labels. */
   async map() {
-    return (await this.#fetch("map.json")).json();
+    return this.#read(await this.#fetch("map.json"), "json");
   }
 
   /** @param {number[][]} embeddings [N, D] @returns {Promise<Uint8Array[]>} N × [C, H, W] */
@@ -101,7 +106,7 @@ export class Service extends EventTarget {
     const headers = { "Content-Type": type, Accept: accept };
     const started = performance.now();
     const reply = await this.#fetch(`predictions/${endpoint}`, { method: "POST", body, headers });
-    const answer = await reply[as]();
+    const answer = await this.#read(reply, as);
     const ms = performance.now() - started;
     this.latencies = [...this.latencies, ms].slice(-REMEMBERED);
     this.model = {
@@ -132,9 +137,21 @@ export class Service extends EventTarget {
     try {
       return await fetch(path, { ...request, signal: AbortSignal.timeout(TIMEOUT_MS) });
     } catch (error) {
-      this.#watch("no answer");
-      throw new Unavailable("The service can't be reached.", { cause: error });
+      throw this.#lost(error);
     }
+  }
+
+  async #read(reply, as) {
+    try {
+      return await reply[as]();
+    } catch (error) {
+      throw this.#lost(error); // it went away in the middle of its answer
+    }
+  }
+
+  #lost(error) {
+    this.#watch("no answer");
+    return new Unavailable("The service can't be reached.", { cause: error });
   }
 
   async #refusal(reply) {
