@@ -77,7 +77,7 @@ def compose() -> Iterator[Compose]:
     project.run("down", "--volumes", "--timeout", "5")
     yield project
     project.variables = {}
-    if not os.environ.get("KEEP"): project.run("--profile", "monitoring", "down", "--volumes", "--timeout", "5")
+    project.run("--profile", "monitoring", "down", "--volumes", "--timeout", "5")
 
 
 def wait_until(holds: Callable[[], bool], seconds: float) -> bool:
