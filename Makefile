@@ -12,7 +12,8 @@ CPU_WHEELS := https://download.pytorch.org/whl/cpu
 TORCH_INDEX ?= $(shell $(PYTHON) -c "import urllib.request; \
 	urllib.request.urlopen('$(CPU_WHEELS)/torch/', timeout=3)" 2>/dev/null && echo $(CPU_WHEELS))
 
-.PHONY: help setup demo test test-openvino lint train export serve bench bench-openvino bench-online clean
+.PHONY: help setup demo test test-openvino lint train export serve bench bench-openvino bench-online \
+	bench-gateway docker-test clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +42,10 @@ test: lint  ## the whole suite
 test-openvino: .venv-openvino/ready  ## export and engines with OpenVINO, in an environment of its own
 	.venv-openvino/bin/python -m pytest tests/export tests/serve/test_engine.py
 
+docker-test: setup  ## docker compose for real; needs Docker Engine with Compose v2
+	docker compose --profile monitoring build
+	$(PY) -m pytest tests/docker
+
 lint: setup  ## style, types
 	$(PY) -m ruff check
 	$(PY) -m ruff format --check
@@ -63,6 +68,10 @@ bench-openvino: .venv-openvino/ready  ## the same with OpenVINO among the engine
 
 bench-online: export .venv-bench/ready  ## requests/s beside FastAPI and LitServe; needs wrk; ARGS=--help
 	.venv-bench/bin/python -m bench.online $(BUNDLE) $(ARGS)
+
+bench-gateway: setup  ## requests/s through the gateway and past it; needs Docker and wrk
+	docker compose build
+	$(PY) -m bench.gateway $(ARGS)
 
 clean:  ## remove what make made, bar environments and runs
 	rm -rf build .pytest_cache .mypy_cache .ruff_cache

@@ -18,7 +18,8 @@ ROOT = Path(__file__).parent.parent.parent
 PROJECT = "pinhole-test"
 PORT = 18_080
 KEYS = ("first-key-of-two-0001", "other-key-of-two-0002")
-OPEN_WIDE = {"PINHOLE_RATE": "100000", "PINHOLE_CONNECTIONS": "1000"}
+# Room for the tests' load, and workers few enough for several replicas to start at once.
+ROOMY = {"PINHOLE_RATE": "100000", "PINHOLE_CONNECTIONS": "1000", "PINHOLE_WORKERS": "1"}
 
 
 @dataclass

@@ -21,7 +21,7 @@ from schemathesis.specs.openapi.checks import (
     unsupported_method,
 )
 
-from .conftest import KEYS, OPEN_WIDE, PORT, PROJECT, ROOT, Compose, inspect, post
+from .conftest import KEYS, PORT, PROJECT, ROOMY, ROOT, Compose, inspect, post
 
 URL = f"http://127.0.0.1:{PORT}"
 STATIC = ("/docs/", "/openapi.yaml")
@@ -33,7 +33,7 @@ BODY_LIMIT = 16 << 20
 def keyed(compose: Compose) -> Compose:
     """A gateway that wants one of two keys, and has no rate to speak of."""
     started = time.monotonic()
-    compose.up(PINHOLE_API_KEY=", ".join(KEYS), **OPEN_WIDE)
+    compose.up(PINHOLE_API_KEY=", ".join(KEYS), **ROOMY)
     print(f"cold start to healthy: {time.monotonic() - started:.1f} s")
     return compose
 

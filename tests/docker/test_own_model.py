@@ -8,7 +8,7 @@ from pathlib import Path
 import requests
 
 from ..train.test_folder import make_folder
-from .conftest import OPEN_WIDE, ROOT, Compose, load, post
+from .conftest import ROOMY, ROOT, Compose, load, post
 
 
 def make_bundle(images: Path, bundle: Path, epochs: int) -> str:
@@ -33,7 +33,7 @@ def test_own_model_is_served_and_swapped(compose: Compose, tmp_path: Path) -> No
     second = make_bundle(images, bundles / "mine-2", epochs=3)
     picture = next(path for path in sorted(images.rglob("*")) if path.is_file()).read_bytes()
     scale = ["--scale", "torchserve=2"]
-    compose.up(*scale, PINHOLE_BUNDLES=str(bundles), PINHOLE_BUNDLE="mine", **OPEN_WIDE)
+    compose.up(*scale, PINHOLE_BUNDLES=str(bundles), PINHOLE_BUNDLE="mine", **ROOMY)
 
     before = post(f"{compose.url}/predictions/reconstruct", picture)
     swap = ["python", "-m", "serve.launcher.swap", "/bundles/mine-2"]

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 import requests
 
-from .conftest import OPEN_WIDE, Compose, docker, inspect, load, wait_until
+from .conftest import ROOMY, Compose, docker, inspect, load, wait_until
 
 LOAD_S = 4.0  # of load before and after something happens
 
@@ -13,7 +13,7 @@ LOAD_S = 4.0  # of load before and after something happens
 @pytest.fixture(autouse=True)
 def two(compose: Compose) -> Iterator[None]:
     """Two replicas, both up."""
-    compose.up("--scale", "torchserve=2", **OPEN_WIDE)
+    compose.up("--scale", "torchserve=2", **ROOMY)
     yield
     assert wait_until(lambda: healthy(compose) == 2, 90), compose.log("torchserve")
 
