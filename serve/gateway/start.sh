@@ -39,8 +39,8 @@ write_keys() {
   echo '}'
 }
 
-check_number PINHOLE_RATE "${PINHOLE_RATE:=100}"
-check_number PINHOLE_CONNECTIONS "${PINHOLE_CONNECTIONS:=64}"
+check_number PINHOLE_RATE "${PINHOLE_RATE:=1000}"
+check_number PINHOLE_CONNECTIONS "${PINHOLE_CONNECTIONS:=128}"
 
 mkdir -p /tmp/gateway
 write_keys >/tmp/gateway/http.conf
