@@ -10,9 +10,9 @@ NPY = "application/x-npy"
 
 
 def pack(array: NDArray[Any]) -> bytes:
-    """An array as the bytes of a .npy file."""
+    """An array as the bytes of a .npy file, in C order."""
     file = io.BytesIO()
-    np.save(file, array, allow_pickle=False)
+    np.lib.format.write_array(file, np.ascontiguousarray(array), allow_pickle=False)
     return file.getvalue()
 
 
@@ -22,5 +22,8 @@ def unpack(data: bytes) -> NDArray[Any]:
     Raises:
         ValueError: they aren't one.
     """
-    array: NDArray[Any] = np.load(io.BytesIO(data), allow_pickle=False)
+    try:
+        array: NDArray[Any] = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
+    except (TypeError, LookupError, SyntaxError, MemoryError) as error:  # of a hostile header
+        raise ValueError("not a .npy file") from error
     return array

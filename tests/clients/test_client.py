@@ -12,8 +12,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pinhole import BadRequest, Busy, Client, PinholeError, ServerError, Unauthorized, Unavailable
-from pinhole import client as client_module
+from pinhole import (
+    BadRequest,
+    Busy,
+    Client,
+    PinholeError,
+    ServerError,
+    Unauthorized,
+    Unavailable,
+    transport,
+)
 from pinhole.tensors import pack, unpack
 
 Answer = tuple[int, dict[str, str], bytes]
@@ -36,9 +44,9 @@ class Script:
 @pytest.fixture
 def script(monkeypatch: pytest.MonkeyPatch) -> Iterator[Script]:
     """A scripted server on a free port; retries don't pause."""
-    monkeypatch.setattr(client_module, "PAUSE_S", 0)
-    monkeypatch.setattr(client_module, "JITTER_S", 0)
-    monkeypatch.setattr(client_module, "LONGEST_PAUSE_S", 1)
+    monkeypatch.setattr(transport, "PAUSE_S", 0)
+    monkeypatch.setattr(transport, "JITTER_S", 0)
+    monkeypatch.setattr(transport, "LONGEST_PAUSE_S", 1)
     script = Script()
 
     class Handler(BaseHTTPRequestHandler):
@@ -66,7 +74,7 @@ def script(monkeypatch: pytest.MonkeyPatch) -> Iterator[Script]:
             pass
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=[0.01], daemon=True).start()
         script.url = f"http://127.0.0.1:{server.server_address[1]}"
         yield script
         server.shutdown()
