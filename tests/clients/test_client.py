@@ -17,6 +17,7 @@ from pinhole import (
     Busy,
     Client,
     PinholeError,
+    Reconstruction,
     ServerError,
     Unauthorized,
     Unavailable,
@@ -34,6 +35,8 @@ class Script:
     url: str = ""
     answers: list[Answer] = field(default_factory=list)
     requests: list[tuple[str, dict[str, str], bytes]] = field(default_factory=list)
+    page: object = None  # of /v2/models/embed
+    pages_told: int = 0
 
     def say(self, status: int, body: bytes | object = b"", **headers: str) -> None:
         """Add an answer; an object is sent as JSON."""
@@ -69,6 +72,17 @@ def script(monkeypatch: pytest.MonkeyPatch) -> Iterator[Script]:
                 self.send_header(name.replace("_", "-"), value)
             self.end_headers()
             self.wfile.write(data)
+
+        def do_GET(self) -> None:
+            if script.page is None:
+                return self.send_error(404)
+            script.pages_told += 1
+            data = json.dumps(script.page).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+            return None
 
         def log_message(self, format: str, *args: object) -> None:
             pass
@@ -115,6 +129,93 @@ def test_many_files_one_request(script: Script, client: Client) -> None:
     assert json.loads(request[2]) == {
         "images": [base64.b64encode(name).decode() for name in (b"a", b"b")]
     }
+
+
+def test_many_images_many_requests(script: Script, client: Client) -> None:
+    """As many as the service publishes at a time, one for all; the answers are one array."""
+    limits = {"body_bytes": 9_999, "reply_bytes": 9_999, "images": 2}
+    image = {"channels": 1, "height": 4, "width": 4}
+    script.page = {"limits": limits, "image": image}
+    rows = np.arange(10, dtype=np.float32).reshape(5, 2)
+    for part in np.split(rows, [2, 4]):
+        script.say(200, pack(part))
+
+    found = client.embed(np.full((4, 4), value, np.uint8) for value in range(5))
+
+    assert np.array_equal(found, rows)
+    sent = [unpack(body) for _, _, body in script.requests]
+    assert [array.shape for array in sent] == [(2, 1, 4, 4), (2, 1, 4, 4), (1, 1, 4, 4)]
+    assert [int(array[0, 0, 0, 0]) for array in sent] == [0, 2, 4]
+    assert script.pages_told == 1
+
+
+def test_nothing_has_a_width(script: Script, client: Client) -> None:
+    """No images, no rows; but as many columns as any embedding."""
+    script.say(200, {"embedding": [0, 0, 0]})
+
+    assert client.embed([]).shape == (0, 3)
+    assert client.reconstruct([]) == []
+
+
+def test_many_reconstructions(script: Script, client: Client) -> None:
+    """Each whole, or refused in its place."""
+    anomaly = {"percentile": 97.3, "outlier": False}
+    failure = {"index": 1, "type": "InvalidImage", "message": "unreadable"}
+    script.say(
+        200,
+        {
+            "reconstructions": [base64.b64encode(b"PNG").decode(), None],
+            "mse": [0.02, None],
+            "anomaly": [anomaly, None],
+            "errors": [failure],
+        },
+    )
+
+    good, bad = client.reconstruct_each([b"a", b"b"])
+
+    assert good == Reconstruction(b"PNG", 0.02, 97.3, False)
+    assert isinstance(bad, BadRequest)
+    with pytest.raises(BadRequest, match="image 1: unreadable"):
+        client.reconstruct([b"a", b"b"])
+
+
+def test_one_embedding_one_image(script: Script, client: Client) -> None:
+    """[D] in, [C, H, W] out."""
+    script.say(200, pack(np.zeros((1, 1, 4, 4), np.uint8)))
+
+    assert client.decode([0.5, 1]).shape == (1, 4, 4)
+    with pytest.raises(ValueError, match=r"these are \[1, 1, 2\]"):
+        client.decode([[[0.5, 1]]])
+
+
+def test_refused_rows_count_from_the_first_request(script: Script, client: Client) -> None:
+    """Not from that of the request they went in."""
+    limits = {"body_bytes": 9_999, "reply_bytes": 9_999, "images": 4}
+    script.page = {"limits": limits, "image": {"channels": 1, "height": 1, "width": 1}}
+    script.say(200, pack(np.zeros((4, 1, 1, 1), np.uint8)))
+    script.say(200, pack(np.zeros((2, 1, 1, 1), np.uint8)), X_Errors="0,1")
+
+    with pytest.raises(BadRequest, match="rows 4,5"):
+        client.decode(np.zeros((6, 2)))
+
+
+def test_netrc_does_not_replace_the_key(
+    script: Script, client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As requests would by itself, whoever has an entry for the host."""
+    (tmp_path / "netrc").write_text("default login someone password else\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    script.say(200, {"embedding": [1, 2]})
+
+    client.embed(b"x")
+
+    assert script.requests[0][1]["Authorization"] == "Bearer secret"
+
+
+def test_address_without_a_scheme() -> None:
+    """The most common slip has a message of its own."""
+    with pytest.raises(ValueError, match=r"starts with http:// or https://; got 127\.0\.0\.1"):
+        Client("127.0.0.1:8080")
 
 
 def test_broken_file_among_many(script: Script, client: Client) -> None:
