@@ -153,6 +153,15 @@ class Client:
         """
         return self._each(images, self._reconstruct)
 
+    def try_score(self, images: Images) -> list[float | BadRequest]:
+        """The mse of each image, or the refusal of that image.
+
+        Raises:
+            As embed, bar refusals of single images.
+        """
+        answers = self.reconstruct_each(images)
+        return [answer if isinstance(answer, BadRequest) else answer.mse for answer in answers]
+
     def decode(self, embeddings: ArrayLike) -> NDArray[np.uint8]:
         """Return the image of each embedding.
 
