@@ -119,8 +119,17 @@ class Transport:
                 allow_redirects=False,  # a POST would be redirected as a GET
             )
         except requests.RequestException as error:
-            return Failure(no_answer(self._url, error), final=not is_broken(error))
+            return Failure(self._no_answer(error), final=not is_broken(error))
         return reply if reply.status_code == 200 else to_failure(reply)
+
+    def _no_answer(self, error: requests.RequestException) -> Unavailable:
+        """The exception that a failed connection becomes."""
+        why = f": {type(error).__name__}"
+        if ran_out_of_time(error):
+            why = f" within {self._timeout_s:g} s: Timeout"
+        fault = Unavailable(f"no answer from {self._url}{why}")
+        fault.__cause__ = error
+        return fault
 
 
 @dataclass(frozen=True)
@@ -138,13 +147,6 @@ class Failure:
     final: bool
     worker_died: bool = False
     pause_s: float = 0.0
-
-
-def no_answer(url: str, error: requests.RequestException) -> Unavailable:
-    """The exception that a failed connection becomes."""
-    fault = Unavailable(f"no answer from {url}: {type(error).__name__}")
-    fault.__cause__ = error
-    return fault
 
 
 def is_broken(error: requests.RequestException) -> bool:

@@ -1,4 +1,4 @@
-"""The command against a real service: every example of its help, and what scripts rely on."""
+"""The command against a real service: every example of its help and of the README, and --json."""
 
 import contextlib
 import io
@@ -43,12 +43,16 @@ def examples_of(name: str) -> list[str]:
     return [re.split(" {3,}", line.strip())[0] for line in lines]
 
 
-EXAMPLES = [
-    example
-    for name in NAMES
-    for example in examples_of(name)
-    if not any(obstacle in example for obstacle in NOT_RUN)
-]
+def examples() -> list[str]:
+    """All there are that can be run, each once."""
+    readme = (ROOT / "README.md").read_text()
+    shown = re.findall("^    (pinhole .*|eval .*)", readme, re.MULTILINE)
+    for name in NAMES:
+        shown += examples_of(name)
+    runnable = [
+        example for example in shown if not any(obstacle in example for obstacle in NOT_RUN)
+    ]
+    return list(dict.fromkeys(runnable))
 
 
 def environment(service: Running) -> dict[str, str]:
@@ -62,7 +66,7 @@ def test_every_command_has_examples() -> None:
     assert {name for name in NAMES if not examples_of(name)} <= WITHOUT_EXAMPLES
 
 
-@pytest.mark.parametrize("example", EXAMPLES)
+@pytest.mark.parametrize("example", examples())
 def test_examples_run(service: Running, tmp_path: Path, example: str) -> None:
     """As they stand, in a folder with a few images."""
     for name in ("seven.png", "scans/a.png", "scans/b.png", "scans/2026-11/c.png"):
