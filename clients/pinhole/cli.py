@@ -9,6 +9,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable
+from importlib.metadata import version
 
 from pinhole.commands import (
     UNAVAILABLE,
@@ -84,6 +85,7 @@ def parser() -> argparse.ArgumentParser:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    top.add_argument("--version", action="version", version=f"%(prog)s {version('pinhole')}")
     top.set_defaults(parser=top)  # which completion describes
     commands = top.add_subparsers(required=True, metavar="COMMAND")
     for command in COMMANDS:

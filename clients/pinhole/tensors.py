@@ -1,12 +1,15 @@
 """Arrays as bytes for the wire: application/x-npy, which numpy itself writes and reads."""
 
 import io
+import tokenize
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 NPY = "application/x-npy"
+HOSTILE = (TypeError, LookupError, SyntaxError, tokenize.TokenError, MemoryError)
+# what numpy raises on headers that make no sense, besides ValueError
 
 
 def pack(array: NDArray[Any]) -> bytes:
@@ -24,6 +27,6 @@ def unpack(data: bytes) -> NDArray[Any]:
     """
     try:
         array: NDArray[Any] = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
-    except (TypeError, LookupError, SyntaxError, MemoryError) as error:  # of a hostile header
+    except HOSTILE as error:
         raise ValueError("not a .npy file") from error
     return array

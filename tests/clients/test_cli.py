@@ -5,10 +5,12 @@ import signal
 import socket
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
+from pinhole import transport
 from pinhole.cli import main
 
 NOBODY = ["--url", "http://127.0.0.1:9"]
@@ -40,6 +42,14 @@ def test_wrong_usage_exits_2(arguments: list[str]) -> None:
         main(arguments)
 
 
+def test_version_is_the_package_s(capsys: pytest.CaptureFixture[str]) -> None:
+    """What a report of a fault begins with."""
+    with pytest.raises(SystemExit, match="0"):
+        main(["--version"])
+
+    assert capsys.readouterr().out == f"pinhole {version('pinhole')}\n"
+
+
 def test_images_of_one_name_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     """a.png and a.jpg would share their reconstruction's name."""
     assert main(["reconstruct", "a.png", "a.jpg", *NOBODY]) == 2
@@ -47,8 +57,13 @@ def test_images_of_one_name_are_refused(capsys: pytest.CaptureFixture[str]) -> N
     assert "same NAME.reconstruction.png" in capsys.readouterr().err
 
 
-def test_unreachable_service_exits_3(capsys: pytest.CaptureFixture[str]) -> None:
+def test_unreachable_service_exits_3(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """One line that names the address."""
+    monkeypatch.setattr(transport, "PAUSE_S", 0)
+    monkeypatch.setattr(transport, "JITTER_S", 0)
+
     assert main(["health", *NOBODY]) == 3
 
     assert (

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from pinhole import BadRequest, Busy, Client, ServerError, Unavailable, transport
+from pinhole.tensors import pack
 
 from .rogue import (
     Behaviour,
@@ -26,6 +27,7 @@ from .rogue import (
     stall_within,
 )
 
+ARRAY = pack(np.ones((2, 2), np.uint8))
 TIMEOUT_S = 0.4  # of the client
 SOON_S = 2.0  # several times that, for a busy host; dripping takes far longer
 
@@ -126,9 +128,20 @@ def test_answer_longer_than_it_says(rogue: Rogue, client: Client) -> None:
     assert client.embed(b"x").tolist() == [1, 2]
 
 
-def test_web_page_instead_of_an_array(rogue: Rogue, client: Client) -> None:
-    """Something else answers at that address."""
-    rogue.behaviours = [say(b"<html>welcome</html>")]
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"<html>welcome</html>",
+        ARRAY[:-1],
+        ARRAY.replace(b"(2, 2)", b"((2, 2"),
+        ARRAY.replace(b"(2, 2), }", b"(99999999999999,), }"),
+    ],
+    ids=["nothing", "web page", "truncated", "broken head", "huge head"],
+)
+def test_something_else_instead_of_an_array(rogue: Rogue, client: Client, body: bytes) -> None:
+    """Damaged, or from something else at that address."""
+    rogue.behaviours = [say(body)]
 
     with pytest.raises(ServerError, match="not an array"):
         client.decode([[0, 0]])

@@ -34,25 +34,22 @@ NOT_RUN = {  # what an example contains → why it can't run here
 
 
 def examples_of(name: str) -> list[str]:
-    """The examples in a command's help; what follows three spaces is said about them."""
+    """The examples in a command's help."""
     text = io.StringIO()
     with contextlib.redirect_stdout(text), contextlib.suppress(SystemExit):
         main([name, "--help"] if name else ["--help"])
     _, _, examples = text.getvalue().partition("\nexamples:\n")
-    lines = examples.partition("\n\n")[0].splitlines()
-    return [re.split(" {3,}", line.strip())[0] for line in lines]
+    return examples.partition("\n\n")[0].splitlines()
 
 
 def examples() -> list[str]:
-    """All there are that can be run, each once."""
+    """All there are that can be run, each once, without what is said about them."""
     readme = (ROOT / "README.md").read_text()
-    shown = re.findall("^    (pinhole .*|eval .*)", readme, re.MULTILINE)
+    shown = re.findall("^    pinhole .*|^    eval .*", readme, re.MULTILINE)
     for name in NAMES:
         shown += examples_of(name)
-    runnable = [
-        example for example in shown if not any(obstacle in example for obstacle in NOT_RUN)
-    ]
-    return list(dict.fromkeys(runnable))
+    commands = dict.fromkeys(re.split(" {3,}", line.strip())[0] for line in shown)
+    return [command for command in commands if not any(word in command for word in NOT_RUN)]
 
 
 def environment(service: Running) -> dict[str, str]:

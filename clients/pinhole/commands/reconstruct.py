@@ -30,7 +30,7 @@ def add(commands: Commands) -> None:
     """Add the command."""
     about = "write NAME.reconstruction.png beside each image"
     command = add_command(commands, "reconstruct", about, run, EPILOG)
-    add_service(command)
+    add_service(command, timeout_s=60)  # for hundreds of files
     add_json(command, "a JSON document for each image, one a line")
     command.add_argument("--out", type=Path, metavar="FOLDER", help="to write into instead")
     command.add_argument("images", type=Path, nargs="+", metavar="IMAGE")

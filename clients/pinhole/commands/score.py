@@ -23,7 +23,7 @@ examples:
 def add(commands: Commands) -> None:
     """Add the command."""
     command = add_command(commands, "score", "tell how unusual each image is", run, EPILOG)
-    add_service(command)
+    add_service(command, timeout_s=60)  # for hundreds of files
     add_json(command, "a JSON document for each image, one a line")
     command.add_argument("images", type=Path, nargs="+", metavar="IMAGE")
 
