@@ -4,7 +4,7 @@ Every call of the contract is idempotent, so any of them may be sent again. It h
 
 - where the connection failed, before the answer or within it;
 - after 429 and 503, which mean busy, once the pause in Retry-After is over;
-- after a worker died of something, or for no fault of this request: once, lest it kill them all.
+- after a worker died, perhaps of another request: once, lest this one kill them all.
 
 Any other answer is final. So is a time-out: what was given up on may still be running over there,
 and asking again would double the load. The pauses grow, are capped, and are jittered.
@@ -45,6 +45,23 @@ class BearerKey(AuthBase):
         """Sign a request."""
         request.headers["Authorization"] = f"Bearer {self._key}"
         return request
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A request that brought no 200.
+
+    Attributes:
+        error: what the caller will see, unless another try helps.
+        final: none will.
+        worker_died: perhaps of this request.
+        pause_s: how long the service asks to be left alone.
+    """
+
+    error: PinholeError
+    final: bool
+    worker_died: bool = False
+    pause_s: float = 0.0
 
 
 class Transport:
@@ -107,7 +124,7 @@ class Transport:
 
     def _exchange(
         self, method: str, path: str, headers: dict[str, str], body: bytes | None
-    ) -> "requests.Response | Failure":
+    ) -> requests.Response | Failure:
         """Send a request once, and take in the whole answer."""
         try:
             reply = self._session.request(
@@ -130,23 +147,6 @@ class Transport:
         fault = Unavailable(f"no answer from {self._url}{why}")
         fault.__cause__ = error
         return fault
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A request that brought no 200.
-
-    Attributes:
-        error: what the caller will see, unless another try helps.
-        final: none will.
-        worker_died: perhaps of this request.
-        pause_s: how long the service asks to be left alone.
-    """
-
-    error: PinholeError
-    final: bool
-    worker_died: bool = False
-    pause_s: float = 0.0
 
 
 def is_broken(error: requests.RequestException) -> bool:

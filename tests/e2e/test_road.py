@@ -19,6 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from pinhole import BadRequest, Client
 from pinhole.cli import main
 from pinhole.images import Image
+from pinhole.limits import Limits, read_limits
 from serve.bundle import Bundle
 from serve.images import write_png
 from serve.launcher import readiness
@@ -215,6 +216,7 @@ def test_readiness_and_metadata(
         f"http://127.0.0.1:{service.port + 3}/v2/models/embed", timeout=10
     ).json()
     assert metadata["digest"] == shipped_bundle.manifest.digest
+    assert read_limits(metadata) == Limits(image_bytes=28 * 28)  # what clients suppose without
 
 
 def test_metrics_count_what_was_asked(service: Running, client: Client, digits: Dataset) -> None:
