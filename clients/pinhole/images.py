@@ -31,7 +31,8 @@ class PillowImage(Protocol):
 
 
 Pixels: TypeAlias = NDArray[np.uint8]
-File: TypeAlias = str | os.PathLike[str] | bytes | BinaryIO | PillowImage
+Buffer: TypeAlias = bytes | bytearray | memoryview
+File: TypeAlias = str | os.PathLike[str] | Buffer | BinaryIO | PillowImage
 Image: TypeAlias = File | Pixels
 Images: TypeAlias = Image | Iterable[Image]
 
@@ -46,7 +47,7 @@ def is_single(images: Images) -> TypeGuard[Image]:
     """Whether this is one image; else it should be many of them."""
     if isinstance(images, np.ndarray):
         return images.ndim != 4
-    files = (str, os.PathLike, bytes, bytearray, memoryview, PillowImage)
+    files = (str, os.PathLike, Buffer, PillowImage)
     return isinstance(images, files) or hasattr(images, "read")
 
 
@@ -85,7 +86,7 @@ def read_file(image: Any) -> bytes:
         TypeError: it isn't one.
         OSError: it can't be read.
     """
-    if isinstance(image, (bytes, bytearray, memoryview)):
+    if isinstance(image, Buffer):
         return bytes(image)
     if isinstance(image, (str, os.PathLike)):
         with open(image, "rb") as file:  # noqa: PTH123 - any os.PathLike

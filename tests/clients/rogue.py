@@ -18,7 +18,7 @@ class Rogue:
 
     def __init__(self) -> None:
         self.behaviours: list[Behaviour] = []
-        self.requests = 0
+        self.requests = self.connections = 0
         self._stopped = threading.Event()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._listener.settimeout(0.05)
@@ -41,6 +41,7 @@ class Rogue:
 
     def _converse(self, connection: socket.socket) -> None:
         """Answer the requests of one connection until one of us hangs up."""
+        self.connections += 1
         connection.settimeout(5)
         while read_request(connection):
             self.requests += 1

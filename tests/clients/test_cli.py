@@ -97,6 +97,21 @@ def test_output_that_cannot_be_written_is_named(
     assert capsys.readouterr().err == f"pinhole: {folder}: Not a directory\n"
 
 
+def test_base_install_is_enough() -> None:
+    """Client and command load with requests and numpy alone; the rest is for those who use it."""
+    program = """if True:
+        import sys
+        for name in ("PIL", "pyarrow", "rich", "shtab", "torch", "serve"):
+            sys.modules[name] = None  # importing it fails
+        from pinhole.cli import main
+        main(["--help"])
+    """
+
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=30)
+
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
 @pytest.mark.parametrize("arguments", [["--help"], ["completion", "bash"]])
 def test_closed_pipe_ends_quietly(arguments: list[str]) -> None:
     """As in ``pinhole … | head``: no traceback, and the exit code of a broken pipe."""

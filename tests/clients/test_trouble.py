@@ -116,7 +116,7 @@ def test_slow_answer_leaves_the_next_request_its_time(rogue: Rogue, client: Clie
 
     for _ in range(3):
         assert client.embed(b"x").tolist() == [1, 2]
-    assert rogue.requests == 3
+    assert (rogue.requests, rogue.connections) == (3, 1)
 
 
 def test_answer_longer_than_it_says(rogue: Rogue, client: Client) -> None:

@@ -5,6 +5,7 @@ import io
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -76,6 +77,16 @@ def test_every_kind_of_image(
     assert isinstance(answers.pop(3), BadRequest)
     expected = np.concatenate([eager[[0] * 6], np.resize(eager, (600, 2))])
     assert np.stack(answers) == pytest.approx(expected, abs=TOLERANCE)
+
+
+def test_threads_share_a_client(client: Client, digits: Dataset, eager: np.ndarray) -> None:
+    """Each gets the answers to its own questions."""
+    files = [write_png(image) for image in digits.test_images[:200].numpy()]
+
+    with ThreadPoolExecutor(16) as pool:
+        answers = list(pool.map(client.embed, files))
+
+    assert np.stack(answers) == pytest.approx(eager[:200], abs=TOLERANCE)
 
 
 def test_many_at_once_equal_one_at_a_time(client: Client, digits: Dataset) -> None:
