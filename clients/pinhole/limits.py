@@ -62,11 +62,11 @@ def cut(items: Iterable[Item], limits: Limits) -> Iterator[list[Item]]:
 
     A file too large for company makes a chunk of its own.
     """
+    most, room_bytes = limits.rows_of(0), limits.room_bytes
     chunk = list[Item]()
-    room_bytes = limits.room_bytes
     for item in items:
         cost_bytes = sent_bytes(item)
-        full = cost_bytes > room_bytes or len(chunk) >= limits.rows_of(0)
+        full = cost_bytes > room_bytes or len(chunk) >= most
         if chunk and (full or kind_of(item) != kind_of(chunk[0])):
             yield chunk
             chunk, room_bytes = [], limits.room_bytes
