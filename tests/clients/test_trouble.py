@@ -175,6 +175,20 @@ def test_asked_pause_is_kept(rogue: Rogue, client: Client, status: str) -> None:
     assert 1 <= time.monotonic() - started < 1 + SOON_S
 
 
+def test_pauses_grow_within_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Doubled each time, jittered, never over a few seconds, and never shorter than was asked."""
+    pauses: list[float] = []
+    monkeypatch.setattr(transport.time, "sleep", pauses.append)
+
+    for retry, asked_s in [(0, 0), (1, 0), (2, 0), (3, 0), (10, 0), (0, 1), (0, 3_600)]:
+        transport.wait(retry, asked_s)
+
+    jitters_s = np.subtract(pauses, [0.2, 0.4, 0.8, 1.6, 5, 1, 5])
+    assert all(jitters_s + 1e-9 >= 0)
+    assert all(jitters_s <= 0.2)
+    assert len(set(np.round(jitters_s, 6))) > 1
+
+
 @pytest.mark.parametrize("moment", ["soon", email.utils.formatdate(time.time() - 60)])
 def test_pause_that_makes_no_sense(rogue: Rogue, client: Client, moment: str) -> None:
     """What is no time, or has passed, asks for no pause."""
