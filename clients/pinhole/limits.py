@@ -9,7 +9,7 @@ from pinhole.images import Item
 
 Answer = TypeVar("Answer")
 
-ROWS = 512  # images a request: more gain nothing, and take longer than anybody waits
+ROWS = 1_024  # images a request: more gain nothing, and take longer than a caller should wait
 ENVELOPE_BYTES = 1_024  # around the images of a request: the head of an array, brackets, commas
 PICTURE_BYTES = 256  # around the pixels of one in a reply: PNG's head, mse, anomaly
 

@@ -107,8 +107,8 @@ def test_reconstructions_for_scripts(
     service: Running, digits: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """More files than go into a request, into another folder, and where each one went."""
-    paths = [tmp_path / f"{index:03}.png" for index in range(600)]
-    for path, image in zip(paths, np.resize(digits.test_images, (600, 1, 28, 28)), strict=True):
+    paths = [tmp_path / f"{index:03}.png" for index in range(1_100)]
+    for path, image in zip(paths, np.resize(digits.test_images, (1_100, 1, 28, 28)), strict=True):
         path.write_bytes(write_png(image))
     command = ["reconstruct", "--json", "--url", service.url, "--out", str(tmp_path / "out")]
 
@@ -117,7 +117,7 @@ def test_reconstructions_for_scripts(
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [row["image"] for row in rows] == list(map(str, paths))
     assert all(Path(row["out"]).read_bytes().startswith(b"\x89PNG") for row in rows)
-    assert len({row["out"] for row in rows}) == 600
+    assert len({row["out"] for row in rows}) == 1_100
 
 
 def test_health_for_scripts(service: Running, capsys: pytest.CaptureFixture[str]) -> None:

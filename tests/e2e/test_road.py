@@ -70,12 +70,12 @@ def test_every_kind_of_image(
         yield PIL.Image.fromarray(pixels[0, 0])
         yield b"broken"
         yield from (pixels[0], pixels[0, 0], pixels[0].transpose(1, 2, 0))
-        yield np.resize(pixels, (600, *pixels.shape[1:]))
+        yield np.resize(pixels, (1_100, *pixels.shape[1:]))
 
     answers = client.try_embed(images())
 
     assert isinstance(answers.pop(3), BadRequest)
-    expected = np.concatenate([eager[[0] * 6], np.resize(eager, (600, 2))])
+    expected = np.concatenate([eager[[0] * 6], np.resize(eager, (1_100, 2))])
     assert np.stack(answers) == pytest.approx(expected, abs=TOLERANCE)
 
 
