@@ -12,7 +12,8 @@ CPU_WHEELS := https://download.pytorch.org/whl/cpu
 TORCH_INDEX ?= $(shell $(PYTHON) -c "import urllib.request; \
 	urllib.request.urlopen('$(CPU_WHEELS)/torch/', timeout=3)" 2>/dev/null && echo $(CPU_WHEELS))
 
-.PHONY: help setup demo test test-openvino browser-test lint train export serve bench bench-openvino bench-online clean
+.PHONY: help setup demo test test-openvino browser-test lint train export serve bench bench-openvino \
+	bench-online bench-gateway docker-test clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -20,7 +21,7 @@ help:  ## show this list
 setup: .venv/ready  ## create .venv with everything in it
 
 # One environment for each build of onnxruntime: they overwrite each other.
-.venv/ready: EXTRAS = train,export,serve,cpu,jobs,explore,dev
+.venv/ready: EXTRAS = train,export,serve,cpu,jobs,completion,explore,dev
 .venv-openvino/ready: EXTRAS = train,export,serve,openvino,dev
 .venv-bench/ready: EXTRAS = serve,openvino,bench
 
@@ -45,7 +46,11 @@ browser-test: setup  ## the explorer in Debian's Chromium, installed by apt-get 
 	@command -v chromium > /dev/null || { test "$$(id -u)" = 0 && command -v apt-get > /dev/null; } || \
 		{ echo "browser-test needs Chromium: apt-get install chromium"; exit 1; }
 	@command -v chromium > /dev/null || { apt-get update -q && apt-get install -y -q chromium; }
-	$(PY) -m pytest -m browser tests/browser
+	$(PY) -m pytest tests/browser
+
+docker-test: setup  ## docker compose for real; needs Docker Engine with Compose v2
+	docker compose --profile monitoring build
+	$(PY) -m pytest tests/docker
 
 lint: setup  ## style, types
 	$(PY) -m ruff check
@@ -69,6 +74,10 @@ bench-openvino: .venv-openvino/ready  ## the same with OpenVINO among the engine
 
 bench-online: export .venv-bench/ready  ## requests/s beside FastAPI and LitServe; needs wrk; ARGS=--help
 	.venv-bench/bin/python -m bench.online $(BUNDLE) $(ARGS)
+
+bench-gateway: setup  ## requests/s through the gateway and past it; needs Docker and wrk
+	docker compose build
+	$(PY) -m bench.gateway $(ARGS)
 
 clean:  ## remove what make made, bar environments and runs
 	rm -rf build .pytest_cache .mypy_cache .ruff_cache

@@ -6,7 +6,8 @@
 array([-0.7839, -0.0597], dtype=float32)
 """
 
-from pinhole.client import Client, Health, Reconstruction
+from pinhole.answers import Health, Reconstruction
+from pinhole.client import Client
 from pinhole.errors import (
     BadRequest,
     Busy,

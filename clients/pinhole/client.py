@@ -1,38 +1,41 @@
-"""Call a pinhole service from Python.
-
-Retries are safe because every call of the contract is idempotent: connection errors, 429 and 503
-are tried again after a growing, jittered pause; other answers, and a time-out, are final.
-"""
+"""Call a pinhole service from Python."""
 
 import base64
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cached_property
 from types import TracebackType
-from typing import Any, Self
+from typing import Self, overload
 
 import numpy as np
 import requests
 from numpy.typing import ArrayLike, NDArray
-from requests.adapters import HTTPAdapter
-from urllib3.connectionpool import ConnectionPool
-from urllib3.exceptions import ReadTimeoutError
-from urllib3.response import BaseHTTPResponse
-from urllib3.util import Retry
 
-from pinhole.errors import BadRequest, Busy, PinholeError, ServerError, Unauthorized, Unavailable
-from pinhole.tensors import NPY, pack, unpack
+from pinhole.answers import (
+    Answer,
+    Embedding,
+    Health,
+    Reconstruction,
+    contract,
+    none_refused,
+    only,
+    read_embedding,
+    read_embeddings,
+    read_health,
+    read_reconstruction,
+    read_reconstructions,
+    read_rows,
+)
+from pinhole.errors import BadRequest, ServerError
+from pinhole.images import File, Image, Images, Item, Pixels, is_single, read_images
+from pinhole.limits import Limits, cut, read_limits, settle, too_large
+from pinhole.tensors import NPY, pack
+from pinhole.transport import Transport
 
-ImageFile = str | Path | bytes  # a path, or a file's content
 FILE = "application/octet-stream"
+JSON = "application/json"
 PNG = "image/png"
-
-RETRIES = 4
-PAUSE_S = 0.2  # before the second try; doubled for each further one
-JITTER_S = 0.2  # at random on top, so that callers refused together don't return together
-LONGEST_PAUSE_S = 5.0
-CONNECTIONS = 32  # kept open, for as many threads
+FILE_FAULTS = ("InvalidImage", "PayloadTooLarge")  # of one file, not of a whole request
 
 # The smallest PNG there is: one grey pixel. Any model embeds it, so it proves a service works.
 PROBE = base64.b64decode(
@@ -40,59 +43,25 @@ PROBE = base64.b64decode(
 )
 
 
-@dataclass(frozen=True)
-class Reconstruction:
-    """What the model remembers of one image.
-
-    Attributes:
-        png: the picture, as a PNG file.
-        mse: mean squared error per pixel, pixels in [0, 1].
-        percentile: share of known images, in percent, that were reconstructed better.
-        outlier: the image looks like nothing the model has learned.
-    """
-
-    png: bytes
-    mse: float
-    percentile: float
-    outlier: bool
-
-
-@dataclass(frozen=True)
-class Health:
-    """A service that has just embedded an image.
-
-    Attributes:
-        digest: of the model; equal digests mean equal embeddings.
-        version: of the model.
-        precision: of its arithmetic.
-        embedding_width: D.
-        latency_ms: of the embedding, the connection included.
-    """
-
-    digest: str
-    version: str
-    precision: str
-    embedding_width: int
-    latency_ms: float
-
-
 class Client:
     """A connection to one service; threads may share it.
+
+    An image is a file (a path, its bytes, a file opened in binary mode, a Pillow image), of any
+    size and colours, or an array of the model's own size: uint8[H, W], uint8[C, H, W] or
+    uint8[H, W, C] with C = 1 or 3. Many images are uint8[N, C, H, W], or a sequence or iterator of
+    any of these; they are read as they are sent, in requests of a size that the service likes.
 
     Args:
         url: e.g. ``http://127.0.0.1:8080``.
         api_key: sent as a bearer token, where the gateway wants one.
         timeout_s: longest wait for a connection, and for each answer.
+
+    Raises:
+        ValueError: the URL is no web address.
     """
 
     def __init__(self, url: str, api_key: str | None = None, timeout_s: float = 10) -> None:
-        self._url = url.rstrip("/")
-        self._timeout_s = timeout_s
-        self._session = requests.Session()
-        if api_key:
-            self._session.headers["Authorization"] = f"Bearer {api_key}"
-        for scheme in ("http://", "https://"):
-            self._session.mount(scheme, retrying_adapter())
+        self._transport = Transport(url, api_key, timeout_s)
 
     def __enter__(self) -> Self:
         return self
@@ -107,81 +76,119 @@ class Client:
 
     def close(self) -> None:
         """Close the kept connections."""
-        self._session.close()
+        self._transport.close()
 
-    def embed(
-        self, images: ImageFile | Sequence[ImageFile] | NDArray[np.uint8]
-    ) -> NDArray[np.float32]:
+    def embed(self, images: Images) -> NDArray[np.float32]:
         """Return the embedding of each image.
 
         Args:
-            images: one image file (a path or its bytes), a sequence of them, or an array
-                uint8[N, C, H, W] of the model's own size.
+            images: one, or many.
 
         Returns:
-            float32[D] for one file, float32[N, D] for a sequence or an array.
+            float32[D] for one, float32[N, D] for many.
 
         Raises:
             BadRequest: the service refused an image (4xx). Never retried.
             Unauthorized: the API key is missing or wrong.
             Busy: still 429 or 503 after every retry.
-            ServerError: the service failed (5xx).
-            Unavailable: no answer within ``timeout_s``, after every retry.
+            ServerError: the service failed (5xx), or what answers is no pinhole service.
+            Unavailable: no answer within ``timeout_s``, or none after every retry.
+            TypeError, ValueError: that is no image.
             OSError: a path can't be read.
         """
-        if isinstance(images, np.ndarray):
-            return self._array("embed", images)
-        if isinstance(images, (str, Path, bytes)):
-            (embedding,) = self._json("embed", read(images), FILE, fields=["embedding"])
-            return np.array(embedding, np.float32)
-        rows = self.try_embed(images)
-        for index, row in enumerate(rows):
-            if isinstance(row, BadRequest):
-                raise BadRequest(f"image {index}: {row}", row.status, row.type)
-        return np.array(rows, np.float32)
+        answers = self.embed_each(images)
+        if is_single(images):
+            return only(answers)
+        rows = none_refused(answers)
+        return np.stack(rows) if rows else np.empty((0, self.health().embedding_width), np.float32)
 
-    def try_embed(self, images: Sequence[ImageFile]) -> list[NDArray[np.float32] | BadRequest]:
-        """Embed files of which some may be broken: an embedding or the refusal for each, in order.
+    def embed_each(self, images: Images) -> Iterator[Embedding | BadRequest]:
+        """Embed images of which some may be broken, and more than fit into memory.
 
-        One request carries them all: keep their sizes within the service's limits.
+        Yields:
+            float32[D] for each image in order, or the refusal of that image.
 
         Raises:
             As embed, bar refusals of single images.
         """
-        fields = ["embeddings", "errors"]
-        embeddings, errors = self._json("embed", envelope(images), "application/json", fields)
-        rows: list[NDArray[np.float32] | BadRequest] = [
-            np.array(row or [], np.float32) for row in embeddings
-        ]
-        for error in errors:
-            rows[error["index"]] = BadRequest(error["message"], 400, error["type"])
-        return rows
+        return self._each(images, self._embed)
 
-    def reconstruct(self, image: ImageFile) -> Reconstruction:
-        """Return what the model remembers of an image file, and how unusual the image is.
+    def try_embed(self, images: Images) -> list[Embedding | BadRequest]:
+        """All of what embed_each yields."""
+        return list(self.embed_each(images))
+
+    # A str is also an Iterable[str], an array one of arrays: the first signature that fits counts.
+    @overload
+    def reconstruct(self, images: File) -> Reconstruction: ...  # type: ignore[overload-overlap]
+    @overload
+    def reconstruct(  # type: ignore[overload-overlap]
+        self, images: Pixels
+    ) -> Reconstruction | list[Reconstruction]: ...
+    @overload
+    def reconstruct(self, images: Iterable[Image]) -> list[Reconstruction]: ...
+
+    def reconstruct(self, images: Images) -> Reconstruction | list[Reconstruction]:
+        """Return what the model remembers of each image, and how unusual the image is.
+
+        Args:
+            images: one, or many.
+
+        Returns:
+            A reconstruction for one, a list of them for many.
 
         Raises:
             As embed.
         """
-        fields = ["reconstruction", "mse", "anomaly"]
-        picture, mse, anomaly = self._json("reconstruct", read(image), FILE, fields)
-        return Reconstruction(base64.b64decode(picture), mse, **anomaly)
+        answers = self.reconstruct_each(images)
+        return only(answers) if is_single(images) else none_refused(answers)
+
+    def reconstruct_each(self, images: Images) -> Iterator[Reconstruction | BadRequest]:
+        """Reconstruct images of which some may be broken, and more than fit into memory.
+
+        Yields:
+            What the model remembers of each image in order, or the refusal of that image.
+
+        Raises:
+            As embed, bar refusals of single images.
+        """
+        return self._each(images, self._reconstruct)
+
+    def try_score(self, images: Images) -> list[float | BadRequest]:
+        """The mse of each image, or the refusal of that image.
+
+        Raises:
+            As embed, bar refusals of single images.
+        """
+        answers = self.reconstruct_each(images)
+        return [answer if isinstance(answer, BadRequest) else answer.mse for answer in answers]
 
     def decode(self, embeddings: ArrayLike) -> NDArray[np.uint8]:
-        """Return the image of each embedding: [N, D] → uint8[N, C, H, W].
+        """Return the image of each embedding.
+
+        Args:
+            embeddings: [D] for one, [N, D] for many.
+
+        Returns:
+            uint8[C, H, W] for one, uint8[N, C, H, W] for many.
 
         Raises:
             As embed.
         """
-        return self._array("decode", np.asarray(embeddings, np.float32))
+        array = to_embeddings(embeddings)
+        rows = np.atleast_2d(array)
+        limits = self._limits if len(rows) > 1 else Limits()
+        step = limits.rows_of(rows[:1].nbytes)
+        starts = range(0, max(1, len(rows)), step)
+        images: Pixels = np.concatenate([self._decode(rows[at : at + step], at) for at in starts])
+        return images if array.ndim == 2 else images.reshape(images.shape[1:])
 
     def decode_png(self, embeddings: ArrayLike) -> bytes:
-        """Return one PNG file: the image of [1, D], or the images of [N, D] in a grid.
+        """Return one PNG file: the image of [D] or [1, D], or the images of [N, D] in a grid.
 
         Raises:
             As embed.
         """
-        body = pack(np.asarray(embeddings, np.float32))
+        body = pack(np.atleast_2d(to_embeddings(embeddings)))
         return self._post("decode", body, NPY, PNG).content
 
     def health(self) -> Health:
@@ -193,113 +200,87 @@ class Client:
         started = time.perf_counter()
         reply = self._post("embed", PROBE, PNG)
         latency_ms = (time.perf_counter() - started) * 1_000
-        return Health(
-            digest=reply.headers.get("X-Model-Digest", ""),
-            version=reply.headers.get("X-Model-Version", ""),
-            precision=reply.headers.get("X-Precision", ""),
-            embedding_width=len(parse(reply, ["embedding"])[0]),
-            latency_ms=latency_ms,
-        )
+        return read_health(reply, latency_ms)
 
-    def _array(self, endpoint: str, array: NDArray[Any]) -> NDArray[Any]:
-        """POST an array, get one back; a failed row is an error."""
-        reply = self._post(endpoint, pack(array), NPY, NPY)
-        if failures := reply.headers.get("X-Errors"):
-            raise BadRequest(f"the service refused rows {failures}")
+    @cached_property
+    def _limits(self) -> Limits:
+        """What the service publishes; the contract's where it doesn't, as without a gateway."""
         try:
-            return unpack(reply.content)
-        except ValueError as error:
-            raise ServerError("the service's answer is not an array") from error
+            with contract():
+                return read_limits(self._transport.get("/v2/models/embed").json())
+        except (BadRequest, ServerError):
+            return Limits()
 
-    def _json(self, endpoint: str, body: bytes, content_type: str, fields: list[str]) -> list[Any]:
-        """POST a body, get the named fields of the JSON that comes back."""
-        return parse(self._post(endpoint, body, content_type), fields)
+    def _each(
+        self, images: Images, ask: Callable[[list[Item]], list[Answer | BadRequest]]
+    ) -> Iterator[Answer | BadRequest]:
+        """Ask about every image, as many at a time as fit a request."""
+        limits = Limits() if is_single(images) else self._limits
+        for chunk in cut(read_images(images), limits):
+            refusal = too_large(chunk[0], limits)
+            yield from [refusal] if refusal else settle(chunk, ask)
+
+    def _embed(self, chunk: list[Item]) -> list[Embedding | BadRequest]:
+        """One request."""
+        files = [item for item in chunk if isinstance(item, bytes)]
+        if files:
+            return self._files("embed", files, read_embedding, read_embeddings)
+        return list(read_rows(self._post("embed", pack(np.stack(chunk)), NPY, NPY), len(chunk)))
+
+    def _reconstruct(self, chunk: list[Item]) -> list[Reconstruction | BadRequest]:
+        """One request; the answer is JSON, since an array has no place for the anomaly score."""
+        files = [item for item in chunk if isinstance(item, bytes)]
+        if files:
+            return self._files("reconstruct", files, read_reconstruction, read_reconstructions)
+        reply = self._post("reconstruct", pack(np.stack(chunk)), NPY)
+        return read_reconstructions(reply, len(chunk))
+
+    def _files(
+        self,
+        endpoint: str,
+        files: Sequence[bytes],
+        read_one: Callable[[requests.Response], Answer],
+        read_many: Callable[[requests.Response, int], list[Answer | BadRequest]],
+    ) -> list[Answer | BadRequest]:
+        """One request: a file as it is; several as JSON, of which each can fail alone.
+
+        A multipart form could carry them too, in three quarters of the bytes; but TorchServe takes
+        longer to read one, by a third for small files, and as long for photographs.
+        """
+        if len(files) > 1:
+            return read_many(self._post(endpoint, envelope(files), JSON), len(files))
+        try:
+            return [read_one(self._post(endpoint, files[0], FILE))]
+        except BadRequest as error:
+            if error.type not in FILE_FAULTS:
+                raise
+            return [error]
+
+    def _decode(self, embeddings: Embedding, first: int = 0) -> Pixels:
+        """One request."""
+        reply = self._post("decode", pack(embeddings), NPY, NPY)
+        images: Pixels = read_rows(reply, len(embeddings), first)
+        return images
 
     def _post(
-        self, endpoint: str, body: bytes, content_type: str, accept: str = "application/json"
+        self, endpoint: str, body: bytes, content_type: str, accept: str = JSON
     ) -> requests.Response:
-        """POST to an endpoint; anything but a 200 is raised."""
-        try:
-            reply = self._session.post(
-                f"{self._url}/predictions/{endpoint}",
-                data=body,
-                headers={"Content-Type": content_type, "Accept": accept},
-                timeout=self._timeout_s,
-            )
-        except requests.RequestException as error:
-            raise Unavailable(f"no answer from {self._url}: {type(error).__name__}") from error
-        if reply.status_code != 200:
-            raise refusal(reply)
-        return reply
+        return self._transport.post(f"/predictions/{endpoint}", body, content_type, accept)
 
 
-class Patience(Retry):
-    """Try again, but not what was given up on for lack of time: it may still be running there."""
-
-    def increment(  # noqa: D102 - urllib3's own
-        self,
-        method: str | None = None,
-        url: str | None = None,
-        response: BaseHTTPResponse | None = None,
-        error: Exception | None = None,
-        _pool: ConnectionPool | None = None,
-        _stacktrace: TracebackType | None = None,
-    ) -> Self:
-        if isinstance(error, ReadTimeoutError):
-            raise error
-        return super().increment(method, url, response, error, _pool, _stacktrace)
-
-
-def retrying_adapter() -> HTTPAdapter:
-    """Keep connections open and try again where that is safe and useful."""
-    retry = Patience(
-        total=RETRIES,
-        status_forcelist=(429, 503),
-        allowed_methods=None,  # POST too: every call is idempotent
-        backoff_factor=PAUSE_S,
-        backoff_jitter=JITTER_S,
-        backoff_max=LONGEST_PAUSE_S,
-        retry_after_max=int(LONGEST_PAUSE_S),
-        raise_on_status=False,
-    )
-    return HTTPAdapter(pool_connections=1, pool_maxsize=CONNECTIONS, max_retries=retry)
-
-
-def read(image: ImageFile) -> bytes:
-    """The content of a file, whichever way it was given."""
-    return image if isinstance(image, bytes) else Path(image).read_bytes()
-
-
-def envelope(images: Sequence[ImageFile]) -> bytes:
-    """``{"images": ["<base64 file>", ...]}``, joined by hand: base64 needs no escaping."""
-    files = b'","'.join(base64.b64encode(read(image)) for image in images)
-    return b'{"images":["' + files + b'"]}' if images else b'{"images":[]}'
-
-
-def parse(reply: requests.Response, fields: list[str]) -> list[Any]:
-    """The named fields of a reply's JSON.
+def to_embeddings(embeddings: ArrayLike) -> Embedding:
+    """Numbers as float32[D] or float32[N, D].
 
     Raises:
-        ServerError: it isn't JSON, or has no such fields: something else answers there.
+        ValueError: they have another form.
     """
-    try:
-        answer = reply.json()
-        return [answer[field] for field in fields]
-    except (requests.JSONDecodeError, LookupError, TypeError) as error:
-        raise ServerError("the answer is not that of a pinhole service") from error
+    with np.errstate(over="ignore"):  # becomes infinity, which the service refuses
+        array = np.asarray(embeddings, np.float32)
+    if array.ndim not in (1, 2):
+        raise ValueError(f"embeddings are [D] or [N, D]; these are {list(array.shape)}")
+    return array
 
 
-def refusal(reply: requests.Response) -> PinholeError:
-    """The exception that a reply other than 200 becomes."""
-    try:
-        fields = reply.json()
-        message, kind = str(fields["message"]), str(fields["type"])
-    except (requests.JSONDecodeError, KeyError, TypeError):
-        message, kind = f"HTTP {reply.status_code}", "Unknown"
-    if reply.status_code == 401:
-        return Unauthorized(message)
-    if reply.status_code in (429, 503):
-        return Busy(message)
-    if reply.status_code < 500:
-        return BadRequest(message, reply.status_code, kind)
-    return ServerError(message)
+def envelope(files: Iterable[bytes]) -> bytes:
+    """``{"images": ["<base64 file>", ...]}``, joined by hand: base64 needs no escaping."""
+    return b'{"images":["' + b'","'.join(map(base64.b64encode, files)) + b'"]}'

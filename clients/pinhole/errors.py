@@ -4,8 +4,11 @@ PinholeError
 ├── BadRequest      4xx: the service refused the input; sending it again won't help
 ├── Unauthorized    401: the API key is missing or wrong
 ├── Busy            429 or 503, still, after every retry
-├── ServerError     500: the service's own fault
-└── Unavailable     no answer at all, after every retry
+├── ServerError     5xx: the service's own fault, or what answers there is no pinhole service
+└── Unavailable     no answer: after every retry, or not in time
+
+Besides these, an argument that is no image is a TypeError or ValueError, and a path that can't be
+read an OSError; nothing has been sent then.
 """
 
 
@@ -36,7 +39,7 @@ class Busy(PinholeError):
 
 
 class ServerError(PinholeError):
-    """The service failed on a request that was fine."""
+    """The service failed on a request that was fine, or it isn't a pinhole service."""
 
 
 class Unavailable(PinholeError):

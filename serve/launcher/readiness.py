@@ -127,8 +127,8 @@ def make_canaries(bundle: Bundle, settings: Settings) -> dict[str, Canary]:
     vector = json.dumps({"embeddings": [embedding.tolist()]}).encode()
     levels = np.rint(golden.reconstructions * 255)
     reconstruction = levels[0]
-    others = [float(np.abs(other - reconstruction).mean()) for other in levels[1:]]
-    nearest = min(others, default=0.0)  # a model of few images has a single golden one
+    others = (float(np.abs(other - reconstruction).mean()) for other in levels[1:])
+    nearest = min(others, default=0.0)  # a model of very few images has one golden one
 
     def is_embedding(reply: requests.Response) -> bool:
         gap = np.abs(np.array(reply.json()["embedding"]) - embedding)

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import pytest
 from PIL import Image
 from playwright.sync_api import expect
 
@@ -13,8 +12,6 @@ from pinhole.cli import main
 
 from .conftest import Visit
 from .gestures import at, picture, wait_for_change
-
-pytestmark = pytest.mark.browser
 
 
 def test_atlas_opens_from_disk(tmp_path: Path, visit: Visit) -> None:

@@ -3,13 +3,10 @@
 import re
 from pathlib import Path
 
-import pytest
 from playwright.sync_api import expect
 
 from .conftest import Visit, Watch
 from .gestures import SCRIBBLE, SEVEN, draw, overflow, picture
-
-pytestmark = pytest.mark.browser
 
 SEVEN_PNG = Path(__file__).parents[2] / "clients" / "examples" / "seven.png"
 

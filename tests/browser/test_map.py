@@ -9,8 +9,6 @@ from playwright.sync_api import Page, Request, expect
 from .conftest import Visit
 from .gestures import hover, overflow, pick, picture, wait_for_change
 
-pytestmark = pytest.mark.browser
-
 LENS = "#lens canvas"
 
 

@@ -16,8 +16,6 @@ from ..e2e.conftest import running
 from .conftest import Visit, exploring
 from .gestures import SEVEN, draw, hover, overflow, pick, picture, wait_for_change
 
-pytestmark = pytest.mark.browser
-
 
 def use_everything(visit: Visit, bundle_folder: Path, folder: Path, words: str, title: str) -> None:
     """Hover, pin, draw and fill, on a service of the bundle; the page says what its map is."""

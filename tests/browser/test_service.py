@@ -16,8 +16,6 @@ from ..e2e.conftest import Running, running
 from .conftest import Visit, Watch, exploring
 from .gestures import hover
 
-pytestmark = pytest.mark.browser
-
 KEY = "open-sesame"
 
 
@@ -152,7 +150,7 @@ def test_another_model_is_noticed(explorer: str, visit: Visit) -> None:
     hover(page, 0.3, 0.3)
 
     expect(page.locator("#changed")).to_contain_text("another model")
-    page.unroute("**/predictions/decode")
+    page.unroute_all(behavior="wait")
     page.click("#reload")
     expect(page.locator("#lens output")).not_to_be_empty()
     expect(page.locator("#changed")).to_be_hidden()

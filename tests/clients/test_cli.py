@@ -1,12 +1,20 @@
-"""The command's exits when there is no service to talk to."""
+"""The command's exits when there is no service to talk to, or nobody to listen."""
 
+import os
+import signal
+import socket
+import subprocess
+import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
+from pinhole import transport
 from pinhole.cli import main
 
 NOBODY = ["--url", "http://127.0.0.1:9"]
+PINHOLE = [sys.executable, "-m", "pinhole.cli"]
 
 
 def test_help_shows_examples(capsys: pytest.CaptureFixture[str]) -> None:
@@ -17,11 +25,29 @@ def test_help_shows_examples(capsys: pytest.CaptureFixture[str]) -> None:
     assert "pinhole embed scans/ --out scans.parquet" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("arguments", [[], ["fly"], ["embed", "x"], ["health", "--timeout-s", "0"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["fly"],
+        ["embed", "x"],
+        ["health", "--timeout-s", "0"],
+        ["health", "--url", "localhost:8080"],
+        ["completion", "cmd"],
+    ],
+)
 def test_wrong_usage_exits_2(arguments: list[str]) -> None:
     """Argparse says what is missing."""
     with pytest.raises(SystemExit, match="2"):
         main(arguments)
+
+
+def test_version_is_the_package_s(capsys: pytest.CaptureFixture[str]) -> None:
+    """What a report of a fault begins with."""
+    with pytest.raises(SystemExit, match="0"):
+        main(["--version"])
+
+    assert capsys.readouterr().out == f"pinhole {version('pinhole')}\n"
 
 
 def test_images_of_one_name_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
@@ -31,8 +57,13 @@ def test_images_of_one_name_are_refused(capsys: pytest.CaptureFixture[str]) -> N
     assert "same NAME.reconstruction.png" in capsys.readouterr().err
 
 
-def test_unreachable_service_exits_3(capsys: pytest.CaptureFixture[str]) -> None:
+def test_unreachable_service_exits_3(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """One line that names the address."""
+    monkeypatch.setattr(transport, "PAUSE_S", 0)
+    monkeypatch.setattr(transport, "JITTER_S", 0)
+
     assert main(["health", *NOBODY]) == 3
 
     assert (
@@ -52,3 +83,104 @@ def test_source_without_images_exits_2(
     assert main(["embed", str(source), "--out", str(tmp_path / "o.parquet"), *NOBODY]) == 2
 
     assert words in capsys.readouterr().err
+
+
+def test_output_that_cannot_be_written_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The file and why, in words."""
+    (tmp_path / "file").touch()
+    folder = tmp_path / "file" / "folder"
+
+    assert main(["reconstruct", "a.png", "--out", str(folder), *NOBODY]) == 2
+
+    assert capsys.readouterr().err == f"pinhole: {folder}: Not a directory\n"
+
+
+def test_base_install_is_enough() -> None:
+    """Client and command load with requests and numpy alone; the rest is for those who use it."""
+    program = """if True:
+        import sys
+        for name in ("PIL", "pyarrow", "rich", "shtab", "torch", "serve"):
+            sys.modules[name] = None  # importing it fails
+        from pinhole.cli import main
+        main(["--help"])
+    """
+
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=30)
+
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["completion", "bash"]])
+def test_closed_pipe_ends_quietly(arguments: list[str]) -> None:
+    """As in ``pinhole … | head``: no traceback, and the exit code of a broken pipe."""
+    reader, writer = os.pipe()
+    os.close(reader)
+
+    done = subprocess.run(
+        [*PINHOLE, *arguments],
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONUNBUFFERED": ""},  # argparse itself forgives an unbuffered pipe
+        timeout=30,
+    )
+
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+def test_interrupt_ends_quietly() -> None:
+    """Ctrl-C while an answer is awaited: no traceback, and the exit code of an interrupt."""
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        url = f"http://127.0.0.1:{mute.getsockname()[1]}"
+        with subprocess.Popen(
+            [*PINHOLE, "health", "--url", url],
+            stderr=subprocess.PIPE,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # as in a terminal
+        ) as process:
+            connection, _ = mute.accept()
+            connection.recv(1)  # it has asked
+            process.send_signal(signal.SIGINT)
+
+            _, said = process.communicate(timeout=10)
+            connection.close()
+
+    assert (process.returncode, said) == (130, b"")
+
+
+def test_bash_completes_words_and_files(tmp_path: Path) -> None:
+    """Commands, options and, where a command takes them, files."""
+    script = tmp_path / "pinhole.bash"
+    script.write_bytes(subprocess.check_output([*PINHOLE, "completion", "bash"]))
+    (tmp_path / "seven.png").touch()
+
+    def complete(*words: str) -> list[str]:
+        program = 'source "$0"; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _shtab_pinhole pinhole '
+        program += '"${COMP_WORDS[-1]}" ""; printf "%s\\n" "${COMPREPLY[@]}"'
+        command = ["bash", "-c", program, str(script), "pinhole", *words]
+        return subprocess.check_output(command, text=True, cwd=tmp_path, timeout=30).split()
+
+    assert complete("rec") == ["reconstruct"]
+    assert complete("score", "--js") == ["--json"]
+    assert complete("score", "sev") == ["seven.png"]
+
+
+@pytest.mark.parametrize("shell", ["zsh", "fish"])
+def test_other_shells_know_every_command(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Their scripts, which these shells alone could run, name what there is."""
+    assert main(["completion", shell]) == 0
+
+    script = capsys.readouterr().out
+    assert all(word in script for word in ("health", "embed", "score", "timeout-s"))
+
+
+def test_completion_without_its_library(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is optional; the message says how to get it."""
+    monkeypatch.setitem(sys.modules, "shtab", None)
+
+    assert main(["completion", "bash"]) == 2
+
+    assert "pip install 'pinhole[completion]'" in capsys.readouterr().err

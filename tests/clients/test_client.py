@@ -2,74 +2,37 @@
 
 import base64
 import json
-import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from pinhole import BadRequest, Busy, Client, PinholeError, ServerError, Unauthorized, Unavailable
-from pinhole import client as client_module
+from pinhole import (
+    BadRequest,
+    Busy,
+    Client,
+    PinholeError,
+    Reconstruction,
+    ServerError,
+    Unauthorized,
+    Unavailable,
+    transport,
+)
 from pinhole.tensors import pack, unpack
 
-Answer = tuple[int, dict[str, str], bytes]
-
-
-@dataclass
-class Script:
-    """A server's answers, in order (the last one again and again), and what it was asked."""
-
-    url: str = ""
-    answers: list[Answer] = field(default_factory=list)
-    requests: list[tuple[str, dict[str, str], bytes]] = field(default_factory=list)
-
-    def say(self, status: int, body: bytes | object = b"", **headers: str) -> None:
-        """Add an answer; an object is sent as JSON."""
-        data = body if isinstance(body, bytes) else json.dumps(body).encode()
-        self.answers.append((status, headers, data))
+from .script import Script, serve
 
 
 @pytest.fixture
 def script(monkeypatch: pytest.MonkeyPatch) -> Iterator[Script]:
     """A scripted server on a free port; retries don't pause."""
-    monkeypatch.setattr(client_module, "PAUSE_S", 0)
-    monkeypatch.setattr(client_module, "JITTER_S", 0)
-    monkeypatch.setattr(client_module, "LONGEST_PAUSE_S", 1)
-    script = Script()
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            script.requests.append((self.path, dict(self.headers), body))
-            status, headers, data = script.answers[
-                min(len(script.requests), len(script.answers)) - 1
-            ]
-            if status == 0:  # hang up without a word
-                self.close_connection = True
-                return
-            if status == -1:  # say nothing for a while
-                time.sleep(1)
-                return
-            self.send_response(status)
-            for name, value in {"Content-Length": str(len(data)), **headers}.items():
-                self.send_header(name.replace("_", "-"), value)
-            self.end_headers()
-            self.wfile.write(data)
-
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        script.url = f"http://127.0.0.1:{server.server_address[1]}"
+    monkeypatch.setattr(transport, "PAUSE_S", 0)
+    monkeypatch.setattr(transport, "JITTER_S", 0)
+    monkeypatch.setattr(transport, "LONGEST_PAUSE_S", 1)
+    with serve(Script()) as script:
         yield script
-        server.shutdown()
 
 
 @pytest.fixture
@@ -107,6 +70,93 @@ def test_many_files_one_request(script: Script, client: Client) -> None:
     assert json.loads(request[2]) == {
         "images": [base64.b64encode(name).decode() for name in (b"a", b"b")]
     }
+
+
+def test_many_images_many_requests(script: Script, client: Client) -> None:
+    """As many as the service publishes at a time, one for all; the answers are one array."""
+    limits = {"body_bytes": 9_999, "reply_bytes": 9_999, "images": 2}
+    image = {"channels": 1, "height": 4, "width": 4}
+    script.page = {"limits": limits, "image": image}
+    rows = np.arange(10, dtype=np.float32).reshape(5, 2)
+    for part in np.split(rows, [2, 4]):
+        script.say(200, pack(part))
+
+    found = client.embed(np.full((4, 4), value, np.uint8) for value in range(5))
+
+    assert np.array_equal(found, rows)
+    sent = [unpack(body) for _, _, body in script.requests]
+    assert [array.shape for array in sent] == [(2, 1, 4, 4), (2, 1, 4, 4), (1, 1, 4, 4)]
+    assert [int(array[0, 0, 0, 0]) for array in sent] == [0, 2, 4]
+    assert script.pages_told == 1
+
+
+def test_nothing_has_a_width(script: Script, client: Client) -> None:
+    """No images, no rows; but as many columns as any embedding."""
+    script.say(200, {"embedding": [0, 0, 0]})
+
+    assert client.embed([]).shape == (0, 3)
+    assert client.reconstruct([]) == []
+
+
+def test_many_reconstructions(script: Script, client: Client) -> None:
+    """Each whole, or refused in its place."""
+    anomaly = {"percentile": 97.3, "outlier": False}
+    failure = {"index": 1, "type": "InvalidImage", "message": "unreadable"}
+    script.say(
+        200,
+        {
+            "reconstructions": [base64.b64encode(b"PNG").decode(), None],
+            "mse": [0.02, None],
+            "anomaly": [anomaly, None],
+            "errors": [failure],
+        },
+    )
+
+    good, bad = client.reconstruct_each([b"a", b"b"])
+
+    assert good == Reconstruction(b"PNG", 0.02, 97.3, False)
+    assert isinstance(bad, BadRequest)
+    with pytest.raises(BadRequest, match="image 1: unreadable"):
+        client.reconstruct([b"a", b"b"])
+
+
+def test_one_embedding_one_image(script: Script, client: Client) -> None:
+    """[D] in, [C, H, W] out."""
+    script.say(200, pack(np.zeros((1, 1, 4, 4), np.uint8)))
+
+    assert client.decode([0.5, 1]).shape == (1, 4, 4)
+    with pytest.raises(ValueError, match=r"these are \[1, 1, 2\]"):
+        client.decode([[[0.5, 1]]])
+
+
+def test_refused_rows_count_from_the_first_request(script: Script, client: Client) -> None:
+    """Not from that of the request they went in."""
+    limits = {"body_bytes": 9_999, "reply_bytes": 9_999, "images": 4}
+    script.page = {"limits": limits, "image": {"channels": 1, "height": 1, "width": 1}}
+    script.say(200, pack(np.zeros((4, 1, 1, 1), np.uint8)))
+    script.say(200, pack(np.zeros((2, 1, 1, 1), np.uint8)), X_Errors="0,1")
+
+    with pytest.raises(BadRequest, match="rows 4,5"):
+        client.decode(np.zeros((6, 2)))
+
+
+def test_netrc_does_not_replace_the_key(
+    script: Script, client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As requests would by itself, whoever has an entry for the host."""
+    (tmp_path / "netrc").write_text("default login someone password else\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    script.say(200, {"embedding": [1, 2]})
+
+    client.embed(b"x")
+
+    assert script.requests[0][1]["Authorization"] == "Bearer secret"
+
+
+def test_address_without_a_scheme() -> None:
+    """The most common slip has a message of its own."""
+    with pytest.raises(ValueError, match=r"starts with http:// or https://; got 127\.0\.0\.1"):
+        Client("127.0.0.1:8080")
 
 
 def test_broken_file_among_many(script: Script, client: Client) -> None:

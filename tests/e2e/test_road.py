@@ -4,19 +4,23 @@ import base64
 import io
 import subprocess
 import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import PIL.Image
 import pyarrow.parquet as pq
 import pytest
 import requests
 import torch
 import tritonclient.http as triton
-from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 
 from pinhole import BadRequest, Client
 from pinhole.cli import main
+from pinhole.images import Image
+from pinhole.limits import Limits, read_limits
 from serve.bundle import Bundle
 from serve.images import write_png
 from serve.launcher import readiness
@@ -49,6 +53,56 @@ def test_every_form_gives_eager_embeddings(
     assert array == pytest.approx(eager, abs=TOLERANCE)
     assert many == pytest.approx(eager[:40], abs=TOLERANCE)
     assert one == pytest.approx(eager[0], abs=TOLERANCE)
+
+
+def test_every_kind_of_image(
+    client: Client, digits: Dataset, eager: np.ndarray, tmp_path: Path
+) -> None:
+    """Together in one generator, in several requests: the same embeddings, refusals in place."""
+    pixels = digits.test_images.numpy()
+    path = tmp_path / "0.png"
+    path.write_bytes(write_png(pixels[0]))
+
+    def images() -> Iterator[Image]:
+        yield path
+        with path.open("rb") as file:
+            yield file
+        yield PIL.Image.fromarray(pixels[0, 0])
+        yield b"broken"
+        yield from (pixels[0], pixels[0, 0], pixels[0].transpose(1, 2, 0))
+        yield np.resize(pixels, (1_100, *pixels.shape[1:]))
+
+    answers = client.try_embed(images())
+
+    assert isinstance(answers.pop(3), BadRequest)
+    expected = np.concatenate([eager[[0] * 6], np.resize(eager, (1_100, 2))])
+    assert np.stack(answers) == pytest.approx(expected, abs=TOLERANCE)
+
+
+def test_threads_share_a_client(client: Client, digits: Dataset, eager: np.ndarray) -> None:
+    """Each gets the answers to its own questions."""
+    files = [write_png(image) for image in digits.test_images[:200].numpy()]
+
+    with ThreadPoolExecutor(16) as pool:
+        answers = list(pool.map(client.embed, files))
+
+    assert np.stack(answers) == pytest.approx(eager[:200], abs=TOLERANCE)
+
+
+def test_many_at_once_equal_one_at_a_time(client: Client, digits: Dataset) -> None:
+    """Reconstructions of files and of arrays, and images of embeddings."""
+    pixels = digits.test_images[:3].numpy()
+    files = [write_png(image) for image in pixels]
+
+    alone = [client.reconstruct(file) for file in files]
+
+    for many in (client.reconstruct(files), client.reconstruct(pixels)):
+        assert [answer.mse for answer in many] == pytest.approx([a.mse for a in alone], abs=1e-5)
+        assert [answer.outlier for answer in many] == [a.outlier for a in alone]
+    embeddings = client.embed(pixels)
+    decoded = client.decode(embeddings)
+    for embedding, image in zip(embeddings, decoded, strict=True):
+        assert np.abs(client.decode(embedding).astype(int) - image).max() <= 1
 
 
 def test_form_of_many_files(service: Running, digits: Dataset, eager: np.ndarray) -> None:
@@ -119,7 +173,7 @@ def test_reconstruct_and_decode_agree(client: Client, digits: Dataset) -> None:
     answer = client.reconstruct(file)
     decoded = client.decode([client.embed(file)])
 
-    with Image.open(io.BytesIO(answer.png)) as picture:
+    with PIL.Image.open(io.BytesIO(answer.png)) as picture:
         difference = np.asarray(picture).astype(int) - decoded[0, 0]
     assert np.abs(difference).max() <= 1
     assert 0 < answer.mse < 0.1
@@ -154,7 +208,7 @@ def test_plain_http(service: Running, digits: Dataset) -> None:
         f"{service.url}/predictions/reconstruct", file, headers={"Accept": "image/png"}, timeout=10
     )
     assert reply.headers["Content-Type"] == "image/png"
-    with Image.open(io.BytesIO(reply.content)) as picture:
+    with PIL.Image.open(io.BytesIO(reply.content)) as picture:
         assert (picture.size, picture.mode) == ((28, 28), "L")
 
 
@@ -173,6 +227,7 @@ def test_readiness_and_metadata(
         f"http://127.0.0.1:{service.port + 3}/v2/models/embed", timeout=10
     ).json()
     assert metadata["digest"] == shipped_bundle.manifest.digest
+    assert read_limits(metadata) == Limits(image_bytes=28 * 28)  # what clients suppose without
 
 
 def test_metrics_count_what_was_asked(service: Running, client: Client, digits: Dataset) -> None:
@@ -266,7 +321,7 @@ def test_reconstruct_and_decode_commands(
 
     said = capsys.readouterr()
     for name in ("good.reconstruction.png", "d.png"):
-        with Image.open(tmp_path / name) as picture:
+        with PIL.Image.open(tmp_path / name) as picture:
             assert picture.size == (28, 28)
         assert name in said.out
     assert "bad.png: " in said.err

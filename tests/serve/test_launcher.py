@@ -5,6 +5,7 @@ import shutil
 import signal
 import socket
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -98,6 +99,20 @@ def test_canaries_know_the_golden_answer_from_another(shipped_bundle: Bundle) ->
             assert not canaries[endpoint].is_golden(reply_of(wrong))
         assert canaries["embed"].is_golden(reply_of(vectors[0].encode()))
         assert not canaries["embed"].is_golden(reply_of(vectors[1].encode()))
+
+
+def test_one_golden_image_is_enough(tmp_path: Path, small_bundle: Bundle) -> None:
+    """A model of fewer than 32 images has no second one to compare with."""
+    golden = small_bundle.golden()
+    arrays = golden.images, golden.embeddings, golden.reconstructions
+    names = ("images", "embeddings", "reconstructions")
+    first = {name: rows[:1] for name, rows in zip(names, arrays, strict=True)}
+    np.savez(tmp_path / "golden.npz", **first)
+    canaries = make_canaries(replace(small_bundle, folder=tmp_path), Settings())
+    right = np.rint(golden.reconstructions[0] * 255).astype(np.uint8)
+
+    assert canaries["reconstruct"].is_golden(reply_of(write_png(right)))
+    assert not canaries["reconstruct"].is_golden(reply_of(write_png(255 - right)))
 
 
 def reply_of(body: bytes) -> requests.Response:

@@ -1,21 +1,35 @@
 """``pinhole health``: prove that the service embeds."""
 
 import argparse
+import json
+from dataclasses import asdict
 
-from pinhole.commands import Commands, add_command, add_service, connect
+from pinhole.commands import Commands, add_command, add_json, add_service, connect
+
+EPILOG = """
+examples:
+  pinhole health && echo fine
+  pinhole health --json
+
+--json: url, digest, version, precision, embedding_width and latency_ms
+"""
 
 
 def add(commands: Commands) -> None:
     """Add the command."""
-    add_service(
-        add_command(commands, "health", "prove that the service embeds; show its model", run)
-    )
+    about = "prove that the service embeds; show its model"
+    command = add_command(commands, "health", about, run, EPILOG)
+    add_service(command)
+    add_json(command, "one JSON document")
 
 
 def run(options: argparse.Namespace) -> int:
     """Embed one pixel and tell by which model."""
     with connect(options) as client:
         found = client.health()
+    if options.json:
+        print(json.dumps({"url": options.url, **asdict(found)}))
+        return 0
     print(
         f"{options.url} embeds: model version {found.version}, digest {found.digest[:12]}, "
         f"{found.precision}, {found.embedding_width} numbers, {found.latency_ms:.0f} ms"

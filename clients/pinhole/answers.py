@@ -1,0 +1,183 @@
+"""What a service answers, taken apart: a value or a refusal for each image, in order.
+
+Whatever doesn't have the contract's form is a ServerError: something else answers at that address.
+"""
+
+import base64
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeAlias, TypeVar
+
+import numpy as np
+import requests
+from numpy.typing import NDArray
+
+from pinhole.errors import BadRequest, ServerError
+from pinhole.tensors import unpack
+
+Embedding: TypeAlias = NDArray[np.float32]
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """What the model remembers of one image.
+
+    Attributes:
+        png: the picture, as a PNG file.
+        mse: mean squared error per pixel, pixels in [0, 1].
+        percentile: share of known images, in percent, that were reconstructed better.
+        outlier: the image looks like nothing the model has learned.
+    """
+
+    png: bytes
+    mse: float
+    percentile: float
+    outlier: bool
+
+
+@dataclass(frozen=True)
+class Health:
+    """A service that has just embedded an image.
+
+    Attributes:
+        digest: of the model; equal digests mean equal embeddings.
+        version: of the model.
+        precision: of its arithmetic.
+        embedding_width: D.
+        latency_ms: of the embedding, the connection included.
+    """
+
+    digest: str
+    version: str
+    precision: str
+    embedding_width: int
+    latency_ms: float
+
+
+@contextmanager
+def contract() -> Iterator[None]:
+    """Turn what an answer of another form leads to into a ServerError."""
+    try:
+        yield
+    except (requests.JSONDecodeError, LookupError, TypeError, ValueError) as error:
+        raise ServerError("the answer is not that of a pinhole service") from error
+
+
+def read_rows(reply: requests.Response, count: int, first: int = 0) -> NDArray[Any]:
+    """An array of so many rows, counted from ``first``.
+
+    Raises:
+        BadRequest: some of them were refused.
+        ServerError: it isn't one.
+    """
+    if failures := reply.headers.get("X-Errors"):
+        with contract():
+            rows = ",".join(str(first + int(index)) for index in failures.split(","))
+        raise BadRequest(f"the service refused rows {rows}")
+    try:
+        array = unpack(reply.content)
+    except ValueError as error:
+        raise ServerError("the service's answer is not an array") from error
+    if array.shape[:1] != (count,):
+        raise ServerError(f"the service's answer is {list(array.shape)} for {count:,} rows")
+    return array
+
+
+def read_embedding(reply: requests.Response) -> Embedding:
+    """The embedding of one file."""
+    with contract():
+        return to_embedding(reply.json()["embedding"])
+
+
+def read_embeddings(reply: requests.Response, count: int) -> list[Embedding | BadRequest]:
+    """The embedding of each file of several, or why there is none."""
+    with contract():
+        fields = reply.json()
+        return in_place(fields["embeddings"], fields["errors"], to_embedding, count)
+
+
+def read_reconstruction(reply: requests.Response) -> Reconstruction:
+    """The reconstruction of one file."""
+    with contract():
+        fields = reply.json()
+        return to_reconstruction((fields["reconstruction"], fields["mse"], fields["anomaly"]))
+
+
+def read_reconstructions(reply: requests.Response, count: int) -> list[Reconstruction | BadRequest]:
+    """The reconstruction of each image of several, or why there is none."""
+    with contract():
+        fields = reply.json()
+        columns = (fields["reconstructions"], fields["mse"], fields["anomaly"])
+        rows = list(zip(*columns, strict=True))
+        return in_place(rows, fields["errors"], to_reconstruction, count)
+
+
+def read_health(reply: requests.Response, latency_ms: float) -> Health:
+    """What the reply to a file that was embedded says of the service."""
+    return Health(
+        digest=reply.headers.get("X-Model-Digest", ""),
+        version=reply.headers.get("X-Model-Version", ""),
+        precision=reply.headers.get("X-Precision", ""),
+        embedding_width=len(read_embedding(reply)),
+        latency_ms=latency_ms,
+    )
+
+
+def in_place(
+    rows: list[Any], errors: list[Any], read: Callable[[Any], Answer], count: int
+) -> list[Answer | BadRequest]:
+    """Each row read, or its error instead."""
+    refused = {
+        error["index"]: BadRequest(str(error["message"]), 400, str(error["type"]))
+        for error in errors
+    }
+    if len(rows) != count:
+        raise ValueError("an answer has a row for each image")
+    return [refused.get(index) or read(row) for index, row in enumerate(rows)]
+
+
+def to_embedding(numbers: Any) -> Embedding:
+    """A JSON list as float32[D]."""
+    embedding = np.array(numbers, np.float32)
+    if embedding.ndim != 1:
+        raise ValueError("an embedding is a list of numbers")
+    return embedding
+
+
+def to_reconstruction(row: tuple[Any, Any, Any]) -> Reconstruction:
+    """The base64 PNG, mse and anomaly of one image."""
+    picture, mse, anomaly = row
+    return Reconstruction(
+        png=base64.b64decode(picture, validate=True),
+        mse=float(mse),
+        percentile=float(anomaly["percentile"]),
+        outlier=bool(anomaly["outlier"]),
+    )
+
+
+def only(answers: Iterator[Answer | BadRequest]) -> Answer:
+    """The answer about the one image there is.
+
+    Raises:
+        BadRequest: it is a refusal.
+    """
+    (answer,) = answers
+    if isinstance(answer, BadRequest):
+        raise answer
+    return answer
+
+
+def none_refused(answers: Iterator[Answer | BadRequest]) -> list[Answer]:
+    """All answers.
+
+    Raises:
+        BadRequest: the first refusal, with its index.
+    """
+    found = list[Answer]()
+    for index, answer in enumerate(answers):
+        if isinstance(answer, BadRequest):
+            raise BadRequest(f"image {index}: {answer}", answer.status, answer.type)
+        found.append(answer)
+    return found

@@ -1,0 +1,191 @@
+"""What an image may be, and how many of them make a request."""
+
+import base64
+import io
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from pinhole.errors import BadRequest
+from pinhole.images import Item, is_single, read_images
+from pinhole.limits import ROWS, Limits, cut, read_limits, settle, too_large
+
+GREY = np.arange(30, dtype=np.uint8).reshape(5, 6)
+RGB = np.arange(90, dtype=np.uint8).reshape(5, 6, 3)
+
+
+def test_every_kind_of_file_is_its_bytes(tmp_path: Path) -> None:
+    """A path in either form, bytes in every form, and a file from where it stands."""
+    path = tmp_path / "a.png"
+    path.write_bytes(b"file")
+
+    with path.open("rb") as file:
+        kinds = [path, str(path), b"file", bytearray(b"file"), memoryview(b"file"), file]
+        assert all(map(is_single, kinds))
+        assert list(read_images(kinds)) == [b"file"] * 6
+
+
+@pytest.mark.parametrize(
+    "picture",
+    [
+        Image.fromarray(GREY),
+        Image.fromarray(RGB),
+        Image.fromarray(GREY).convert("1"),
+        Image.fromarray(RGB).convert("P"),
+        Image.fromarray(RGB).convert("CMYK"),
+        Image.fromarray(GREY.astype(np.float32)),
+    ],
+    ids=lambda picture: picture.mode,
+)
+def test_pillow_images_lose_nothing(picture: Image.Image) -> None:
+    """Mode, pixels and orientation are those of the file that is sent."""
+    picture.getexif()[0x0112] = 6  # turned by a quarter
+
+    (sent,) = read_images(picture)
+
+    assert isinstance(sent, bytes)
+    with Image.open(io.BytesIO(sent)) as received:
+        assert received.mode == picture.mode
+        upright, expected = ImageOps.exif_transpose(received), ImageOps.exif_transpose(picture)
+        assert np.array_equal(np.asarray(upright), np.asarray(expected))
+        assert upright.size == (5, 6)
+
+
+@pytest.mark.parametrize(
+    ("array", "expected"),
+    [
+        (GREY, [GREY[None]]),
+        (GREY[None], [GREY[None]]),
+        (GREY[:, :, None], [GREY[None]]),
+        (RGB, [RGB.transpose(2, 0, 1)]),
+        (RGB.transpose(2, 0, 1), [RGB.transpose(2, 0, 1)]),
+        (np.stack([GREY[None]] * 2), [GREY[None]] * 2),
+        ([GREY, np.stack([GREY[None]] * 2)], [GREY[None]] * 3),
+        ((row for row in (GREY, RGB)), [GREY[None], RGB.transpose(2, 0, 1)]),
+        (np.empty((0, 1, 5, 6), np.uint8), []),
+    ],
+    ids=["HW", "1HW", "HW1", "HWC", "CHW", "NCHW", "list", "generator", "none"],
+)
+def test_arrays_become_channels_first(array: np.ndarray, expected: list[np.ndarray]) -> None:
+    """The channels are the axis of 1 or 3; four axes are many images, wherever they come."""
+    found = list(read_images(array))
+
+    assert len(found) == len(expected)
+    assert all(map(np.array_equal, found, expected))
+
+
+@pytest.mark.parametrize(
+    ("images", "error", "words"),
+    [
+        (np.zeros((9, 5, 6), np.uint8), ValueError, "[9, 5, 6]: many grey images are [N, 1, H, W]"),
+        (np.zeros((3, 9, 1), np.uint8), ValueError, "either axis could be the channels"),
+        (np.zeros((2, 5, 6, 3), np.uint8), ValueError, "this one is [2, 5, 6, 3]"),
+        (np.zeros(6, np.uint8), ValueError, "this one is [6]"),
+        (GREY / 255, TypeError, "uint8, 0 to 255; this array is float64"),
+        (io.StringIO("x"), TypeError, 'open(path, "rb")'),
+        ([b"x", 5], TypeError, "or a numpy array; got int"),
+        (5, TypeError, "or many of these; got int"),
+        ([[b"x"]], TypeError, "got list"),
+    ],
+)
+def test_what_is_no_image_is_refused(images: object, error: type[Exception], words: str) -> None:
+    """Nothing is guessed; the message says what would do."""
+    with pytest.raises(error, match=re.escape(words)):
+        list(read_images(images))
+
+
+def test_chunks_hold_one_kind_in_order() -> None:
+    """Files apart from pixels, shape apart from shape."""
+    other = np.zeros((1, 7, 7), np.uint8)
+    items: list[Item] = [b"a", b"b", GREY[None], GREY[None], other, b"c"]
+
+    chunks = list(cut(items, Limits()))
+
+    assert [len(chunk) for chunk in chunks] == [2, 2, 1, 1]
+    assert [id(item) for chunk in chunks for item in chunk] == list(map(id, items))
+
+
+def test_chunks_fit_a_request() -> None:
+    """Files as base64, pixels as they are, within the published body; a huge file goes alone."""
+    limits = Limits(body_bytes=5_000)
+    files = [bytes(700)] * 20 + [bytes(4_900)] + [b""] * 3
+
+    chunks = list(cut(files, limits))
+
+    assert [len(chunk) for chunk in chunks] == [4, 4, 4, 4, 4, 1, 3]
+    for chunk in chunks[:5]:
+        assert sum(len(base64.b64encode(file)) + 3 for file in chunk) < 5_000
+    pixels = [np.zeros((1, 20, 20), np.uint8)] * 20
+    assert [len(chunk) for chunk in cut(pixels, limits)] == [9, 9, 2]
+
+
+@pytest.mark.parametrize(
+    ("limits", "rows"),
+    [
+        (Limits(), ROWS),
+        (Limits(rows=100), 100),
+        (Limits(image_bytes=1 << 20), 23),  # 1.33 MiB each in base64, of 32 MiB
+        (Limits(image_bytes=1 << 30), 1),
+    ],
+)
+def test_chunks_have_as_many_rows_as_can_be_answered(limits: Limits, rows: int) -> None:
+    """The published count, and pictures that fit the published reply; or a good number."""
+    assert len(next(cut([b"x"] * 5_000, limits))) == rows
+    assert limits.rows_of(8) == rows
+
+
+def test_images_are_read_as_they_are_sent() -> None:
+    """Of an endless source, no more than a request and the image after it."""
+    taken = 0
+
+    def source() -> Iterator[bytes]:
+        nonlocal taken
+        while True:
+            taken += 1
+            yield b"x"
+
+    chunks = cut(read_images(source()), Limits())
+    for number in (1, 2, 3):
+        next(chunks)
+        assert taken == number * ROWS + 1
+
+
+def test_published_limits_are_read() -> None:
+    """The page of an endpoint, in the contract's form and in no other."""
+    limits = {"body_bytes": 1, "reply_bytes": 2, "images": 3, "image_pixels": 4}
+    page = {"limits": limits, "image": {"channels": 3, "height": 4, "width": 5}}
+
+    assert read_limits(page) == Limits(1, 2, 3, 60)
+    for other in ({}, [], None, {"limits": {}, "image": {}}):
+        with pytest.raises((LookupError, TypeError)):
+            read_limits(other)
+
+
+def test_file_over_the_limit_is_refused_unsent() -> None:
+    """As the service would refuse it."""
+    refusal = too_large(bytes(11), Limits(body_bytes=10))
+
+    assert refusal is not None
+    assert (refusal.status, refusal.type) == (413, "PayloadTooLarge")
+    assert str(refusal) == "the file has 11 bytes; the limit is 10"
+    assert too_large(bytes(10), Limits(body_bytes=10)) is None
+
+
+def test_what_found_no_room_goes_again() -> None:
+    """In company, as often as anything comes of it; what has no room alone is refused."""
+    asked = []
+
+    def ask(chunk: list[Item]) -> list[int | BadRequest]:
+        asked.append(len(chunk))
+        room = iter(range(2))  # a request takes two, and never a "big" one
+        full = BadRequest("pixels exceed the limit", 400, "PayloadTooLarge")
+        return [full if item == b"big" or next(room, None) is None else 1 for item in chunk]
+
+    answers = settle([b"a", b"b", b"big", b"c", b"d", b"e"], ask)
+
+    assert [answer == 1 for answer in answers] == [True, True, False, True, True, True]
+    assert asked == [6, 4, 2, 1]

@@ -1,0 +1,144 @@
+"""docker compose for real: one project of images that `make docker-test` has built."""
+
+import json
+import os
+import subprocess
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+import requests
+
+ROOT = Path(__file__).parent.parent.parent
+PROJECT = "pinhole-test"
+PORT = 18_080
+KEYS = ("first-key-of-two-0001", "other-key-of-two-0002")
+# Room for the tests' load, and workers few enough for several replicas to start at once.
+ROOMY = {"PINHOLE_RATE": "100000", "PINHOLE_CONNECTIONS": "1000", "PINHOLE_WORKERS": "1"}
+
+
+@dataclass
+class Compose:
+    """The project, as its user drives it: commands, and variables in the environment."""
+
+    port: int = PORT
+    url: str = f"http://127.0.0.1:{PORT}"
+    variables: dict[str, str] = field(default_factory=dict)
+
+    def run(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """``docker compose …``; without check, for what is meant to fail."""
+        answer = subprocess.run(
+            ["docker", "compose", "-p", PROJECT, *arguments],
+            cwd=ROOT,
+            env=os.environ | {"PINHOLE_PORT": str(self.port)} | self.variables,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert not check or answer.returncode == 0, answer.stderr
+        return answer
+
+    def up(self, *arguments: str, **variables: str) -> None:
+        """``docker compose up --wait`` with just these variables."""
+        self.variables = variables
+        self.run("up", "--wait", *arguments)
+
+    def containers(self, service: str) -> list[str]:
+        """Their ids, in the order of their numbers."""
+        listed = self.run("ps", "--all", "--format", "json", service).stdout
+        rows = [json.loads(line) for line in listed.splitlines()]
+        return [row["ID"] for row in sorted(rows, key=lambda row: row["Name"])]
+
+    def log(self, service: str) -> str:
+        """What it has written so far."""
+        return self.run("logs", "--no-log-prefix", service).stdout
+
+
+def docker(*arguments: str) -> str:
+    """``docker …``; returns stdout."""
+    answer = subprocess.run(["docker", *arguments], capture_output=True, text=True, timeout=120)
+    assert answer.returncode == 0, answer.stderr
+    return answer.stdout.strip()
+
+
+def inspect(container: str, template: str) -> str:
+    """One fact about a container."""
+    return docker("inspect", "--format", template, container)
+
+
+@pytest.fixture(scope="session")
+def compose() -> Iterator[Compose]:
+    """The project; nothing of it is left in the end."""
+    project = Compose()
+    project.run("down", "--volumes", "--timeout", "5")
+    yield project
+    project.variables = {}
+    project.run("--profile", "monitoring", "down", "--volumes", "--timeout", "5")
+
+
+def wait_until(holds: Callable[[], bool], seconds: float) -> bool:
+    """Whether a condition came true in time."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if holds():
+            return True
+        time.sleep(0.2)
+    return False
+
+
+@contextmanager
+def load(compose: Compose, body: bytes, threads: int = 8) -> Iterator[Counter[str]]:
+    """Callers who never stop, and never try again, for as long as the block lasts.
+
+    Yields:
+        How often each outcome was seen: a status, or the name of an exception.
+    """
+    outcomes: Counter[str] = Counter()
+    stopping = threading.Event()
+
+    def call() -> None:
+        with requests.Session() as session:
+            while not stopping.is_set():
+                outcomes[embed(session, compose.url, body)] += 1
+
+    callers = [threading.Thread(target=call) for _ in range(threads)]
+    for caller in callers:
+        caller.start()
+    try:
+        yield outcomes
+    finally:
+        stopping.set()
+        for caller in callers:
+            caller.join(60)
+
+
+def embed(session: requests.Session, url: str, body: bytes) -> str:
+    """The outcome of one request."""
+    try:
+        reply = session.post(
+            f"{url}/predictions/embed", body, headers={"Content-Type": "image/png"}, timeout=30
+        )
+    except requests.RequestException as error:
+        return type(error).__name__
+    return str(reply.status_code)
+
+
+@pytest.fixture(scope="session")
+def seven() -> bytes:
+    """A handwritten seven."""
+    return (ROOT / "clients" / "examples" / "seven.png").read_bytes()
+
+
+def post(
+    url: str, body: bytes, key: str | None = None, content_type: str = "image/png"
+) -> requests.Response:
+    """POST a body, with a key or without."""
+    headers = {"Content-Type": content_type}
+    if key is not None:
+        headers["Authorization"] = f"Bearer {key}"
+    return requests.post(url, body, headers=headers, timeout=30)

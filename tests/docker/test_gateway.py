@@ -1,0 +1,319 @@
+"""The gateway's contract, with keys, from outside."""
+
+import base64
+import io
+import json
+import subprocess
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import requests
+import schemathesis
+from schemathesis import Case, SerializationContext
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+    unsupported_method,
+)
+
+from .conftest import KEYS, PORT, PROJECT, ROOMY, ROOT, Compose, inspect, post, wait_until
+
+URL = f"http://127.0.0.1:{PORT}"
+STATIC = ("/docs/", "/openapi.yaml")
+CONTRACT = schemathesis.openapi.from_path(ROOT / "serve" / "openapi.yaml")
+BODY_LIMIT = 16 << 20
+
+
+@schemathesis.serializer("application/x-npy", "image/*")
+def as_bytes(context: SerializationContext, value: object) -> bytes:
+    """Whatever schemathesis thinks of, as a body that is no array and no image."""
+    return value if isinstance(value, bytes) else repr(value).encode()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def keyed(compose: Compose) -> Compose:
+    """A gateway that wants one of two keys, and has no rate to speak of."""
+    started = time.monotonic()
+    compose.up(PINHOLE_API_KEY=", ".join(KEYS), **ROOMY)
+    print(f"cold start to healthy: {time.monotonic() - started:.1f} s")
+    return compose
+
+
+def npy(array: np.ndarray) -> bytes:
+    """An array as a file."""
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
+
+
+def get(path: str, key: str | None = KEYS[0]) -> requests.Response:
+    """GET, with a key unless told otherwise."""
+    headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+    return requests.get(URL + path, headers=headers, timeout=10, allow_redirects=False)
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_every_endpoint_with_either_key(seven: bytes, key: str) -> None:
+    """Two keys at once, so that one can replace the other without a pause."""
+    embedded = post(f"{URL}/predictions/embed", seven, key)
+    remembered = post(f"{URL}/predictions/reconstruct", seven, key)
+    vector = json.dumps({"embeddings": [embedded.json()["embedding"]]}).encode()
+    decoded = post(f"{URL}/predictions/decode", vector, key, "application/json")
+    tensor = {"name": "images", "datatype": "BYTES", "shape": [1]}
+    tensor["data"] = [base64.b64encode(seven).decode()]
+    question = json.dumps({"inputs": [tensor]}).encode()
+    inferred = post(f"{URL}/v2/models/embed/infer", question, key, "application/json")
+
+    assert len(embedded.json()["embedding"]) == 2
+    assert 0 < remembered.json()["mse"] < 0.2
+    assert decoded.json()["images"][0] == remembered.json()["reconstruction"]
+    assert inferred.json()["outputs"][0]["data"] == pytest.approx(embedded.json()["embedding"])
+
+
+@pytest.mark.parametrize("key", [None, "", "wrong", KEYS[0].upper(), KEYS[0] + "x"])
+@pytest.mark.parametrize(
+    "path", ["/predictions/embed", "/v2/models/embed/infer", "/v2/models/embed", "/map.json"]
+)
+def test_no_key_no_answer(seven: bytes, path: str, key: str | None) -> None:
+    """401 in the contract's form, whatever was sent; case matters."""
+    is_get = path in ("/v2/models/embed", "/map.json")
+    reply = get(path, key) if is_get else post(URL + path, seven, key)
+
+    assert reply.status_code == 401
+    assert reply.headers["WWW-Authenticate"] == "Bearer"
+    if path.endswith("infer"):
+        assert set(reply.json()) == {"error"}
+    else:
+        assert reply.json()["type"] == "Unauthorized"
+
+
+@pytest.mark.parametrize("path", ["/ready", "/v2/health/ready", "/v2/models/decode/ready", *STATIC])
+def test_open_to_all(path: str) -> None:
+    """Whoever balances over gateways has no key, nor has who reads the documentation."""
+    assert get(path, key=None).status_code == 200
+
+
+@CONTRACT.parametrize()
+def test_contract(case: Case) -> None:
+    """Whatever is sent, the answer is one that openapi.yaml describes.
+
+    Not asked: that what breaks the schema is refused. In a list, an entry that isn't even a string
+    fails alone, in a 200, like an image that can't be read.
+    """
+    case.call_and_validate(
+        base_url=URL,
+        headers={"Authorization": f"Bearer {KEYS[0]}"},
+        checks=[
+            content_type_conformance,
+            not_a_server_error,
+            response_headers_conformance,
+            response_schema_conformance,
+            status_code_conformance,
+            unsupported_method,
+        ],
+    )
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+@pytest.mark.parametrize("size", [BODY_LIMIT + 1, BODY_LIMIT + 100_000, 30 << 20])
+def test_oversized_body(size: int, chunked: bool) -> None:
+    """413 that names the limit, whoever finds out: nginx early, or the handler to the byte."""
+    body = iter([bytes(size)]) if chunked else bytes(size)
+    headers = {"Authorization": f"Bearer {KEYS[0]}", "Content-Type": "image/png"}
+    reply = requests.post(f"{URL}/predictions/embed", body, headers=headers, timeout=30)
+
+    assert reply.status_code == 413
+    assert reply.json()["type"] == "PayloadTooLarge"
+    assert "16" in reply.json()["message"]
+
+
+def test_body_at_the_limit() -> None:
+    """A full array of 16 MiB is read, and refused for its count alone."""
+    array = npy(np.zeros((BODY_LIMIT // 784 - 1, 1, 28, 28), np.uint8))
+    reply = post(f"{URL}/predictions/embed", array, KEYS[0], "application/x-npy")
+
+    assert (reply.status_code, reply.json()["type"]) == (413, "TooManyImages")
+
+
+def test_largest_reply() -> None:
+    """4,096 reconstructions, with the errors of all in a header."""
+    array = np.zeros((4_096, 1, 28, 28), np.uint8)
+    headers = {"Authorization": f"Bearer {KEYS[0]}", "Accept": "application/x-npy"}
+    headers["Content-Type"] = "application/x-npy"
+    reply = requests.post(f"{URL}/predictions/reconstruct", npy(array), headers=headers, timeout=60)
+
+    assert reply.status_code == 200, reply.text[:200]
+    assert np.load(io.BytesIO(reply.content)).shape == array.shape
+    assert reply.headers["X-Mse"].count(",") == 4_095
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_handlers_own_words_pass(chunked: bool) -> None:
+    """A garbage image is refused by the handler, and says what it said."""
+    body = iter([b"garbage"]) if chunked else b"garbage"
+    headers = {"Authorization": f"Bearer {KEYS[0]}", "Content-Type": "image/png"}
+    reply = requests.post(f"{URL}/predictions/embed", body, headers=headers, timeout=10)
+
+    assert (reply.status_code, reply.json()["type"]) == (400, "InvalidImage")
+    assert "7 bytes" in reply.json()["message"]
+    assert len(reply.headers["X-Model-Digest"]) == 64
+
+
+@pytest.mark.parametrize("disposition", ["form-data", 'form-data; name=""'])
+def test_form_that_torchserve_chokes_on(disposition: str) -> None:
+    """A part without a name is the caller's fault, not the service's."""
+    form = f"--B\r\nContent-Disposition: {disposition}\r\n\r\nx\r\n--B--\r\n".encode()
+    kind = "multipart/form-data; boundary=B"
+    reply = post(f"{URL}/predictions/embed", form, KEYS[0], kind)
+
+    assert (reply.status_code, reply.json()["type"]) == (400, "InvalidRequest")
+    assert "needs a name" in reply.json()["message"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "allow"),
+    [
+        ("GET", "/nope", 404, None),
+        ("GET", "/metrics", 404, None),
+        ("GET", "/models", 404, None),
+        ("GET", "/v2/models/nope", 404, None),
+        ("GET", "/unsized/predictions/embed", 404, None),
+        ("GET", "/predictions/embed", 405, "POST"),
+        ("DELETE", "/v2/models/embed", 405, "GET, HEAD"),
+        ("POST", "/swap", 405, "GET, HEAD"),
+    ],
+)
+def test_wrong_path_or_method(method: str, path: str, status: int, allow: str | None) -> None:
+    """Management, metrics and swaps are no paths of the gateway's."""
+    headers = {"Authorization": f"Bearer {KEYS[0]}"}
+    reply = requests.request(method, URL + path, headers=headers, timeout=10)
+
+    assert reply.status_code == status
+    assert reply.json()["code"] == status
+    assert reply.headers.get("Allow") == allow
+
+
+def test_metadata_and_map() -> None:
+    """What the launcher tells comes through."""
+    model = get("/v2/models/embed").json()
+    digest = model["digest"]
+
+    assert model["limits"]["body_bytes"] == BODY_LIMIT
+    assert get("/v2").json()["name"] == "pinhole"
+    assert get("/ready").json() == {"ready": True, "reason": None}
+    assert get("/map.json").json()["digest"] == digest
+    assert get("/openapi.yaml").content == (ROOT / "serve" / "openapi.yaml").read_bytes()
+
+
+@pytest.mark.parametrize("path", ["/docs/", "/nope", "/ready"])
+def test_security_headers(path: str) -> None:
+    """On pages and errors alike."""
+    headers = get(path).headers
+
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert headers["Referrer-Policy"] == "no-referrer"
+    assert headers["Content-Security-Policy"].startswith("default-src 'none'")
+    assert headers["Server"] == "nginx"
+
+
+def test_docs_need_nobody_else() -> None:
+    """The viewer's own files are here, and it names no other host."""
+    page = get("/docs/").text
+
+    assert "swagger-ui-bundle.js" in page
+    assert "://" not in page
+    assert get("/docs/swagger-ui-bundle.js").status_code == 200
+
+
+def test_keys_are_not_logged(compose: Compose) -> None:
+    """Callers are told apart by the number of their key."""
+    time.sleep(1.5)  # the log is written every second
+    log = compose.log("gateway")
+
+    assert '"caller":"key1"' in log
+    assert not [key for key in KEYS if key in log]
+
+
+def test_only_the_gateway_is_published(compose: Compose) -> None:
+    """And on loopback; the service's network leads nowhere."""
+    (torchserve,), (gateway,) = compose.containers("torchserve"), compose.containers("gateway")
+    bound = json.loads(inspect(gateway, "{{json .HostConfig.PortBindings}}"))
+
+    assert inspect(torchserve, "{{json .HostConfig.PortBindings}}") in ("{}", "null")
+    assert bound == {"8080/tcp": [{"HostIp": "127.0.0.1", "HostPort": str(PORT)}]}
+    for port in (PORT + 1, PORT + 2, PORT + 3):
+        with pytest.raises(requests.ConnectionError):
+            requests.get(f"http://127.0.0.1:{port}/ready", timeout=2)
+
+
+@pytest.mark.parametrize("port", [8081, 8082, 8083])
+def test_private_ports_are_for_the_inside(compose: Compose, port: int) -> None:
+    """A container of another network reaches none; the gateway reaches what it needs alone."""
+    (torchserve,) = compose.containers("torchserve")
+    template = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"
+    address = f"http://{inspect(torchserve, template)}:{port}/"
+    ask = ["curl", "-s", "-o", "/dev/null", "--max-time", "2", address]
+
+    network = f"{PROJECT}_outside"
+    run = ["docker", "run", "--rm", "--network", network, "--entrypoint", "curl", "pinhole-gateway"]
+    outside = subprocess.run([*run, *ask[1:]], timeout=60)
+    inside = compose.run("exec", "gateway", *ask, check=False)
+
+    assert outside.returncode != 0
+    assert (inside.returncode == 0) == (port == 8083)
+
+
+@pytest.mark.parametrize("service", ["torchserve", "gateway"])
+def test_containers_are_confined(compose: Compose, service: str) -> None:
+    """Nobody is root, nothing can be written but /tmp, no capability is left."""
+    (container,) = compose.containers(service)
+    written = compose.run("exec", service, "sh", "-c", "id -u; touch /x || true", check=False)
+
+    assert written.stdout.strip() == "10001"
+    assert "Read-only file system" in written.stderr
+    assert inspect(container, "{{.HostConfig.CapDrop}}") == "[ALL]"
+    assert inspect(container, "{{.HostConfig.SecurityOpt}}") == "[no-new-privileges:true]"
+    assert inspect(container, "{{.State.Health.Status}}") == "healthy"
+
+
+def test_no_build_tools_are_left(compose: Compose) -> None:
+    """The image that serves has neither pip nor a compiler."""
+    found = compose.run("exec", "torchserve", "sh", "-c", "which pip gcc git || true").stdout
+
+    assert found == ""
+
+
+def test_dead_worker_is_no_fault_of_the_callers(compose: Compose, seven: bytes) -> None:
+    """The only worker is killed under forms and files alike: 503, to be tried again, or 200."""
+    kill = (
+        "import os, requests; m = requests.get('http://127.0.0.1:8081/models/embed').json();"
+        "os.kill(int(m[0]['workers'][0]['pid']), 9)"
+    )
+    seen = set()
+
+    def embed(form: bool) -> None:
+        headers = {"Authorization": f"Bearer {KEYS[0]}"}
+        if form:
+            files = {"a": seven}
+            reply = requests.post(
+                f"{URL}/predictions/embed", files=files, headers=headers, timeout=30
+            )
+        else:
+            reply = post(f"{URL}/predictions/embed", seven, KEYS[0])
+        if reply.status_code == 503:
+            assert reply.headers["Retry-After"] == "1"
+        seen.add(reply.status_code)
+
+    with ThreadPoolExecutor(8) as pool:
+        calls = [pool.submit(embed, index % 2 == 0) for index in range(600)]
+        compose.run("exec", "torchserve", "python", "-c", kill)
+        for call in calls:
+            call.result()
+
+    assert seen == {200, 503}
+    assert wait_until(lambda: get("/ready").ok, 60)

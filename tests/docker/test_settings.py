@@ -1,0 +1,150 @@
+"""What .env can say: limits, TLS, publishing, profiles."""
+
+import json
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+import requests
+import trustme
+
+from .conftest import ROOT, Compose, docker, post, wait_until
+
+VARIABLE = re.compile(r"\$\{([A-Z_]+)|^ +([A-Z_]+):(?: \$\{|$)", re.MULTILINE)
+
+
+def test_every_variable_is_documented() -> None:
+    """.env.example has all of the compose files' variables, and no others."""
+    files = [ROOT / name for name in ("docker-compose.yml", "docker-compose.public.yml")]
+    used = {a or b for file in files for a, b in VARIABLE.findall(file.read_text())}
+    documented = re.findall(r"^#([A-Z_]+)=", (ROOT / ".env.example").read_text(), re.MULTILINE)
+
+    assert sorted(documented) == sorted(used)
+
+
+def test_flood_is_turned_away(compose: Compose, seven: bytes) -> None:
+    """Over the rate: 429 with Retry-After, and the limit in the message."""
+    compose.up(PINHOLE_RATE="5")
+    replies = [post(f"{compose.url}/predictions/embed", seven) for _ in range(60)]
+    refused = [reply for reply in replies if reply.status_code == 429]
+
+    assert {reply.status_code for reply in replies} == {200, 429}
+    assert len(refused) > 20
+    assert refused[0].headers["Retry-After"] == "1"
+    assert refused[0].json()["type"] == "Busy"
+    assert "5 requests a second" in refused[0].json()["message"]
+
+
+def test_tls_where_a_certificate_is_mounted(compose: Compose, tmp_path: Path) -> None:
+    """HTTPS, and nothing but HTTPS, on the same port."""
+    authority, folder = trustme.CA(), tmp_path / "tls"
+    folder.mkdir(mode=0o755)
+    certificate = authority.issue_cert("127.0.0.1")
+    certificate.private_key_pem.write_to_path(str(folder / "tls.key"))
+    certificate.cert_chain_pems[0].write_to_path(str(folder / "tls.crt"))
+    authority.cert_pem.write_to_path(str(tmp_path / "authority.crt"))
+    compose.up(PINHOLE_TLS=str(folder))
+    address = f"127.0.0.1:{compose.port}/ready"
+
+    secure = requests.get(f"https://{address}", verify=str(tmp_path / "authority.crt"), timeout=10)
+    plain = requests.get(f"http://{address}", timeout=10)
+
+    assert secure.json()["ready"]
+    assert "Strict-Transport-Security" in secure.headers
+    assert plain.status_code == 400
+    assert plain.json()["type"] == "InvalidRequest"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("PINHOLE_API_KEY", "tiny", "key 1 of PINHOLE_API_KEY is shorter than 16 characters"),
+        ("PINHOLE_API_KEY", "a-key-of-16-chars two$words-of-20-more", "key 2 of PINHOLE_API_KEY"),
+        ("PINHOLE_RATE", "many", "PINHOLE_RATE must be a whole number of at least 1; got 'many'"),
+        ("PINHOLE_CONNECTIONS", "0", "PINHOLE_CONNECTIONS must be a whole number"),
+    ],
+)
+def test_wrong_settings_are_refused(name: str, value: str, words: str) -> None:
+    """One line that names the variable, and never the key."""
+    answer = subprocess.run(
+        ["docker", "run", "--rm", "--env", f"{name}={value}", "pinhole-gateway"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+    assert answer.returncode == 1
+    assert answer.stderr.startswith("gateway: ")
+    assert words in answer.stderr
+    assert answer.stderr.count("\n") == 1
+    assert name != "PINHOLE_API_KEY" or value not in answer.stderr
+
+
+def test_publishing_wider_takes_a_key(compose: Compose) -> None:
+    """Compose itself refuses."""
+    wider = ["-f", "docker-compose.yml", "-f", "docker-compose.public.yml", "config"]
+    compose.variables = {}
+    refused = compose.run(*wider, check=False)
+    compose.variables = {"PINHOLE_API_KEY": "a-key-of-16-chars", "PINHOLE_ADDRESS": "192.0.2.1"}
+    accepted = compose.run(*wider).stdout
+
+    assert refused.returncode != 0
+    assert "PINHOLE_API_KEY is missing a value: is needed to publish" in refused.stderr
+    assert accepted.count("host_ip") == 1
+    assert "host_ip: 192.0.2.1" in accepted
+
+
+def test_cuda_or_nothing() -> None:
+    """Asked for CUDA where there is none, the service says what is missing and stops."""
+    answer = subprocess.run(
+        ["docker", "run", "--rm", "--env", "PINHOLE_DEVICE=cuda", "pinhole-torchserve"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+    assert answer.returncode == 1
+    assert answer.stderr.splitlines()[-1].startswith("serve: device is cuda, but ")
+
+
+def test_gpu_profile_reserves_a_gpu(compose: Compose) -> None:
+    """Its service takes the place of the other behind the gateway, with one GPU for itself."""
+    compose.variables = {}
+    config = compose.run("--profile", "gpu", "config", "--format", "json").stdout
+    service = json.loads(config)["services"]["torchserve-gpu"]
+
+    assert service["environment"]["PINHOLE_DEVICE"] == "cuda"
+    assert service["build"]["args"]["RUNTIME"] == "gpu"
+    assert service["networks"]["inside"]["aliases"] == ["torchserve"]
+    (device,) = service["deploy"]["resources"]["reservations"]["devices"]
+    assert (device["driver"], device["count"], device["capabilities"]) == ("nvidia", 1, ["gpu"])
+
+
+def test_monitoring_sees_everything(compose: Compose, seven: bytes) -> None:
+    """Prometheus finds both targets up, and no alert fires."""
+    compose.variables = {}
+    compose.run("--profile", "monitoring", "up", "--wait")
+    assert post(f"{compose.url}/predictions/embed", seven).ok
+
+    def query(expression: str) -> str:
+        ask = ["promtool", "query", "instant", "http://127.0.0.1:9090", expression]
+        return compose.run("--profile", "monitoring", "exec", "prometheus", *ask).stdout
+
+    assert wait_until(lambda: query("up == 1").count("=> 1") == 2, 30), query("up")
+    assert 'job="torchserve"' in query("pinhole_ready == 1")
+    assert 'job="gateway"' in query("nginx_connections")
+    assert wait_until(
+        lambda: 'endpoint="embed"' in query('pinhole_requests_total{status="200"} > 0'), 30
+    )
+    assert 'alertname="Failing"' not in query("ALERTS")
+
+
+def test_alert_rules() -> None:
+    """Each rule fires when it should, and only then: promtool's unit tests."""
+    folder = ROOT / "serve" / "monitoring"
+    mount = ["--volume", f"{folder}:/rules:ro", "--workdir", "/rules"]
+    run = ["run", "--rm", *mount, "--entrypoint", "promtool", "prom/prometheus:v3.5.3"]
+
+    assert "SUCCESS" in docker(*run, "check", "rules", "alerts.yml")
+    assert "SUCCESS" in docker(*run, "test", "rules", "alerts_test.yml")

@@ -1,0 +1,149 @@
+"""The command against a real service: every example of its help and of the README, and --json."""
+
+import contextlib
+import io
+import json
+import os
+import pty
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pinhole.cli import COMMANDS, main
+from serve.images import write_png
+from train.data import Dataset
+
+from .conftest import Running
+
+ROOT = Path(__file__).parents[2]
+SEVEN = ROOT / "clients" / "examples" / "seven.png"
+NAMES = ["", *(command.__name__.rpartition(".")[2] for command in COMMANDS)]
+
+WITHOUT_EXAMPLES = {"embed"}  # so far
+NOT_RUN = {  # what an example contains → why it can't run here
+    "https://": "a service somewhere else",
+    "s3://": "a bucket",
+    "--local": "a bundle in build/",
+    "pinhole explore": "serves a page until Ctrl-C",
+}
+
+
+def examples_of(name: str) -> list[str]:
+    """The examples in a command's help."""
+    text = io.StringIO()
+    with contextlib.redirect_stdout(text), contextlib.suppress(SystemExit):
+        main([name, "--help"] if name else ["--help"])
+    _, _, examples = text.getvalue().partition("\nexamples:\n")
+    return examples.partition("\n\n")[0].splitlines()
+
+
+def examples() -> list[str]:
+    """All there are that can be run, each once, without what is said about them."""
+    readme = (ROOT / "README.md").read_text()
+    shown = re.findall("^    pinhole .*|^    eval .*", readme, re.MULTILINE)
+    for name in NAMES:
+        shown += examples_of(name)
+    commands = dict.fromkeys(re.split(" {3,}", line.strip())[0] for line in shown)
+    return [command for command in commands if not any(word in command for word in NOT_RUN)]
+
+
+def environment(service: Running) -> dict[str, str]:
+    """Where ``pinhole`` is this project's, and calls this service."""
+    programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return {**os.environ, "PATH": programs, "PINHOLE_URL": service.url}
+
+
+def test_every_command_has_examples() -> None:
+    """--help is where people look first."""
+    assert {name for name in NAMES if not examples_of(name)} <= WITHOUT_EXAMPLES
+
+
+@pytest.mark.parametrize("example", examples())
+def test_examples_run(service: Running, tmp_path: Path, example: str) -> None:
+    """As they stand, in a folder with a few images."""
+    for name in ("seven.png", "scans/a.png", "scans/b.png", "scans/2026-11/c.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(SEVEN, tmp_path / name)
+
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", example],
+        cwd=tmp_path,
+        env=environment(service),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_scores_for_scripts(
+    service: Running, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A JSON document a line, in order, for what failed too."""
+    noise = np.random.default_rng(0).integers(0, 256, (1, 28, 28), np.uint8)
+    (tmp_path / "noise.png").write_bytes(write_png(noise))
+    (tmp_path / "bad.png").write_bytes(b"broken")
+    paths = [str(tmp_path / "gone.png"), str(SEVEN), str(tmp_path / "bad.png")]
+    paths += [str(tmp_path / "noise.png"), str(tmp_path / "gone too.png")]
+
+    assert main(["score", "--json", "--url", service.url, *paths]) == 1
+
+    gone, seven, bad, noisy, last = map(json.loads, capsys.readouterr().out.splitlines())
+    assert [row["image"] for row in (gone, seven, bad, noisy, last)] == paths
+    assert gone["error"] == last["error"] == "No such file or directory"
+    assert "can't be read as an image" in bad["error"]
+    assert seven.keys() == noisy.keys() == {"image", "mse", "percentile", "outlier"}
+    assert (seven["outlier"], noisy["outlier"]) == (False, True)
+    assert 0 < seven["mse"] < noisy["mse"] < 1
+
+
+def test_reconstructions_for_scripts(
+    service: Running, digits: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """More files than go into a request, into another folder, and where each one went."""
+    paths = [tmp_path / f"{index:03}.png" for index in range(1_100)]
+    for path, image in zip(paths, np.resize(digits.test_images, (1_100, 1, 28, 28)), strict=True):
+        path.write_bytes(write_png(image))
+    command = ["reconstruct", "--json", "--url", service.url, "--out", str(tmp_path / "out")]
+
+    assert main([*command, *map(str, paths)]) == 0
+
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [row["image"] for row in rows] == list(map(str, paths))
+    assert all(Path(row["out"]).read_bytes().startswith(b"\x89PNG") for row in rows)
+    assert len({row["out"] for row in rows}) == 1_100
+
+
+def test_health_for_scripts(service: Running, capsys: pytest.CaptureFixture[str]) -> None:
+    """One JSON document."""
+    assert main(["health", "--json", "--url", service.url]) == 0
+
+    found = json.loads(capsys.readouterr().out)
+    assert (found["url"], found["precision"], found["embedding_width"]) == (service.url, "fp32", 2)
+
+
+@pytest.mark.parametrize(("no_color", "colourful"), [("", True), ("1", False)])
+def test_colours_are_for_terminals(
+    service: Running, tmp_path: Path, no_color: str, colourful: bool
+) -> None:
+    """An outlier stands out on one, unless its owner wants no colours; never in a pipe."""
+    noise = np.random.default_rng(0).integers(0, 256, (1, 28, 28), np.uint8)
+    (tmp_path / "noise.png").write_bytes(write_png(noise))
+    terminal, end = pty.openpty()
+    command = [sys.executable, "-m", "pinhole.cli", "score", tmp_path / "noise.png"]
+    variables = {**environment(service), "NO_COLOR": no_color}
+
+    subprocess.run(command, env=variables, stdout=end, check=True, timeout=30)
+    piped = subprocess.check_output(command, env=variables, timeout=30)
+
+    seen = os.read(terminal, 10_000)
+    os.close(terminal)
+    os.close(end)
+    assert (b"\x1b[33man outlier\x1b[0m" in seen) == colourful
+    assert b"an outlier\n" in piped
