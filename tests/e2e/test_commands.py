@@ -12,6 +12,8 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from pinhole.cli import COMMANDS, main
@@ -69,6 +71,9 @@ def test_examples_run(service: Running, tmp_path: Path, example: str) -> None:
     for name in ("seven.png", "scans/a.png", "scans/b.png", "scans/2026-11/c.png"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(SEVEN, tmp_path / name)
+    if "atlas" in example:
+        rows = {"path": ["a.png", "b.png"], "embedding": pa.array([[0.1, 0.2], [0.3, 0.4]])}
+        pq.write_table(pa.table(rows), tmp_path / "scans.parquet")
 
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", example],

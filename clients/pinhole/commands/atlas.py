@@ -5,11 +5,19 @@ from pathlib import Path
 
 from pinhole.commands import Commands, UsageError, add_command
 
+EPILOG = """
+examples:
+  pinhole atlas scans.parquet --out scans.html
+  pinhole atlas scans.parquet --out scans.html --images scans/   where the images are now
+
+At most 100,000 points and 24 MiB of thumbnails; folders of the paths become labels.
+"""
+
 
 def add(commands: Commands) -> None:
     """Add the command."""
     about = "make one HTML file of a job's embeddings, with small copies of its images"
-    command = add_command(commands, "atlas", about, run)
+    command = add_command(commands, "atlas", about, run, EPILOG)
     command.add_argument("table", type=Path, metavar="EMBEDDINGS.parquet")
     command.add_argument("--out", type=Path, required=True, metavar="FILE.html")
     command.add_argument(

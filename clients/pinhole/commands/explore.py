@@ -8,10 +8,19 @@ from pinhole.commands import Commands, UsageError, add_command, add_service
 
 PORT = 8090
 
+EPILOG = """
+examples:
+  pinhole explore
+  pinhole explore --url https://images.example.com --no-open
+  pinhole explore --port 0                                      on any free port
+
+Of a service on this host without a gateway, the launcher's private port (+3) is asked too.
+"""
+
 
 def add(commands: Commands) -> None:
     """Add the command."""
-    command = add_command(commands, "explore", "look at the model in a browser, live", run)
+    command = add_command(commands, "explore", "look at the model in a browser, live", run, EPILOG)
     add_service(command)
     command.add_argument(
         "--port", type=int, default=PORT, help="of the page (default: %(default)s; 0: a free one)"
