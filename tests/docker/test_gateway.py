@@ -1,8 +1,10 @@
 """The gateway's contract, with keys, from outside."""
 
 import base64
+import hashlib
 import io
 import json
+import re
 import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -24,7 +26,7 @@ from schemathesis.specs.openapi.checks import (
 from .conftest import KEYS, PORT, PROJECT, ROOMY, ROOT, Compose, inspect, post, wait_until
 
 URL = f"http://127.0.0.1:{PORT}"
-STATIC = ("/docs/", "/openapi.yaml")
+STATIC = ("/", "/docs/", "/openapi.yaml")
 CONTRACT = schemathesis.openapi.from_path(ROOT / "serve" / "openapi.yaml")
 BODY_LIMIT = 16 << 20
 
@@ -210,7 +212,7 @@ def test_metadata_and_map() -> None:
     assert get("/openapi.yaml").content == (ROOT / "serve" / "openapi.yaml").read_bytes()
 
 
-@pytest.mark.parametrize("path", ["/docs/", "/nope", "/ready"])
+@pytest.mark.parametrize("path", ["/", "/docs/", "/nope.js", "/ready"])
 def test_security_headers(path: str) -> None:
     """On pages and errors alike."""
     headers = get(path).headers
@@ -219,6 +221,17 @@ def test_security_headers(path: str) -> None:
     assert headers["Referrer-Policy"] == "no-referrer"
     assert headers["Content-Security-Policy"].startswith("default-src 'none'")
     assert headers["Server"] == "nginx"
+
+
+def test_explorer_is_whole() -> None:
+    """The page, and every file it names, D3 among them with the sum that the page pins."""
+    page = get("/", key=None).text
+    names = re.findall(r'(?:src|href)="([^":]+)"', page)
+    files = {name: get(f"/{name}", key=None) for name in names}
+    (pinned,) = re.findall(r'integrity="sha256-([^"]+)"', page)
+
+    assert {reply.status_code for reply in files.values()} == {200}
+    assert base64.b64encode(hashlib.sha256(files["d3.js"].content).digest()).decode() == pinned
 
 
 def test_docs_need_nobody_else() -> None:
