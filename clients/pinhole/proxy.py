@@ -21,7 +21,7 @@ HOST = "127.0.0.1"
 PRIVATE_OFFSET = 3  # the launcher's private port, after the inference port (docs/operations.md)
 MAX_BODY_BYTES = 2**25  # twice the service's own limit: the refusal is its to word
 PATHS = ("/predictions/", "/v2/")
-GETS = ("/v2", "/ready", "/map.json", "/openapi.yaml", "/docs")
+GETS = ("/v2", "/ready", "/map.json", "/openapi.yaml")
 PASSED_ON = ("Content-Type", "Accept", "Authorization", "Inference-Header-Content-Length")
 TYPES = {
     ".html": "text/html",
