@@ -18,7 +18,7 @@ from pathlib import Path
 from bench.wrk import Load, Target, measure
 
 ROOT = Path(__file__).parent.parent
-PROJECT = ["docker", "compose", "-p", "pinhole-bench"]
+PROJECT = ["docker", "compose", "--env-file", "/dev/null", "-p", "pinhole-bench"]
 SETTINGS = {"PINHOLE_PORT": "18090", "PINHOLE_RATE": "1000000", "PINHOLE_CONNECTIONS": "1000"}
 SEVEN = ROOT / "clients" / "examples" / "seven.png"
 CONNECTIONS = (64, 1)

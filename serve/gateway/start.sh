@@ -5,7 +5,8 @@
 #   PINHOLE_RATE         requests a second that one caller may make
 #   PINHOLE_CONNECTIONS  requests that one caller may have running
 #   /tls                 tls.crt and tls.key: HTTPS instead of HTTP
-set -eu
+set -euf
+umask 077 # the keys are nobody else's
 
 refuse() {
   echo "gateway: $*" >&2
@@ -20,11 +21,12 @@ check_number() {
 
 # nginx compares plain strings of a map without regard to case, regular expressions with it.
 write_keys() {
-  keys=$(echo "${PINHOLE_API_KEY:-}" | tr ', \t' '\n\n\n' | sed '/^$/d')
+  keys=$(printf '%s' "${PINHOLE_API_KEY:-}" | tr ', \t' '\n\n\n' | sed '/^$/d')
   echo 'map $http_authorization $caller {'
-  if [ -z "$keys" ]; then
+  if [ -z "${PINHOLE_API_KEY:-}" ]; then
     echo '  default anybody;'
   else
+    [ -n "$keys" ] || refuse "PINHOLE_API_KEY is set, but holds no key"
     echo '  default "";'
     number=0
     for key in $keys; do
@@ -40,7 +42,7 @@ write_keys() {
 }
 
 check_number PINHOLE_RATE "${PINHOLE_RATE:=1000}"
-check_number PINHOLE_CONNECTIONS "${PINHOLE_CONNECTIONS:=128}"
+check_number PINHOLE_CONNECTIONS "${PINHOLE_CONNECTIONS:=64}"
 
 mkdir -p /tmp/gateway
 write_keys >/tmp/gateway/http.conf
@@ -54,7 +56,10 @@ cat >/tmp/gateway/limits.conf <<CONF
 limit_req zone=rate burst=$((PINHOLE_RATE * 2)) nodelay;
 limit_conn connections $PINHOLE_CONNECTIONS;
 CONF
-if [ -r /tls/tls.crt ]; then
+if [ -d /tls ]; then
+  for file in tls.crt tls.key; do
+    [ -r "/tls/$file" ] || refuse "$file is missing in PINHOLE_TLS, or not readable by everybody"
+  done
   cat >/tmp/gateway/listen.conf <<'CONF'
 listen 8080 ssl;
 http2 on;

@@ -50,6 +50,7 @@ class PrivateServer(ThreadingHTTPServer):
     """
 
     daemon_threads = True
+    request_queue_size = 128  # or a few askers at once would wait for one another to connect
 
     def __init__(self, host: str, port: int, answers: Answers) -> None:
         self.answers = answers

@@ -277,6 +277,8 @@ def server_config(settings: Settings, store: Path) -> str:
         "decode_input_request": "false",
         "disable_system_metrics": "true",
         "metrics_mode": "prometheus",
+        # A hundred, the default, is fewer than two callers may have running at the gateway.
+        "job_queue_size": 1_000,
         # A body just over the contract's limit still reaches the handler, which says so in JSON.
         "max_request_size": MAX_BODY_BYTES + 65_536,
         "max_response_size": MAX_REPLY_BYTES + 65_536,

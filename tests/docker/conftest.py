@@ -33,7 +33,7 @@ class Compose:
     def run(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """``docker compose …``; without check, for what is meant to fail."""
         answer = subprocess.run(
-            ["docker", "compose", "-p", PROJECT, *arguments],
+            ["docker", "compose", "--env-file", "/dev/null", "-p", PROJECT, *arguments],
             cwd=ROOT,
             env=os.environ | {"PINHOLE_PORT": str(self.port)} | self.variables,
             capture_output=True,

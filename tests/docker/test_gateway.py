@@ -6,6 +6,7 @@ import io
 import json
 import re
 import subprocess
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 import requests
 import schemathesis
+from PIL import Image
 from schemathesis import Case, SerializationContext
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import (
@@ -188,6 +190,7 @@ def test_form_that_torchserve_chokes_on(disposition: str) -> None:
         ("GET", "/predictions/embed", 405, "POST"),
         ("DELETE", "/v2/models/embed", 405, "GET, HEAD"),
         ("POST", "/swap", 405, "GET, HEAD"),
+        ("POST", "/predictions/embedd", 405, "GET, HEAD"),
     ],
 )
 def test_wrong_path_or_method(method: str, path: str, status: int, allow: str | None) -> None:
@@ -299,6 +302,27 @@ def test_no_build_tools_are_left(compose: Compose) -> None:
     found = compose.run("exec", "torchserve", "sh", "-c", "which pip gcc git || true").stdout
 
     assert found == ""
+
+
+def test_flood_of_one_key_leaves_the_other_served(seven: bytes) -> None:
+    """Large images without end from one caller: another waits, and is answered."""
+    file = io.BytesIO()
+    Image.new("L", (3_000, 3_000)).save(file, "PNG")
+    over = threading.Event()
+
+    def flood() -> None:
+        while not over.is_set():
+            post(f"{URL}/predictions/embed", file.getvalue(), KEYS[0])
+
+    with ThreadPoolExecutor(40) as pool:
+        floods = [pool.submit(flood) for _ in range(40)]
+        time.sleep(2)
+        replies = [post(f"{URL}/predictions/embed", seven, KEYS[1]) for _ in range(5)]
+        over.set()
+    for call in floods:
+        call.result()
+
+    assert [reply.status_code for reply in replies] == [200] * 5
 
 
 def test_dead_worker_is_no_fault_of_the_callers(compose: Compose, seven: bytes) -> None:

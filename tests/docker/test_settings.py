@@ -20,7 +20,7 @@ def test_every_variable_is_documented() -> None:
     used = {a or b for file in files for a, b in VARIABLE.findall(file.read_text())}
     documented = re.findall(r"^#([A-Z_]+)=", (ROOT / ".env.example").read_text(), re.MULTILINE)
 
-    assert sorted(documented) == sorted(used)
+    assert sorted(documented) == sorted(used | {"COMPOSE_FILE", "COMPOSE_PROFILES"})
 
 
 def test_flood_is_turned_away(compose: Compose, seven: bytes) -> None:
@@ -34,6 +34,16 @@ def test_flood_is_turned_away(compose: Compose, seven: bytes) -> None:
     assert refused[0].headers["Retry-After"] == "1"
     assert refused[0].json()["type"] == "Busy"
     assert "5 requests a second" in refused[0].json()["message"]
+
+
+def test_strangers_are_limited_too(compose: Compose) -> None:
+    """Without a key the open pages have the same rate, and take no body."""
+    compose.up(PINHOLE_API_KEY="a-key-of-16-chars", PINHOLE_RATE="5")
+    body = requests.get(f"{compose.url}/ready", data=bytes(2_000), timeout=10)
+    pages = [requests.get(f"{compose.url}{path}", timeout=10) for path in ("/ready", "/docs/") * 20]
+
+    assert body.status_code == 413
+    assert {page.status_code for page in pages} == {200, 429}
 
 
 def test_tls_where_a_certificate_is_mounted(compose: Compose, tmp_path: Path) -> None:
@@ -61,6 +71,8 @@ def test_tls_where_a_certificate_is_mounted(compose: Compose, tmp_path: Path) ->
     [
         ("PINHOLE_API_KEY", "tiny", "key 1 of PINHOLE_API_KEY is shorter than 16 characters"),
         ("PINHOLE_API_KEY", "a-key-of-16-chars two$words-of-20-more", "key 2 of PINHOLE_API_KEY"),
+        ("PINHOLE_API_KEY", " , ", "PINHOLE_API_KEY is set, but holds no key"),
+        ("PINHOLE_API_KEY", "-n", "key 1 of PINHOLE_API_KEY is shorter than 16 characters"),
         ("PINHOLE_RATE", "many", "PINHOLE_RATE must be a whole number of at least 1; got 'many'"),
         ("PINHOLE_CONNECTIONS", "0", "PINHOLE_CONNECTIONS must be a whole number"),
     ],
@@ -79,6 +91,20 @@ def test_wrong_settings_are_refused(name: str, value: str, words: str) -> None:
     assert words in answer.stderr
     assert answer.stderr.count("\n") == 1
     assert name != "PINHOLE_API_KEY" or value not in answer.stderr
+
+
+def test_certificate_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
+    """An empty folder, as Docker makes of a mistyped name, is no reason to speak plain HTTP."""
+    tmp_path.chmod(0o755)
+    answer = subprocess.run(
+        ["docker", "run", "--rm", "--volume", f"{tmp_path}:/tls:ro", "pinhole-gateway"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+    assert answer.returncode == 1
+    assert answer.stderr.startswith("gateway: tls.crt is missing in PINHOLE_TLS")
 
 
 def test_publishing_wider_takes_a_key(compose: Compose) -> None:
