@@ -184,6 +184,26 @@ class Client:
         body = pack(np.asarray(embeddings, np.float32))
         return self._post("decode", body, NPY, PNG).content
 
+    def try_score(
+        self, images: Sequence[ImageFile] | NDArray[np.uint8]
+    ) -> list[float | BadRequest]:
+        """Return each image's mse, of files of which some may be broken or of uint8[N, C, H, W].
+
+        One request carries them all: keep their sizes within the service's limits.
+
+        Raises:
+            As embed, bar refusals of single files.
+        """
+        if isinstance(images, np.ndarray):
+            reply = self._post("reconstruct", pack(images), NPY, NPY)
+            return [float(mse) for mse in reply.headers["X-Mse"].split(",")]
+        body = envelope(images)
+        scores, errors = self._json("reconstruct", body, "application/json", ["mse", "errors"])
+        rows: list[float | BadRequest] = list(scores)
+        for error in errors:
+            rows[error["index"]] = BadRequest(error["message"], 400, error["type"])
+        return rows
+
     def health(self) -> Health:
         """Prove that the service embeds, by having it embed a picture of one pixel.
 

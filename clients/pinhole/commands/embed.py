@@ -1,43 +1,205 @@
-"""``pinhole embed``: a folder of images into a Parquet file."""
+"""``pinhole embed``: a source of images into a folder of Parquet shards, or one file."""
 
 import argparse
-import time
+import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from pinhole.commands import SOME_FAILED, Commands, UsageError, add_command, add_service, connect
+from pinhole.commands import (
+    SOME_FAILED,
+    Commands,
+    UsageError,
+    add_command,
+    add_service,
+    connect,
+    positive,
+)
+
+if TYPE_CHECKING:
+    from pinhole.jobs.runners import Runner
+    from pinhole.jobs.shards import Identity
+    from pinhole.jobs.sources import Source
+
+ABOUT = "embed a folder, archive, array or list of images into Parquet, .npy or .csv"
+PATIENCE_S = 300.0
+EXAMPLES = """
+examples:
+  pinhole embed scans/ --out scans.parquet
+  pinhole embed scans/ --out embeddings/                     a folder of shards, for millions
+  pinhole embed 'scans/2026-*/*.png' --out scans.csv --score
+  pinhole embed train-images-idx3-ubyte.gz --out train.npy --local build/mnist
+  pinhole embed s3://bucket/scans --out /mnt/out --ray auto --bundle /mnt/mnist
+
+Run the same command again after a crash, and it goes on where it was.
+Exit codes: 0 all embedded, 1 some failed (the column error says why), 2 wrong usage, or the job
+can't go on, 3 the service can't be reached.
+"""
 
 
 def add(commands: Commands) -> None:
     """Add the command."""
-    about = "embed a folder of images into a Parquet file"
-    command = add_command(commands, "embed", about, run)
+    command = add_command(commands, "embed", ABOUT, run)
+    command.epilog = EXAMPLES
+    command.formatter_class = argparse.RawDescriptionHelpFormatter
+    command.add_argument(
+        "source",
+        metavar="SOURCE",
+        help="a folder, searched at any depth; a pattern; a zip, tar, .npy, IDX or Parquet file; a "
+        ".txt file that lists files; or a URL such as s3://bucket/folder",
+    )
+    command.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        help="a folder for shards, or a .parquet, .npy or .csv file",
+    )
+    command.add_argument("--score", action="store_true", help="add the column mse")
+    command.add_argument(
+        "--retry-failed", action="store_true", help="embed rows again that have an error"
+    )
+    command.add_argument("--dry-run", action="store_true", help="say what would be done")
+    command.add_argument("--column", help="of images, in a Parquet file that has several")
+    command.add_argument("--readers", type=count, default=4, help="threads (default: %(default)s)")
+    command.add_argument(
+        "--shard-rows", type=count, default=10_000, help="of a shard (default: 10,000)"
+    )
     add_service(command, timeout_s=120)  # for hundreds of files
     command.add_argument(
-        "source", type=Path, metavar="FOLDER", help="searched for image files, at any depth"
+        "--patience-s",
+        type=positive,
+        default=PATIENCE_S,
+        help="longest wait for a service that is busy or gone (default: %(default)s)",
     )
-    command.add_argument("--out", type=Path, required=True, metavar="FILE.parquet")
+    add_local(command)
+
+
+def add_local(command: argparse.ArgumentParser) -> None:
+    """Add the options of the runners that need no service."""
+    command.add_argument(
+        "--local",
+        "--bundle",
+        type=Path,
+        dest="bundle",
+        metavar="BUNDLE",
+        help="embed in this process (or on Ray's) with this bundle, without a service",
+    )
+    command.add_argument("--device", default="auto", help="with --local: cpu, openvino or cuda")
+    command.add_argument("--precision", default="fp32", help="with --local: fp32, bf16 or fp16")
+
+
+def count(text: str) -> int:
+    """A number of things, at least one, for argparse."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1; got {text}")
+    return number
 
 
 def run(options: argparse.Namespace) -> int:
     """Run the job."""
+    from pinhole.jobs.errors import JobError
+
     try:
-        from pinhole.jobs import embed_files, list_images
-        from pinhole.progress import job_progress
+        return run_job(options)
     except ImportError as error:
         raise UsageError(f"embed needs {error.name}: pip install 'pinhole[jobs]'") from error
-    if not options.source.is_dir():
-        raise UsageError(f"{options.source} is not a folder")
-    if options.out.is_dir():
-        raise UsageError(f"--out {options.out} is a folder; name a file in it")
-    paths = list_images(options.source)
-    if not paths:
-        raise UsageError(f"{options.source} holds no image files")
-    started = time.monotonic()
-    with connect(options) as client, job_progress(len(paths)) as on_rows:
-        totals = embed_files(client, options.source, paths, options.out, on_rows)
-    seconds = time.monotonic() - started
+    except JobError as error:
+        raise UsageError(str(error)) from error
+    except KeyboardInterrupt:
+        tell("stopped; run the same command again to go on")
+        return 130
+
+
+def run_job(options: argparse.Namespace) -> int:
+    """List the source, find out what embeds it, and do what isn't done yet."""
+    from pinhole.jobs.shards import Identity
+    from pinhole.jobs.sinks import check_sink, job_folder
+    from pinhole.jobs.sources.opening import open_source
+
+    check_sink(options.out, options.score)
+    with (
+        closing(open_source(options.source, options.column)) as source,
+        open_runner(options) as runner,
+    ):
+        identity = Identity(
+            options.source,
+            source.count,
+            source.digest,
+            runner.model,
+            options.score,
+            options.shard_rows,
+        )
+        folder = job_folder(options.out)
+        if options.dry_run:
+            return dry_run(options, identity, folder)
+        return embed(options, source, identity, runner, folder)
+
+
+@contextmanager
+def open_runner(options: argparse.Namespace) -> "Iterator[Runner]":
+    """The runner that the options ask for."""
+    if options.bundle:
+        from pinhole.jobs.local import LocalRunner
+
+        yield LocalRunner(options.bundle, options.device, options.precision, options.score)
+        return
+    from pinhole.jobs.service import ServiceRunner
+
+    with connect(options) as client:
+        yield ServiceRunner(client, tell, options.patience_s, options.score)
+
+
+def dry_run(options: argparse.Namespace, identity: "Identity", folder: Path) -> int:
+    """Say what would be done."""
+    from pinhole.jobs.folder import check, progress
+    from pinhole.jobs.job import plan
+
+    check(folder, identity)
+    found = progress(folder, identity)
+    todo = plan(found, identity, options.retry_failed)
+    print(
+        f"{identity.inputs:,} inputs in {options.source}; {found.totals.rows:,} have a row in "
+        f"{options.out}, {found.totals.failed:,} of them failed; {todo.rows:,} would be embedded "
+        f"by model {identity.model.digest[:12]} in {identity.model.precision}"
+    )
+    return 0
+
+
+def embed(
+    options: argparse.Namespace,
+    source: "Source",
+    identity: "Identity",
+    runner: "Runner",
+    folder: Path,
+) -> int:
+    """Do what is left, tell what became of it, and return the exit code."""
+    from pinhole.jobs.folder import locked
+    from pinhole.jobs.job import run_job
+    from pinhole.jobs.sinks import assemble, clear, is_file
+    from pinhole.progress import job_progress
+
+    with locked(folder):
+        with job_progress(identity.inputs) as on_rows:
+            done = run_job(
+                source, identity, runner, folder, on_rows, options.retry_failed, options.readers
+            )
+        if is_file(options.out):
+            assemble(options.out, identity)
+            if not done.totals.failed:
+                clear(options.out)
+    totals = done.totals
     print(
         f"{totals.embedded:,} images embedded into {options.out}, {totals.failed:,} failed, "
-        f"in {seconds:.1f} s ({len(paths) / seconds:,.0f} images/s)"
+        f"in {done.seconds:.1f} s ({done.rows / done.seconds:,.0f} images/s)"
     )
+    if totals.failed:
+        reasons = ", ".join(f"{count:,} {name}" for name, count in totals.failures.most_common())
+        tell(f"failed: {reasons}; the column error says why, --retry-failed tries them again")
     return SOME_FAILED if totals.failed else 0
+
+
+def tell(line: str) -> None:
+    """Show a line beside the results."""
+    print(f"pinhole: {line}", file=sys.stderr)
