@@ -33,7 +33,7 @@ def zip_source(path: Path) -> Files:
         raise JobError(f"{path} can't be read as a zip file: {error}") from error
     images = [each for each in archive.infolist() if is_shown(each.filename) and not each.is_dir()]
     members = {each.filename: each for each in images}
-    sizes = ((each.filename, each.file_size, 0) for each in images)
+    sizes = ((each.filename, each.file_size, 0) for each in members.values())
     listing = Listing(f"zip {stamp(path)}", sizes)
     return Files(listing, lambda name: read_member(archive, members[name]), archive)
 
@@ -140,7 +140,7 @@ def members(path: Path) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
             for member in archive:
                 if member.isreg() and is_shown(member.name):
                     yield archive, member
-                archive.members.clear()  # or it would remember every one
+                archive.members.clear()  # type: ignore[attr-defined] # or it would remember every one
             check_end(file, archive, unpack is open)
     except DAMAGED as error:
         raise JobError(f"{path} can't be read as a tar file: {error}") from error
