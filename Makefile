@@ -20,7 +20,7 @@ help:  ## show this list
 setup: .venv/ready  ## create .venv with everything in it
 
 # One environment for each build of onnxruntime: they overwrite each other.
-.venv/ready: EXTRAS = train,export,serve,cpu,jobs,dev
+.venv/ready: EXTRAS = train,export,serve,cpu,jobs,ray,dev
 .venv-openvino/ready: EXTRAS = train,export,serve,openvino,dev
 .venv-bench/ready: EXTRAS = serve,openvino,bench
 

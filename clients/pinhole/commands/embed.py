@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +18,8 @@ from pinhole.commands import (
 )
 
 if TYPE_CHECKING:
-    from pinhole.jobs.runners import Runner
+    from pinhole.jobs.job import Done, OnRows
+    from pinhole.jobs.runners import Model, Runner
     from pinhole.jobs.shards import Identity
     from pinhole.jobs.sources import Source
 
@@ -87,6 +88,15 @@ def add_local(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--device", default="auto", help="with --local: cpu, openvino or cuda")
     command.add_argument("--precision", default="fp32", help="with --local: fp32, bf16 or fp16")
+    command.add_argument(
+        "--ray",
+        metavar="ADDRESS",
+        help="embed on a Ray cluster: auto (the one this host belongs to), HOST:PORT, or local; "
+        "every node must see SOURCE, OUT and BUNDLE under the same names",
+    )
+    command.add_argument(
+        "--ray-workers", type=count, help="the most actors (default: one for each CPU, or GPU)"
+    )
 
 
 def count(text: str) -> int:
@@ -114,27 +124,15 @@ def run(options: argparse.Namespace) -> int:
 
 def run_job(options: argparse.Namespace) -> int:
     """List the source, find out what embeds it, and do what isn't done yet."""
-    from pinhole.jobs.shards import Identity
-    from pinhole.jobs.sinks import check_sink, job_folder
+    from pinhole.jobs.sinks import check_sink
     from pinhole.jobs.sources.opening import open_source
 
     check_sink(options.out, options.score)
-    with (
-        closing(open_source(options.source, options.column)) as source,
-        open_runner(options) as runner,
-    ):
-        identity = Identity(
-            options.source,
-            source.count,
-            source.digest,
-            runner.model,
-            options.score,
-            options.shard_rows,
-        )
-        folder = job_folder(options.out)
-        if options.dry_run:
-            return dry_run(options, identity, folder)
-        return embed(options, source, identity, runner, folder)
+    with closing(open_source(options.source, options.column)) as source:
+        if options.ray:
+            return run_on_cluster(options, source)
+        with open_runner(options) as runner:
+            return run_here(options, source, runner)
 
 
 @contextmanager
@@ -151,11 +149,99 @@ def open_runner(options: argparse.Namespace) -> "Iterator[Runner]":
         yield ServiceRunner(client, tell, options.patience_s, options.score)
 
 
-def dry_run(options: argparse.Namespace, identity: "Identity", folder: Path) -> int:
+def run_here(options: argparse.Namespace, source: "Source", runner: "Runner") -> int:
+    """Embed by this process, or by a service it calls."""
+    from pinhole.jobs.job import run_job
+    from pinhole.jobs.sinks import job_folder
+
+    identity, folder = identify(options, source, runner.model), job_folder(options.out)
+
+    def work(on_rows: "OnRows") -> "Done":
+        retry, readers = options.retry_failed, options.readers
+        return run_job(source, identity, runner, folder, on_rows, retry, readers)
+
+    return embed(options, identity, work)
+
+
+def run_on_cluster(options: argparse.Namespace, source: "Source") -> int:
+    """Embed by a cluster's actors."""
+    if not options.bundle:
+        raise UsageError("--ray needs --bundle: the model that its workers embed with")
+    try:
+        from pinhole.jobs import ray
+    except ImportError as error:
+        raise UsageError(f"--ray needs {error.name}: pip install 'pinhole[ray]'") from error
+    from pinhole.jobs.local import model_of
+    from pinhole.jobs.sinks import job_folder
+
+    identity = identify(options, source, model_of(options.bundle, options.precision))
+    order = ray.Order(
+        identity=identity,
+        source=options.source if "://" in options.source else str(Path(options.source).absolute()),
+        folder=job_folder(options.out).absolute(),
+        column=options.column,
+        bundle=options.bundle.absolute(),
+        device=options.device,
+        readers=options.readers,
+    )
+
+    def work(on_rows: "OnRows") -> "Done":
+        with ray.connected(options.ray):
+            return ray.run_on_ray(order, options.ray_workers, options.retry_failed, on_rows)
+
+    return embed(options, identity, work)
+
+
+def identify(options: argparse.Namespace, source: "Source", model: "Model") -> "Identity":
+    """The job that the options ask for."""
+    from pinhole.jobs.shards import Identity
+
+    return Identity(
+        options.source, source.count, source.digest, model, options.score, options.shard_rows
+    )
+
+
+def embed(
+    options: argparse.Namespace, identity: "Identity", work: "Callable[[OnRows], Done]"
+) -> int:
+    """Have the work done, or say what it would be, and return the exit code."""
+    from pinhole.jobs.folder import locked
+    from pinhole.jobs.sinks import assemble, clear, is_file, job_folder
+    from pinhole.progress import job_progress
+
+    if options.dry_run:
+        return dry_run(options, identity)
+    with locked(job_folder(options.out)):
+        with job_progress(identity.inputs) as on_rows:
+            done = work(on_rows)
+        if is_file(options.out):
+            assemble(options.out, identity)
+            if not done.totals.failed:
+                clear(options.out)
+    return report(options, done)
+
+
+def report(options: argparse.Namespace, done: "Done") -> int:
+    """Tell what became of the job; returns the exit code."""
+    totals = done.totals
+    print(
+        f"{totals.embedded:,} images embedded into {options.out}, {totals.failed:,} failed, "
+        f"in {done.seconds:.1f} s ({done.rows / done.seconds:,.0f} images/s)"
+    )
+    if not totals.failed:
+        return 0
+    reasons = ", ".join(f"{number:,} {name}" for name, number in totals.failures.most_common())
+    tell(f"failed: {reasons}; the column error says why, --retry-failed tries them again")
+    return SOME_FAILED
+
+
+def dry_run(options: argparse.Namespace, identity: "Identity") -> int:
     """Say what would be done."""
     from pinhole.jobs.folder import check, progress
     from pinhole.jobs.job import plan
+    from pinhole.jobs.sinks import job_folder
 
+    folder = job_folder(options.out)
     check(folder, identity)
     found = progress(folder, identity)
     todo = plan(found, identity, options.retry_failed)
@@ -165,39 +251,6 @@ def dry_run(options: argparse.Namespace, identity: "Identity", folder: Path) -> 
         f"by model {identity.model.digest[:12]} in {identity.model.precision}"
     )
     return 0
-
-
-def embed(
-    options: argparse.Namespace,
-    source: "Source",
-    identity: "Identity",
-    runner: "Runner",
-    folder: Path,
-) -> int:
-    """Do what is left, tell what became of it, and return the exit code."""
-    from pinhole.jobs.folder import locked
-    from pinhole.jobs.job import run_job
-    from pinhole.jobs.sinks import assemble, clear, is_file
-    from pinhole.progress import job_progress
-
-    with locked(folder):
-        with job_progress(identity.inputs) as on_rows:
-            done = run_job(
-                source, identity, runner, folder, on_rows, options.retry_failed, options.readers
-            )
-        if is_file(options.out):
-            assemble(options.out, identity)
-            if not done.totals.failed:
-                clear(options.out)
-    totals = done.totals
-    print(
-        f"{totals.embedded:,} images embedded into {options.out}, {totals.failed:,} failed, "
-        f"in {done.seconds:.1f} s ({done.rows / done.seconds:,.0f} images/s)"
-    )
-    if totals.failed:
-        reasons = ", ".join(f"{count:,} {name}" for name, count in totals.failures.most_common())
-        tell(f"failed: {reasons}; the column error says why, --retry-failed tries them again")
-    return SOME_FAILED if totals.failed else 0
 
 
 def tell(line: str) -> None:

@@ -21,10 +21,12 @@ Stored = tuple[bytes, bytes | None, float | None, str | None, str | None]
 
 
 class Known:
-    """sha256 → answer or fault; for one thread."""
+    """sha256 → answer or fault; for one thread at a time."""
 
     def __init__(self) -> None:
-        self._database = sqlite3.connect("", isolation_level=None)  # "": temporary
+        self._database = sqlite3.connect(  # "": temporary
+            "", isolation_level=None, check_same_thread=False
+        )
         self._database.execute(f"PRAGMA cache_size = -{IN_MEMORY_KIB}")
         self._database.execute("PRAGMA journal_mode = OFF")
         self._database.execute(

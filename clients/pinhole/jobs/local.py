@@ -29,13 +29,19 @@ class LocalRunner:
         device: of serve.engine.DEVICES.
         precision: of serve.engine.PRECISIONS.
         score: compute each image's mse too.
+        cores: of a CPU; None takes all that this process may use.
 
     Raises:
         JobError: the bundle is damaged, or the engine can't be had.
     """
 
     def __init__(
-        self, folder: Path, device: str = "auto", precision: str = "fp32", score: bool = False
+        self,
+        folder: Path,
+        device: str = "auto",
+        precision: str = "fp32",
+        score: bool = False,
+        cores: int | None = None,
     ) -> None:
         try:
             from serve.bundle import load_bundle
@@ -48,8 +54,8 @@ class LocalRunner:
         try:
             bundle = load_bundle(folder)
             device = available("onnxruntime")[0][0] if device == "auto" else device
-            self.threads = usable_cores() if device == "cpu" else 1
-            threads = 1 if device == "cpu" else None
+            self.threads = (cores or usable_cores()) if device == "cpu" else 1
+            threads = 1 if device == "cpu" else cores
             self._engine = open_engine(bundle, "onnxruntime", device, precision, threads=threads)
             check_golden(self._engine, bundle)
         except ServeError as error:
@@ -101,3 +107,25 @@ class LocalRunner:
 
     def stop(self) -> None:
         """Nothing waits here."""
+
+
+def model_of(folder: Path, precision: str) -> Model:
+    """What a bundle embeds with, without opening an engine.
+
+    Raises:
+        JobError: the bundle is damaged, or isn't offered in this precision.
+    """
+    try:
+        from serve.bundle import load_bundle
+        from serve.errors import BundleError
+    except ImportError as error:
+        raise JobError(f"a bundle needs {error.name}: pip install 'pinhole[serve]'") from error
+    try:
+        manifest = load_bundle(folder).manifest
+    except BundleError as error:
+        raise JobError(str(error)) from error
+    if precision not in manifest.tolerances:
+        raise JobError(
+            f"this model is offered in {', '.join(manifest.tolerances)}, not {precision}"
+        )
+    return Model(manifest.digest, precision, manifest.embedding_width)
