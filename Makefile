@@ -12,7 +12,7 @@ CPU_WHEELS := https://download.pytorch.org/whl/cpu
 TORCH_INDEX ?= $(shell $(PYTHON) -c "import urllib.request; \
 	urllib.request.urlopen('$(CPU_WHEELS)/torch/', timeout=3)" 2>/dev/null && echo $(CPU_WHEELS))
 
-.PHONY: help setup demo test test-openvino lint train export serve bench bench-openvino bench-online clean
+.PHONY: help setup demo test test-openvino lint train export serve bench bench-openvino bench-online bench-jobs clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -63,6 +63,9 @@ bench-openvino: .venv-openvino/ready  ## the same with OpenVINO among the engine
 
 bench-online: export .venv-bench/ready  ## requests/s beside FastAPI and LitServe; needs wrk; ARGS=--help
 	.venv-bench/bin/python -m bench.online $(BUNDLE) $(ARGS)
+
+bench-jobs: export  ## batch jobs beside reading and the engine alone; ARGS="--url http://..."
+	$(PY) -m bench.jobs $(BUNDLE) $(ARGS)
 
 clean:  ## remove what make made, bar environments and runs
 	rm -rf build .pytest_cache .mypy_cache .ruff_cache
