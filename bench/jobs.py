@@ -68,7 +68,7 @@ def main(arguments: list[str] | None = None) -> int:
         files, few, array = write_sources(work, images)
         print(f"{usable_cores()} cores of {processor()}, {len(images):,} images", flush=True)
         for number in range(options.rounds):
-            race(bundle, work, files, few, array, images, options.url, number)
+            race(bundle, work, files, few, array, images, options, number)
         if options.kills:
             kill_and_finish(bundle, work, files, images, options.kills)
     return 0
@@ -81,6 +81,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("bundle", type=Path, help="folder that python -m export wrote")
     parser.add_argument("--url", help="of a service of the same bundle, for the job over HTTP")
+    parser.add_argument("--ray", action="store_true", help="a job on Ray, on this host, too")
     parser.add_argument("--images", type=int, default=IMAGES, help="(default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=1, help="(default: %(default)s)")
     parser.add_argument("--kills", type=int, default=KILLS, help="(default: %(default)s)")
@@ -116,7 +117,7 @@ def race(
     few: Path,
     array: Path,
     images: NDArray[np.uint8],
-    url: str | None,
+    options: argparse.Namespace,
     number: int,
 ) -> None:
     """Limits, jobs, limits again; then the table."""
@@ -128,8 +129,11 @@ def race(
     }
     after = limits(bundle, files, images)
     runs[f"{FEW:,} files, --local"] = run_job(work, few, local)
-    if url:
-        runs["files, over HTTP"] = run_job(work, files, ["--url", url])
+    if options.url:
+        runs["files, over HTTP"] = run_job(work, files, ["--url", options.url])
+    if options.ray:
+        cluster = ["--ray", "local", "--bundle", str(bundle.folder), "--device", "cpu"]
+        runs["files, Ray on this host"] = run_job(work, files, cluster)
     read, engine = ((a + b) / 2 for a, b in zip(before, after, strict=True))
     print_table(number, read, engine, (before, after), runs)
 

@@ -7,7 +7,7 @@ memory is the same for a thousand inputs and for a hundred million.
 
 import hashlib
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
@@ -85,12 +85,13 @@ def embedded_rows(
             for asked in overlap(embedding, 2 * runner.threads, ask, sorted_out):
                 yield finish(asked, known, pending)
         finally:
+            loaded.close()
             runner.stop()  # or threads that wait for a service would be waited for
 
 
 def overlap(
     pool: ThreadPoolExecutor, window: int, function: Callable[[T], U], items: Iterable[T]
-) -> Iterator[U]:
+) -> Generator[U, None, None]:
     """Map in a pool, in order, with at most ``window`` items between taking and giving."""
     running: deque[Future[U]] = deque()
     try:
