@@ -8,7 +8,7 @@ from itertools import chain, islice
 from pathlib import Path
 
 from pinhole.jobs.errors import Fault
-from pinhole.jobs.folder import Progress, begin, describe, progress, write_job
+from pinhole.jobs.folder import Progress, begin, describe, progress, read_job, write_job
 from pinhole.jobs.known import Known
 from pinhole.jobs.pipeline import embedded_rows
 from pinhole.jobs.rows import Row
@@ -102,13 +102,12 @@ def complete(
     """Find out what is to be done, have it done, and say so in job.json."""
     started = time.monotonic()
     begin(folder, identity)
-    former = progress(folder, identity)
-    todo = plan(former, identity, retry)
+    todo = plan(progress(folder, identity), identity, retry)
     on_rows(identity.inputs - todo.rows)
     work(todo)
     found = progress(folder, identity)
     done = Done(found.totals, todo.rows, time.monotonic() - started)
-    if todo.rows or not former.totals.rows:
+    if todo.rows or read_job(folder)["state"] != "done":
         finish(folder, identity, runner, found, done)
     return done
 

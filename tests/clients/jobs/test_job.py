@@ -115,6 +115,18 @@ def test_finished_job_does_nothing(folder: Make, tmp_path: Path) -> None:
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
 
 
+def test_job_killed_after_its_last_shard(folder: Make, tmp_path: Path) -> None:
+    """All rows are there, and job.json learns that it is done."""
+    images, out = folder([b"a", b"b"]), tmp_path / "out"
+    run(images, out, FakeRunner())
+    job = json.loads((out / "job.json").read_text())
+    (out / "job.json").write_text(json.dumps(job | {"state": "running"}))
+
+    run(images, out, FakeRunner())
+
+    assert json.loads((out / "job.json").read_text())["state"] == "done"
+
+
 def test_damaged_shard_is_made_again(folder: Make, tmp_path: Path) -> None:
     """What a failing disk left behind is no result."""
     images, out = folder([b"%d" % index for index in range(30)]), tmp_path / "out"
