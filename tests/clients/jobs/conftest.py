@@ -14,7 +14,7 @@ from pinhole.jobs.errors import Fault
 from pinhole.jobs.folder import locked
 from pinhole.jobs.job import Done, run_job
 from pinhole.jobs.rows import Answer
-from pinhole.jobs.runners import Model, Prepared
+from pinhole.jobs.runners import Model, Prepared, Runner
 from pinhole.jobs.shards import Identity
 from pinhole.jobs.sources import Content, Source
 from pinhole.jobs.sources.opening import open_source
@@ -57,14 +57,14 @@ class FakeRunner:
         self.stopped = True
 
 
-def run(source: Path | str, out: Path, runner: FakeRunner, rows: int = 10, **options: Any) -> Done:
+def run(source: Path | str, out: Path, runner: Runner, rows: int = 10, **options: Any) -> Done:
     """A job with shards of ``rows`` inputs."""
     with closing(open_source(str(source))) as listed:
         return run_listed(listed, source, out, runner, rows, **options)
 
 
 def run_listed(
-    listed: Source, source: Path | str, out: Path, runner: FakeRunner, rows: int, **options: Any
+    listed: Source, source: Path | str, out: Path, runner: Runner, rows: int, **options: Any
 ) -> Done:
     """A job on a source that has been listed."""
     identity = Identity(

@@ -1,19 +1,34 @@
 """The runner over HTTP, against a service that does whatever a test tells it to."""
 
+import base64
+import json
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pinhole import BadRequest, Busy, Health, PinholeError, Reconstruction, ServerError, Unavailable
+from pinhole import (
+    BadRequest,
+    Busy,
+    Client,
+    Health,
+    PinholeError,
+    Reconstruction,
+    ServerError,
+    Unavailable,
+)
 from pinhole.jobs import service as module
 from pinhole.jobs.errors import Fault, JobError
 from pinhole.jobs.rows import Answer
 from pinhole.jobs.service import Flight, ServiceRunner
+
+from .conftest import run
 
 
 class FakeClient:
@@ -243,3 +258,55 @@ def test_the_width_is_the_models(said: list[str], tmp_path: Path) -> None:
     model = open_runner(FakeClient(), said).model
 
     assert (model.digest, model.precision, model.width) == ("digest", "fp32", 2)
+
+
+def test_real_service_goes_and_comes_back(folder: Callable[..., Path], tmp_path: Path) -> None:
+    """A server on a real port is shut in the middle of a job and opened again: no row is lost."""
+    images = folder([b"%03d" % index for index in range(120)])
+    asked = threading.Event()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            many = self.headers["Content-Type"] == "application/json"
+            files = json.loads(body)["images"] if many else [""]
+            rows = [[len(base64.b64decode(file)), 1] for file in files]
+            answer = {"embeddings": rows, "errors": []} if many else {"embedding": rows[0]}
+            data = json.dumps(answer).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+            self.close_connection = True
+            if many:
+                asked.set()
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    def serve(port: int) -> ThreadingHTTPServer:
+        server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        return server
+
+    def close(server: ThreadingHTTPServer) -> None:
+        server.shutdown()
+        server.server_close()
+
+    server = serve(0)
+    port = server.server_address[1]
+    out = tmp_path / "out"
+    with Client(f"http://127.0.0.1:{port}") as client, ThreadPoolExecutor(1) as pool:
+        runner = ServiceRunner(client, lambda line: None)
+        runner.chunk_images = 4
+        job = pool.submit(run, images, out, runner)
+        asked.wait(10)
+        close(server)
+        time.sleep(0.5)
+        server = serve(port)
+        done = job.result(60)
+        close(server)
+
+    assert (done.totals.embedded, done.totals.failed) == (120, 0)
