@@ -2,7 +2,8 @@
 
     python -m bench.jobs build/mnist
 
-Limits are measured in the same run, before and after the jobs they bound (the mean counts):
+Limits are measured in the same round, before and after the jobs they bound (the mean counts);
+medians over the rounds are the result:
 
     R    reading: files to pixels, in as many processes as there are cores
     E    the engine alone, on arrays, with all cores
@@ -17,13 +18,15 @@ import json
 import os
 import shutil
 import signal
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -36,10 +39,19 @@ from serve.engine import open_engine, usable_cores
 from serve.images import PixelBudget, read_image, write_png
 from train.data import load_dataset
 
+FILES, ARRAY = "files, --local", "one array, --local"
+HTTP, RAY = "files, over HTTP", "files, Ray on this host"
 IMAGES = 70_000
 FEW = 10_000
 CALL = 256  # images, of the engine alone
 KILLS = 20
+# A process of its own starts the job and tells its largest resident set: Linux counts what a
+# process was before it became another program, and this one has torch in it.
+LAUNCHER = """
+import resource, subprocess, sys
+subprocess.run(sys.argv[1:], check=True)
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+"""
 SAME = 1e-6  # of the embeddings' standard deviation
 
 
@@ -51,11 +63,14 @@ class Run:
         rate: images/s, as job.json has it.
         whole_rate: images/s of the process, from its start to its end.
         peak_mb: its largest resident set.
+        share: of the limit in the same round: reading and engine together; for the array, the
+            engine alone; over HTTP, the same files without a service.
     """
 
     rate: float
     whole_rate: float
     peak_mb: float
+    share: float = 0.0
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -67,8 +82,10 @@ def main(arguments: list[str] | None = None) -> int:
         images = load_images(options.images)
         files, few, array = write_sources(work, images)
         print(f"{usable_cores()} cores of {processor()}, {len(images):,} images", flush=True)
-        for number in range(options.rounds):
-            race(bundle, work, files, few, array, images, options, number)
+        rounds = [
+            race(bundle, work, (files, few, array), images, options) for _ in range(options.rounds)
+        ]
+        print_table(rounds)
         if options.kills:
             kill_and_finish(bundle, work, files, images, options.kills)
     return 0
@@ -83,7 +100,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--url", help="of a service of the same bundle, for the job over HTTP")
     parser.add_argument("--ray", action="store_true", help="a job on Ray, on this host, too")
     parser.add_argument("--images", type=int, default=IMAGES, help="(default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=1, help="(default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=3, help="(default: %(default)s)")
     parser.add_argument("--kills", type=int, default=KILLS, help="(default: %(default)s)")
     parser.add_argument("--work", type=Path, help="folder for files (default: the system's)")
     return parser.parse_args(arguments)
@@ -113,29 +130,31 @@ def write_sources(work: Path, images: NDArray[np.uint8]) -> tuple[Path, Path, Pa
 def race(
     bundle: Bundle,
     work: Path,
-    files: Path,
-    few: Path,
-    array: Path,
+    sources: tuple[Path, Path, Path],
     images: NDArray[np.uint8],
     options: argparse.Namespace,
-    number: int,
-) -> None:
-    """Limits, jobs, limits again; then the table."""
+) -> dict[str, Run]:
+    """One round: limits, jobs, limits again."""
+    files, few, array = sources
     local = ["--local", str(bundle.folder), "--device", "cpu"]
     before = limits(bundle, files, images)
-    runs = {
-        "files, --local": run_job(work, files, local),
-        "one array, --local": run_job(work, array, local),
-    }
+    runs = {FILES: run_job(work, files, local), ARRAY: run_job(work, array, local)}
     after = limits(bundle, files, images)
     runs[f"{FEW:,} files, --local"] = run_job(work, few, local)
     if options.url:
-        runs["files, over HTTP"] = run_job(work, files, ["--url", options.url])
+        runs[HTTP] = run_job(work, files, ["--url", options.url])
     if options.ray:
         cluster = ["--ray", "local", "--bundle", str(bundle.folder), "--device", "cpu"]
-        runs["files, Ray on this host"] = run_job(work, files, cluster)
+        runs[RAY] = run_job(work, files, cluster)
     read, engine = ((a + b) / 2 for a, b in zip(before, after, strict=True))
-    print_table(number, read, engine, (before, after), runs)
+    both = 1 / (1 / read + 1 / engine)
+    print(f"R {read:,.0f} ({before[0]:,.0f}, {after[0]:,.0f}), E {engine:,.0f} ", end="")
+    print(f"({before[1]:,.0f}, {after[1]:,.0f}), both {both:,.0f} images/s")
+    for name, run in runs.items():
+        limit = {ARRAY: engine, HTTP: runs[FILES].rate}.get(name, both)
+        runs[name] = replace(run, share=run.rate / limit)
+        print(f"  {name}: {run.rate:,.0f} images/s, {runs[name].share:.2f}", flush=True)
+    return runs
 
 
 def limits(bundle: Bundle, files: Path, images: NDArray[np.uint8]) -> tuple[float, float]:
@@ -147,8 +166,8 @@ def measure_reading(bundle: Bundle, files: Path) -> float:
     """Files to pixels, images/s, in a process for each core."""
     paths = sorted(map(str, files.iterdir()))
     chunks = [(str(bundle.folder), paths[i : i + 1_000]) for i in range(0, len(paths), 1_000)]
-    with ProcessPoolExecutor(usable_cores()) as pool:
-        list(pool.map(read_files, chunks[:2]))  # starts the processes
+    with ProcessPoolExecutor(usable_cores(), get_context("spawn")) as pool:
+        list(pool.map(read_files, chunks))  # starts the processes
         started = time.perf_counter()
         count = sum(pool.map(read_files, chunks))
         return count / (time.perf_counter() - started)
@@ -191,40 +210,24 @@ def run_job(work: Path, source: Path, where: Sequence[str]) -> Run:
     out = work / "out"
     shutil.rmtree(out, ignore_errors=True)
     started = time.perf_counter()
-    process = subprocess.Popen(command(source, out, where), stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
+    launcher = [sys.executable, "-S", "-c", LAUNCHER, *command(source, out, where)]
+    done = subprocess.run(launcher, stdout=subprocess.PIPE, text=True, check=True)
     seconds = time.perf_counter() - started
-    if status:
-        raise SystemExit(f"the job ended with {os.waitstatus_to_exitcode(status)}")
     job = json.loads((out / "job.json").read_text())
-    rate = job["last_run"]["images_per_s"]
-    return Run(rate, job["rows"] / seconds, usage.ru_maxrss * resource_unit() / 1e6)
+    peak_mb = int(done.stdout.split()[-1]) * (1 if sys.platform == "darwin" else 1024) / 1e6
+    return Run(job["last_run"]["images_per_s"], job["rows"] / seconds, peak_mb)
 
 
-def resource_unit() -> int:
-    """Bytes in a unit of ru_maxrss."""
-    return 1 if sys.platform == "darwin" else 1024
-
-
-def print_table(
-    number: int,
-    read: float,
-    engine: float,
-    measured: tuple[tuple[float, float], tuple[float, float]],
-    runs: dict[str, Run],
-) -> None:
-    """What was found, as markdown."""
-    both = 1 / (1 / read + 1 / engine)
-    (read_1, engine_1), (read_2, engine_2) = measured
-    print(f"\nround {number + 1}: R {read:,.0f} ({read_1:,.0f}, {read_2:,.0f}), ", end="")
-    print(f"E {engine:,.0f} ({engine_1:,.0f}, {engine_2:,.0f}), both {both:,.0f} images/s\n")
-    print("| | images/s | share of limit | with start-up | peak MB |\n|---|---|---|---|---|")
-    for name, run in runs.items():
-        limit = engine if "array" in name else both
-        if "HTTP" in name:
-            limit = runs["files, --local"].rate
-        cells = f"{run.rate:,.0f} | {run.rate / limit:.2f} | {run.whole_rate:,.0f}"
-        print(f"| {name} | {cells} | {run.peak_mb:,.0f} |", flush=True)
+def print_table(rounds: Sequence[dict[str, Run]]) -> None:
+    """Medians over the rounds, as markdown."""
+    print("\n| | images/s | share of its limit | with start-up | peak MB |\n|---|---|---|---|---|")
+    for name in rounds[0]:
+        runs = [each[name] for each in rounds]
+        rate, share, whole, peak = (
+            statistics.median(getattr(run, field) for run in runs)
+            for field in ("rate", "share", "whole_rate", "peak_mb")
+        )
+        print(f"| {name} | {rate:,.0f} | {share:.2f} | {whole:,.0f} | {peak:,.0f} |", flush=True)
 
 
 def kill_and_finish(
@@ -251,7 +254,7 @@ def kill_and_finish(
         f"\nkilled {done} times: every path exactly once: {once}; embeddings differ from an ",
         end="",
     )
-    print(f"an uninterrupted job's by {difference:.1e} of their deviation at most (limit {SAME:g})")
+    print(f"uninterrupted job's by {difference:.1e} of their deviation at most (limit {SAME:g})")
     if not once or not difference <= SAME:
         raise SystemExit("bench.jobs: rows were lost, doubled or changed")
 

@@ -84,6 +84,7 @@ def run_job(
     """
 
     def work(todo: Todo) -> None:
+        """Make it here."""
         with Known() as known:
             remember(known, folder, identity, todo)
             make(source, identity, runner, folder, todo, known, on_rows, readers)
@@ -136,6 +137,7 @@ def make(
     work.sort()
 
     def numbers() -> Iterator[int]:
+        """Of all inputs to embed."""
         for shard, retry in work:
             yield from wanted(folder, identity, shard, retry)
 

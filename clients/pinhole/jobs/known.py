@@ -65,6 +65,7 @@ class Known:
         return dict(self._find(digests))
 
     def _find(self, digests: Sequence[str]) -> Iterator[tuple[str, Answer | Fault]]:
+        """Ask for AT_ONCE at a time."""
         for start in range(0, len(digests), AT_ONCE):
             keys = [bytes.fromhex(digest) for digest in digests[start : start + AT_ONCE]]
             marks = ",".join("?" * len(keys))

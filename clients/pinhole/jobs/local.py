@@ -63,6 +63,7 @@ class LocalRunner:
         self._open(bundle, score)
 
     def _open(self, bundle: "Bundle", score: bool) -> None:
+        """Take from the bundle what reading and embedding need."""
         from serve.errors import RequestError
         from serve.images import PixelBudget, read_image
 

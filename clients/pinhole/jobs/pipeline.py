@@ -75,6 +75,7 @@ def embedded_rows(
         loaded = overlap(reading, 2 * readers, lambda chunk: load(chunk, runner), chunks)
 
         def ask(given: tuple[Loaded, list[int]]) -> Asked:
+            """Embed a chunk's new images, and let go of all its pixels."""
             each, new = given
             images = [each.images[position] for position in new]
             each.images[:] = [image if isinstance(image, Fault) else b"" for image in each.images]
@@ -130,12 +131,7 @@ def new_images(loaded: Loaded, known: Known, pending: set[str]) -> list[int]:
     found = known.find(digests)
     new = []
     for position, (digest, image) in enumerate(zip(loaded.digests, loaded.images, strict=True)):
-        if (
-            digest
-            and not isinstance(image, Fault)
-            and digest not in found
-            and digest not in pending
-        ):
+        if digest and not isinstance(image, Fault) and not (digest in found or digest in pending):
             pending.add(digest)
             new.append(position)
     return new
@@ -151,19 +147,22 @@ def finish(asked: Asked, known: Known, pending: set[str]) -> list[Row]:
     ]
     known.add(fresh)
     pending.difference_update(row.sha256 for row in fresh if row.sha256)
-    images = enumerate(asked.loaded.images)
-    results |= {position: image for position, image in images if isinstance(image, Fault)}
+    for position, image in enumerate(asked.loaded.images):
+        if isinstance(image, Fault):
+            results[position] = image
+    results |= shared(digests, results, known)
+    columns = zip(chunk.numbers, chunk.names, digests, strict=True)
+    return [Row(*columns_of, results[position]) for position, columns_of in enumerate(columns)]
+
+
+def shared(
+    digests: list[str | None], results: dict[int, Answer | Fault], known: Known
+) -> dict[int, Answer | Fault]:
+    """The results of all positions that have none yet: their contents were embedded elsewhere."""
     others = {
-        position: digests[position] or ""
-        for position in range(len(digests))
-        if position not in results
+        position: digest
+        for position, digest in enumerate(digests)
+        if digest and position not in results
     }
-    if others:
-        found = known.find(list(others.values()))
-        results |= {position: found[digest] for position, digest in others.items()}
-    return [
-        Row(number, name, digest, results[position])
-        for position, (number, name, digest) in enumerate(
-            zip(chunk.numbers, chunk.names, digests, strict=True)
-        )
-    ]
+    found = known.find(list(others.values()))
+    return {position: found[digest] for position, digest in others.items()}

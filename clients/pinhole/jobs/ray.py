@@ -127,6 +127,7 @@ def run_on_ray(order: Order, workers: int | None, retry: bool, on_rows: OnRows) 
     """
 
     def work(todo: Todo) -> None:
+        """Have the actors make it."""
         if not todo.rows:
             return
         for row in data_set(order, todo, workers).iter_rows():

@@ -37,11 +37,13 @@ class Flight:
         self._free = threading.Condition()
 
     def __enter__(self) -> None:
+        """Wait until one more may fly."""
         with self._free:
             self._free.wait_for(lambda: self._flying < max(1, int(self._limit)))
             self._flying += 1
 
     def __exit__(self, *_: object) -> None:
+        """Let another one fly."""
         with self._free:
             self._flying -= 1
             self._free.notify_all()

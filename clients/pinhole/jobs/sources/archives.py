@@ -90,6 +90,8 @@ class PlainTar:
         self._listing.close()
 
     def _loader(self, spans: list[tuple[int, int]]) -> Callable[[], Iterator[Content]]:
+        """What reads these, when it is called."""
+
         def load() -> Iterator[Content]:
             with self._path.open("rb") as file:
                 yield from (read_span(file, place, length) for place, length in spans)

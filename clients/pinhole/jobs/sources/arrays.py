@@ -60,6 +60,8 @@ class Rows:
         """Nothing is kept open."""
 
     def _loader(self, wanted: list[int]) -> Callable[[], Iterator[Content]]:
+        """What reads these, when it is called."""
+
         def load() -> Iterator[Content]:
             first, last = wanted[0], wanted[-1]
             with self._path.open("rb") as file:

@@ -52,6 +52,7 @@ class Files:
             self._archive.close()
 
     def _loader(self, names: list[str]) -> Callable[[], Iterator[Content]]:
+        """What reads these, when it is called."""
         return lambda: (self._read(name) for name in names)
 
 
