@@ -13,7 +13,7 @@ TORCH_INDEX ?= $(shell $(PYTHON) -c "import urllib.request; \
 	urllib.request.urlopen('$(CPU_WHEELS)/torch/', timeout=3)" 2>/dev/null && echo $(CPU_WHEELS))
 
 .PHONY: help setup demo test test-openvino browser-test lint train export serve bench bench-openvino \
-	bench-online bench-gateway docker-test clean
+	bench-online bench-gateway bench-jobs docker-test clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,7 +21,7 @@ help:  ## show this list
 setup: .venv/ready  ## create .venv with everything in it
 
 # One environment for each build of onnxruntime: they overwrite each other.
-.venv/ready: EXTRAS = train,export,serve,cpu,jobs,completion,explore,dev
+.venv/ready: EXTRAS = train,export,serve,cpu,jobs,ray,completion,explore,dev
 .venv-openvino/ready: EXTRAS = train,export,serve,openvino,dev
 .venv-bench/ready: EXTRAS = serve,openvino,bench
 
@@ -78,6 +78,9 @@ bench-online: export .venv-bench/ready  ## requests/s beside FastAPI and LitServ
 bench-gateway: setup  ## requests/s through the gateway and past it; needs Docker and wrk
 	docker compose build
 	$(PY) -m bench.gateway $(ARGS)
+
+bench-jobs: export  ## batch jobs beside reading and the engine alone; ARGS="--url http://..."
+	$(PY) -m bench.jobs $(BUNDLE) $(ARGS)
 
 clean:  ## remove what make made, bar environments and runs
 	rm -rf build .pytest_cache .mypy_cache .ruff_cache

@@ -14,7 +14,7 @@ ALLOWED = {
     "train": (),
     "export": ("train", "serve.bundle", "serve.engine", "serve.errors"),
     "serve": (),
-    "clients/pinhole": (),
+    "clients/pinhole": ("serve.bundle", "serve.engine", "serve.errors", "serve.images"),
     "clients/examples": ("pinhole",),
 }
 

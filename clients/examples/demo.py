@@ -18,7 +18,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from pinhole import Client, Reconstruction
-from pinhole.jobs import embed_files, list_images
+from pinhole.cli import main as pinhole
 
 PER_DIGIT = 3  # in the picture
 START_S = 120
@@ -42,7 +42,12 @@ def main() -> int:
     ):
         try:
             wait_until_ready(service, port)
-            with Client(f"http://127.0.0.1:{port}") as client:
+            url = f"http://127.0.0.1:{port}"
+            print()
+            pinhole(
+                ["embed", str(digits), "--out", str(where.out / "embeddings.parquet"), "--url", url]
+            )
+            with Client(url) as client:
                 show(client, digits, where.out)
         finally:
             service.terminate()
@@ -88,12 +93,7 @@ def wait_until_ready(service: subprocess.Popen[bytes], port: int) -> None:
 
 
 def show(client: Client, digits: Path, out: Path) -> None:
-    """Embed every digit, reconstruct some, and say what came of it."""
-    paths = list_images(digits)
-    table = out / "embeddings.parquet"
-    totals = embed_files(client, digits, paths, table, lambda count: None)
-    print(f"\n{totals.embedded:,} digits embedded, {totals.failed} failed: {table}")
-
+    """Reconstruct some digits, and say what came of it."""
     print("\n      embedding        mse    percentile")
     samples = [sorted(digits.glob(f"{label}-*.png"))[:PER_DIGIT] for label in range(10)]
     pairs = []

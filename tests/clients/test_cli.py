@@ -184,3 +184,13 @@ def test_completion_without_its_library(
     assert main(["completion", "bash"]) == 2
 
     assert "pip install 'pinhole[completion]'" in capsys.readouterr().err
+
+
+def test_job_without_a_service_exits_3(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A job that can't begin leaves nothing behind."""
+    (tmp_path / "a.png").write_bytes(b"x")
+
+    assert main(["embed", str(tmp_path), "--out", str(tmp_path / "out"), *NOBODY]) == 3
+
+    assert "no answer from http://127.0.0.1:9" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]

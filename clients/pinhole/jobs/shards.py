@@ -1,0 +1,222 @@
+"""Shards: Parquet files of so many rows each, whole or not there, that say what they are.
+
+Shard 3 holds the inputs from 3 × ROWS on: which inputs are done is which shards are there.
+"""
+
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pinhole.jobs.errors import Fault, JobError
+from pinhole.jobs.rows import Answer, Row
+from pinhole.jobs.runners import Model
+
+ROWS = 10_000
+KEY = "pinhole."  # before every key of ours in the metadata
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What may not change between two runs of a job, or their rows would not belong together.
+
+    Attributes:
+        source: as it was given.
+        inputs: how many.
+        list_digest: of the source's list.
+        model: that embeds.
+        score: whether rows have an mse.
+        shard_rows: inputs of a shard.
+    """
+
+    source: str
+    inputs: int
+    list_digest: str
+    model: Model
+    score: bool
+    shard_rows: int = ROWS
+
+    @property
+    def shards(self) -> int:
+        """How many there will be."""
+        return -(-self.inputs // self.shard_rows)
+
+    def numbers(self, shard: int) -> range:
+        """The inputs of a shard."""
+        return range(shard * self.shard_rows, min(self.inputs, (shard + 1) * self.shard_rows))
+
+    @property
+    def schema(self) -> Any:
+        """The columns."""
+        fields = [
+            ("path", pa.string()),
+            ("sha256", pa.string()),
+            ("embedding", pa.list_(pa.float32(), self.model.width)),
+            ("error", pa.string()),
+        ]
+        return pa.schema(fields + [("mse", pa.float32())] * self.score)
+
+
+@dataclass(frozen=True)
+class Totals:
+    """What became of some inputs.
+
+    Attributes:
+        rows: how many inputs.
+        failures: reason → how many.
+    """
+
+    rows: int
+    failures: Counter[str]
+
+    @property
+    def failed(self) -> int:
+        """How many rows have an error."""
+        return sum(self.failures.values())
+
+    @property
+    def embedded(self) -> int:
+        """How many rows have an embedding."""
+        return self.rows - self.failed
+
+
+def shard_path(folder: Path, shard: int) -> Path:
+    """Where a shard lies."""
+    return folder / f"shard-{shard:06}.parquet"
+
+
+def write_shard(folder: Path, identity: Identity, shard: int, rows: Sequence[Row]) -> None:
+    """Write a shard, or replace it.
+
+    Raises:
+        JobError: it can't be written, for lack of space for example.
+    """
+    path = shard_path(folder, shard)
+    table = to_table(identity, rows).replace_schema_metadata(metadata(identity, shard, rows))
+    write_whole(path, lambda file: pq.write_table(table, file))
+
+
+def to_table(identity: Identity, rows: Sequence[Row]) -> Any:
+    """Rows as columns."""
+    blank = Answer(np.zeros(identity.model.width, np.float32))
+    answers = [blank if isinstance(row.result, Fault) else row.result for row in rows]
+    failed = np.array([isinstance(row.result, Fault) for row in rows])
+    columns = {
+        "path": pa.array([row.path for row in rows], pa.string()),
+        "sha256": pa.array([row.sha256 for row in rows], pa.string()),
+        "embedding": pa.FixedSizeListArray.from_arrays(
+            np.concatenate([answer.embedding for answer in answers], dtype=np.float32),
+            type=identity.schema.field("embedding").type,
+            mask=pa.array(failed),
+        ),
+        "error": pa.array(
+            [row.result.message if isinstance(row.result, Fault) else None for row in rows],
+            pa.string(),
+        ),
+    }
+    if identity.score:
+        columns["mse"] = pa.array([answer.mse for answer in answers], pa.float32())
+    return pa.table(columns, identity.schema)
+
+
+def metadata(identity: Identity, shard: int, rows: Sequence[Row]) -> dict[str, str]:
+    """What a shard says of itself."""
+    failures = Counter(row.result.reason for row in rows if isinstance(row.result, Fault))
+    known = {
+        "shard": shard,
+        "rows": len(rows),
+        "embedded": len(rows) - sum(failures.values()),
+        "failures": json.dumps(failures),
+    }
+    return {**described(identity), **{KEY + key: str(value) for key, value in known.items()}}
+
+
+def described(identity: Identity) -> dict[str, str]:
+    """What a file of results says of the job."""
+    known = {
+        "source": identity.source,
+        "source_digest": identity.list_digest,
+        "model_digest": identity.model.digest,
+        "precision": identity.model.precision,
+        "tool_version": version("pinhole"),
+    }
+    return {KEY + key: value for key, value in known.items()}
+
+
+def shard_totals(folder: Path, identity: Identity, shard: int) -> Totals | None:
+    """What a shard holds; None if it isn't there, or damaged: then it is to be made (again).
+
+    Raises:
+        JobError: it is another job's.
+    """
+    path = shard_path(folder, shard)
+    try:
+        footer = pq.read_metadata(path)
+    except (pa.ArrowException, OSError):
+        return None
+    found = {key.decode(): value.decode() for key, value in (footer.metadata or {}).items()}
+    expected = metadata(identity, shard, [])
+    for key in ("source_digest", "model_digest", "precision", "shard"):
+        if found.get(KEY + key) != expected[KEY + key]:
+            raise JobError(f"{path} is another job's: its {key} differs")
+    return Totals(footer.num_rows, Counter(json.loads(found[KEY + "failures"])))
+
+
+def read_rows(folder: Path, identity: Identity, shard: int) -> list[Row]:
+    """A shard's rows; the reasons of faults are lost, their messages aren't.
+
+    Raises:
+        JobError: it can't be read.
+    """
+    path = shard_path(folder, shard)
+    try:
+        table = pq.read_table(path)
+    except (pa.ArrowException, OSError) as error:
+        raise JobError(f"{path} can't be read: delete it, and it will be made again") from error
+    lists = table["embedding"].combine_chunks()
+    embeddings = lists.values.to_numpy(zero_copy_only=False).reshape(-1, identity.model.width)
+    scores = table["mse"].to_pylist() if identity.score else [None] * len(table)
+    columns = [table[name].to_pylist() for name in ("path", "sha256", "error")]
+    return [
+        Row(number, name, digest, Fault("Unknown", error) if error else Answer(embedding, mse))
+        for number, name, digest, error, embedding, mse in zip(
+            identity.numbers(shard), *columns, embeddings, scores, strict=True
+        )
+    ]
+
+
+def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Write a file under another name, see it safely on the disk, and only then give it its own.
+
+    Raises:
+        JobError: there is no room, or no permission; what was under the name is untouched.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with partial.open("wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+        sync_folder(path.parent)
+    except OSError as error:
+        raise JobError(f"{path} can't be written: {error.strerror or error}") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """See a folder's names safely on the disk."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,181 @@
+"""Sources that are one array of pixels: .npy, and IDX as MNIST comes in (.gz or not).
+
+Rows are named by their number. They are read, not mapped into memory: a mapped file that becomes
+shorter meanwhile would end the process.
+"""
+
+import gzip
+import io
+import math
+import struct
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from hashlib import sha256
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pinhole.jobs.errors import JobError
+from pinhole.jobs.sources import Chunk, Content, Stream, cut, stamp
+
+IDX_UINT8 = 0x08  # the third byte of an IDX file of bytes; the fourth is the number of dimensions
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where in a file an array lies.
+
+    Attributes:
+        offset: of its first byte.
+        count: of images.
+        shape: of one image, (C, H, W).
+    """
+
+    offset: int
+    count: int
+    shape: tuple[int, ...]
+
+    @property
+    def size(self) -> int:
+        """Bytes of one image."""
+        return math.prod(self.shape)
+
+
+class Rows:
+    """The images of an array in a plain file, read where they lie."""
+
+    def __init__(self, path: Path, layout: Layout) -> None:
+        self.count, self.digest = layout.count, array_digest(path, layout)
+        self._path, self._layout = path, layout
+
+    def chunks(self, numbers: Iterable[int], size: int) -> Iterator[Chunk]:
+        """See Source."""
+        for run in cut(((number, "", self._layout.size) for number in numbers), size):
+            wanted = [number for number, _, _ in run]
+            yield Chunk(wanted, [str(number) for number in wanted], self._loader(wanted))
+
+    def close(self) -> None:
+        """Nothing is kept open."""
+
+    def _loader(self, wanted: list[int]) -> Callable[[], Iterator[Content]]:
+        """What reads these, when it is called."""
+
+        def load() -> Iterator[Content]:
+            first, last = wanted[0], wanted[-1]
+            with self._path.open("rb") as file:
+                file.seek(self._layout.offset + first * self._layout.size)
+                rows = read_rows(file, last + 1 - first, self._layout)
+            return (rows[number - first] for number in wanted)
+
+        return load
+
+
+def read_rows(file: io.BufferedIOBase, count: int, layout: Layout) -> NDArray[np.uint8]:
+    """The next ``count`` images of an open file: uint8[count, C, H, W].
+
+    Raises:
+        JobError: it ends before them.
+    """
+    data = file.read(count * layout.size)
+    if len(data) < count * layout.size:
+        raise JobError("the array ends before its last image: its file was cut short")
+    return np.frombuffer(data, np.uint8).reshape(count, *layout.shape)
+
+
+def array_digest(path: Path, layout: Layout) -> str:
+    """What tells this array from another, or from itself changed."""
+    return sha256(f"array {stamp(path)} {layout}".encode()).hexdigest()
+
+
+def npy_source(path: Path) -> Rows:
+    """The images of a .npy file: uint8[N, H, W] or uint8[N, C, H, W].
+
+    Raises:
+        JobError: an array of another kind.
+    """
+    with path.open("rb") as file:
+        try:
+            version = np.lib.format.read_magic(file)
+            read = {
+                (1, 0): np.lib.format.read_array_header_1_0,
+                (2, 0): np.lib.format.read_array_header_2_0,
+            }[version]
+            shape, fortran, dtype = read(file)
+        except (ValueError, KeyError) as error:
+            raise JobError(f"{path} can't be read as an array") from error
+        if dtype != np.uint8 or fortran:
+            order = " in Fortran order" if fortran else ""
+            raise JobError(f"{path}: images are uint8[N, H, W] or uint8[N, C, H, W] in C order; "
+                           f"this array is {dtype}{list(shape)}{order}")  # fmt: skip
+        return Rows(path, layout_of(path, file.tell(), shape))
+
+
+def layout_of(path: Path, offset: int, shape: tuple[int, ...]) -> Layout:
+    """The layout of uint8[N, H, W] or uint8[N, C, H, W].
+
+    Raises:
+        JobError: another number of dimensions, or empty images.
+    """
+    if len(shape) not in (3, 4) or 0 in shape[1:]:
+        raise JobError(
+            f"{path}: images are uint8[N, H, W] or uint8[N, C, H, W]; "
+            f"this array is uint8{list(shape)}"
+        )
+    return Layout(offset, shape[0], (1, *shape[1:]) if len(shape) == 3 else tuple(shape[1:]))
+
+
+def idx_source(path: Path) -> "Rows | Stream":
+    """The images of an IDX file.
+
+    Raises:
+        JobError: it holds something else than bytes, or is damaged.
+    """
+    try:
+        with open_idx(path) as file:
+            layout = idx_layout(path, file)
+    except (EOFError, gzip.BadGzipFile, struct.error) as error:
+        raise JobError(f"{path} can't be read as an IDX file") from error
+    return packed_idx_source(path, layout) if is_gzip(path) else Rows(path, layout)
+
+
+def open_idx(path: Path) -> io.BufferedIOBase:
+    """The file, unpacked where it is gzip's."""
+    return gzip.open(path) if is_gzip(path) else path.open("rb")
+
+
+def idx_layout(path: Path, file: io.BufferedIOBase) -> Layout:
+    """What an IDX file's header says."""
+    dimensions = file.read(4)[3]
+    shape = struct.unpack(f">{dimensions}I", file.read(4 * dimensions))
+    return layout_of(path, 4 + 4 * dimensions, shape)
+
+
+def packed_idx_source(path: Path, layout: Layout) -> Stream:
+    """A compressed IDX file: it is unpacked from its beginning each time it is read."""
+
+    def items(start: int) -> Iterator[tuple[str, Content]]:
+        return islice(every(), start, None)
+
+    def every() -> Iterator[tuple[str, Content]]:
+        try:
+            with open_idx(path) as file:
+                file.read(layout.offset)
+                for number in range(layout.count):
+                    yield str(number), read_rows(file, 1, layout)[0]
+        except (EOFError, OSError) as error:
+            raise JobError(f"{path} can't be read as an IDX file: {error}") from error
+
+    return Stream(layout.count, array_digest(path, layout), items)
+
+
+def is_gzip(path: Path) -> bool:
+    """Whether a file begins as gzip's do."""
+    with path.open("rb") as file:
+        return file.read(2) == b"\x1f\x8b"
+
+
+def is_idx(start: bytes) -> bool:
+    """Whether a file that begins so is an IDX file of bytes with three or four dimensions."""
+    return len(start) >= 4 and start[:3] == bytes((0, 0, IDX_UINT8)) and start[3] in (3, 4)

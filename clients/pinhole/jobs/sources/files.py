@@ -1,0 +1,241 @@
+"""Sources of which every input is a file: a folder, a glob, a list, a URL."""
+
+import glob
+import os
+import stat
+import zipfile
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from pinhole.jobs.errors import JobError, too_large, unreadable
+from pinhole.jobs.sources import LARGEST_FILE, Chunk, Content, cut, printable
+from pinhole.jobs.sources.listing import Listing
+
+SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
+
+UNKNOWN_SIZE = 256 << 10  # bytes a file is taken for whose size can't be had cheaply
+
+Read = Callable[[str], Content]
+
+
+class Files:
+    """Files by name.
+
+    Args:
+        listing: their names.
+        read: reads one of them.
+        archive: that they are in, to be closed with the source.
+    """
+
+    def __init__(
+        self, listing: Listing, read: Read, archive: zipfile.ZipFile | None = None
+    ) -> None:
+        self.count, self.digest = listing.count, listing.digest
+        self._listing, self._read, self._archive = listing, read, archive
+
+    def chunks(self, numbers: Iterable[int], size: int) -> Iterator[Chunk]:
+        """See Source."""
+        entries = (entry[:3] for entry in self._listing.entries(numbers))
+        for run in cut(entries, size):
+            names = [name for _, name, _ in run]
+            yield Chunk(
+                [number for number, _, _ in run],
+                [printable(name) for name in names],
+                self._loader(names),
+            )
+
+    def close(self) -> None:
+        """See Source."""
+        self._listing.close()
+        if self._archive:
+            self._archive.close()
+
+    def _loader(self, names: list[str]) -> Callable[[], Iterator[Content]]:
+        """What reads these, when it is called."""
+        return lambda: (self._read(name) for name in names)
+
+
+def folder_source(folder: Path) -> Files:
+    """The image files below a folder, by suffix, sorted folder by folder; hidden ones left out."""
+    found = ((name, size, 0) for name, size in walk(os.fspath(folder), ""))
+    listing = Listing(f"folder {folder.resolve()}", found)
+    return Files(listing, lambda name: read_file(os.path.join(folder, name)))  # noqa: PTH118 - speed
+
+
+def walk(folder: str, below: str) -> Iterator[tuple[str, int]]:
+    """Relative names and sizes, sorted, folder by folder.
+
+    A folder that can't be listed, and one that is named as an image is, are entries themselves:
+    reading them tells why they are none.
+    """
+    try:
+        with os.scandir(os.path.join(folder, below)) as entries:  # noqa: PTH118 - 70,000 times
+            found = sorted(
+                (entry.name, entry.is_dir(follow_symlinks=False), size_of(entry))
+                for entry in entries
+                if not entry.name.startswith(".")
+            )
+    except OSError:
+        yield below, 0
+        return
+    for name, is_folder, size in found:
+        if name.lower().endswith(SUFFIXES):
+            yield below + name, size
+        if is_folder:
+            yield from walk(folder, f"{below}{name}/")
+
+
+def size_of(entry: os.DirEntry[str]) -> int:
+    """Bytes in a file that may be an image; 0 where that can't be told, now or at all."""
+    if not entry.name.lower().endswith(SUFFIXES):
+        return 0
+    try:
+        return entry.stat().st_size
+    except OSError:
+        return 0
+
+
+def glob_source(pattern: str) -> Files:
+    """The files that a pattern matches, sorted; ``**`` stands for any folders."""
+    stamp = f"glob {os.path.abspath(pattern)}"  # noqa: PTH100 - no path yet
+    return Files(
+        Listing(stamp, ((name, stat_size(name), 0) for name in matches(pattern))), read_file
+    )
+
+
+def matches(pattern: str) -> list[str]:
+    """What a pattern matches, but for folders that aren't named as images are."""
+    return sorted(
+        name
+        for name in glob.iglob(pattern, recursive=True)  # noqa: PTH207 - it may be absolute
+        if name.lower().endswith(SUFFIXES) or not os.path.isdir(name)  # noqa: PTH112 - speed
+    )
+
+
+def list_source(path: Path) -> Files:
+    """The files that a text file names, one a line (or each ended by a NUL, as find -print0 does).
+
+    Relative names start where the command was started. A line may be a URL.
+    """
+    listing = Listing(
+        f"list {path.resolve()}",
+        (
+            (name, UNKNOWN_SIZE if "://" in name else stat_size(name), 0)
+            for name in list_names(path)
+        ),
+    )
+    return Files(listing, lambda name: read_url(name) if "://" in name else read_file(name))
+
+
+def list_names(path: Path) -> Iterator[str]:
+    """What a list names."""
+    with path.open("rb") as file:
+        separator = b"\0" if b"\0" in file.read(1 << 16) else b"\n"
+        file.seek(0)
+        rest = b""
+        while block := file.read(1 << 16):
+            *lines, rest = (rest + block).split(separator)
+            yield from (os.fsdecode(line) for line in lines if line)
+        if rest:
+            yield os.fsdecode(rest)
+
+
+def stat_size(name: str) -> int:
+    """Bytes in a file; 0 for one that can't be read, which becomes an error row later."""
+    try:
+        return os.stat(name).st_size  # noqa: PTH116 - speed
+    except (OSError, ValueError):
+        return 0
+
+
+def read_file(name: str) -> Content:
+    """A file's content; never waits for what isn't a plain file."""
+    try:
+        handle = os.open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            status = os.fstat(handle)
+            if stat.S_ISDIR(status.st_mode):
+                return unreadable(IsADirectoryError(0, "Is a directory"))
+            if not stat.S_ISREG(status.st_mode):
+                return unreadable(OSError(0, "Not a file"))
+            if status.st_size > LARGEST_FILE:
+                return too_large(status.st_size, LARGEST_FILE)
+            return read_all(handle, status.st_size)
+        finally:
+            os.close(handle)
+    except OSError as error:
+        return unreadable(error)
+    except ValueError:  # a NUL in the name
+        return unreadable(OSError(0, "No such file or directory"))
+
+
+def read_all(handle: int, expected: int) -> Content:
+    """What is in an open file, which may be growing."""
+    data = os.read(handle, expected + 1)
+    if len(data) == expected and data:
+        return data
+    while len(data) <= LARGEST_FILE and (more := os.read(handle, 1 << 20)):
+        data += more
+    return data if len(data) <= LARGEST_FILE else too_large(len(data), LARGEST_FILE)
+
+
+def url_source(url: str) -> Files:
+    """The images below an fsspec URL, or those that a pattern in it matches.
+
+    Raises:
+        JobError: fsspec doesn't know the protocol, or there is nothing to be found.
+    """
+    fs, path = open_url(url)
+    try:
+        found = fs.glob(path, detail=True) if glob.has_magic(path) else fs.find(path, detail=True)
+    except (OSError, ValueError) as error:
+        raise JobError(f"{url} can't be listed: {error}") from error
+    root = "" if glob.has_magic(path) else path.rstrip("/") + "/"
+    names = sorted(name for name in found if is_shown(name.removeprefix(root)))
+    sizes = ((name.removeprefix(root), size_there(found[name]), 0) for name in names)
+    return Files(Listing(f"url {url}", sizes), lambda name: read_remote(fs, root + name))
+
+
+def is_shown(name: str) -> bool:
+    """Whether a name is an image's, by its suffix, and no part of it is hidden."""
+    hidden = any(part.startswith(".") and part != "." for part in name.split("/"))
+    return name.lower().endswith(SUFFIXES) and not hidden
+
+
+def size_there(details: dict[str, Any]) -> int:
+    """Bytes in a file, as far as its file system tells."""
+    return int(details.get("size") or UNKNOWN_SIZE)
+
+
+def open_url(url: str) -> tuple[Any, str]:
+    """The fsspec file system of a URL, and the path in it.
+
+    Raises:
+        JobError: fsspec, or what it needs for the protocol, isn't installed.
+    """
+    try:
+        import fsspec
+
+        fs, path = fsspec.core.url_to_fs(url)
+    except (ImportError, ValueError) as error:
+        raise JobError(f"{url} can't be opened: {error}") from error
+    return fs, path
+
+
+def read_url(url: str) -> Content:
+    """The file at a URL."""
+    try:
+        return read_remote(*open_url(url))
+    except JobError as error:
+        return unreadable(OSError(0, str(error)))
+
+
+def read_remote(fs: Any, path: str) -> Content:
+    """A file of an fsspec file system."""
+    try:
+        with fs.open(path, "rb") as file:
+            data: bytes = file.read(LARGEST_FILE + 1)
+    except OSError as error:
+        return unreadable(error)
+    return data if len(data) <= LARGEST_FILE else too_large(len(data), LARGEST_FILE)

@@ -1,0 +1,97 @@
+"""A runner whose answers depend on the image, and a job in one call."""
+
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pinhole import Unavailable
+from pinhole.jobs.errors import Fault
+from pinhole.jobs.folder import locked
+from pinhole.jobs.job import Done, run_job
+from pinhole.jobs.rows import Answer
+from pinhole.jobs.runners import Model, Prepared, Runner
+from pinhole.jobs.shards import Identity
+from pinhole.jobs.sources import Content, Source
+from pinhole.jobs.sources.opening import open_source
+
+
+class FakeRunner:
+    """Embeds a file as (its length, its first byte); refuses files that start with a dash."""
+
+    name, threads, chunk_images = "fake", 2, 4
+
+    def __init__(
+        self, digest: str = "digest", fail_after: int = 10**9, score: bool = False
+    ) -> None:
+        self.model = Model(digest, "fp32", 2)
+        self.embedded: list[Prepared] = []
+        self.stopped = False
+        self._fail_after, self._score, self._lock = fail_after, score, threading.Lock()
+
+    def prepare(self, content: Prepared) -> Prepared | Fault:
+        return Fault("InvalidImage", "unreadable") if len(content) == 0 else content
+
+    def embed(self, images: Sequence[Prepared | Fault]) -> list[Answer | Fault]:
+        with self._lock:
+            if len(self.embedded) + len(images) > self._fail_after:
+                raise Unavailable("gone")
+            self.embedded += [image for image in images if not isinstance(image, Fault)]
+        return [self._answer(image) for image in images if not isinstance(image, Fault)]
+
+    def _answer(self, image: Prepared) -> Answer | Fault:
+        if bytes(image[:1]) == b"-":
+            return Fault("InvalidImage", "unreadable")
+        first = image[0] if isinstance(image, bytes) else image.max()
+        embedding = np.array([len(image), first], np.float32)
+        return Answer(embedding, len(image) / 8 if self._score else None)
+
+    def confirm(self) -> None:
+        pass
+
+    def stop(self) -> None:
+        self.stopped = True
+
+
+def run(source: Path | str, out: Path, runner: Runner, rows: int = 10, **options: Any) -> Done:
+    """A job with shards of ``rows`` inputs."""
+    with closing(open_source(str(source))) as listed:
+        return run_listed(listed, source, out, runner, rows, **options)
+
+
+def run_listed(
+    listed: Source, source: Path | str, out: Path, runner: Runner, rows: int, **options: Any
+) -> Done:
+    """A job on a source that has been listed."""
+    identity = Identity(
+        str(source), listed.count, listed.digest, runner.model, options.pop("score", False), rows
+    )
+    with locked(out):
+        return run_job(listed, identity, runner, out, lambda count: None, **options)
+
+
+def contents(source: Path | str, column: str | None = None) -> dict[str, Content]:
+    """What a source holds, by name."""
+    with closing(open_source(str(source), column)) as listed:
+        chunks = listed.chunks(range(listed.count), 3)
+        pairs = [pair for chunk in chunks for pair in zip(chunk.names, chunk.load(), strict=True)]
+        assert len(pairs) == listed.count
+        return dict(pairs)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Callable[[Sequence[bytes]], Path]:
+    """Makes a folder with one .png for each content, called 0000.png and so on."""
+
+    def make(contents: Sequence[bytes]) -> Path:
+        images = tmp_path / "images"
+        images.mkdir()
+        for index, content in enumerate(contents):
+            (images / f"{index:04}.png").write_bytes(content)
+        return images
+
+    return make

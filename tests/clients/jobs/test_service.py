@@ -1,0 +1,312 @@
+"""The runner over HTTP, against a service that does whatever a test tells it to."""
+
+import base64
+import json
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from pinhole import (
+    BadRequest,
+    Busy,
+    Client,
+    Health,
+    PinholeError,
+    Reconstruction,
+    ServerError,
+    Unavailable,
+)
+from pinhole.jobs import service as module
+from pinhole.jobs.errors import Fault, JobError
+from pinhole.jobs.rows import Answer
+from pinhole.jobs.service import Flight, ServiceRunner
+
+from .conftest import run
+
+
+class FakeClient:
+    """Embeds a file as (its length, its first byte); ``trouble`` may raise before it does."""
+
+    def __init__(self, trouble: Callable[[Sequence[bytes]], None] = lambda files: None) -> None:
+        self.trouble, self.digest = trouble, "digest"
+        self.calls: list[int] = []
+
+    def health(self) -> Health:
+        self.trouble([])
+        return Health(self.digest, "1.0", "fp32", embedding_width=2, latency_ms=1)
+
+    def try_embed(self, images: Sequence[bytes]) -> list[NDArray[np.float32] | BadRequest]:
+        self.trouble(images)
+        self.calls.append(len(images))
+        return [
+            BadRequest("unreadable", 400, "InvalidImage")
+            if data[:1] == b"-"
+            else np.array([len(data), data[0]], "f4")
+            for data in images
+        ]
+
+    def embed(self, image: bytes | NDArray[np.uint8]) -> NDArray[np.float32]:
+        if isinstance(image, np.ndarray):
+            self.calls.append(len(image))
+            if image.shape[1:] != (1, 2, 2):
+                raise BadRequest("images as an array are uint8[N, 1, 2, 2]")
+            return image.reshape(len(image), -1)[:, :2].astype("f4")
+        (row,) = FakeClient.try_embed(self, [image])
+        if isinstance(row, BadRequest):
+            raise row
+        return row
+
+    def try_score(self, images: Sequence[bytes]) -> list[float | BadRequest]:
+        return [len(image) / 8 for image in images]
+
+    def reconstruct(self, image: bytes) -> Reconstruction:
+        return Reconstruction(b"", len(image) / 8, 0, False)
+
+
+@pytest.fixture
+def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What the runner has told; it waits only briefly here."""
+    monkeypatch.setattr(module, "FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr(module, "LONGEST_PAUSE_S", 0.05)
+    monkeypatch.setattr(module, "QUIET_S", 0.1)
+    return []
+
+
+def open_runner(client: FakeClient, said: list[str], **options: float) -> ServiceRunner:
+    """A runner of the fake."""
+    return ServiceRunner(client, said.append, **options)  # type: ignore[arg-type]
+
+
+def numbers(answers: Sequence[Answer | Fault]) -> list[object]:
+    """The first number of each embedding, or the fault's reason."""
+    return [a.reason if isinstance(a, Fault) else a.embedding[0] for a in answers]
+
+
+def test_one_request_for_a_chunk(said: list[str]) -> None:
+    """Answers in order; broken files in their place."""
+    client = FakeClient()
+
+    answers = open_runner(client, said).embed([b"a", b"-", b"ccc"])
+
+    assert numbers(answers) == [1, "InvalidImage", 3]
+    assert client.calls == [3]
+
+
+def test_arrays_travel_as_arrays(said: list[str]) -> None:
+    """And one of another size than the model's ends the job: no row of it would do."""
+    client = FakeClient()
+    runner = open_runner(client, said)
+
+    assert numbers(runner.embed([np.full((1, 2, 2), 7, np.uint8)] * 3)) == [7, 7, 7]
+    assert client.calls == [3]
+    with pytest.raises(JobError, match=r"refuses the source's arrays: .*uint8\[N, 1, 2, 2\]"):
+        runner.embed([np.zeros((1, 3, 3), np.uint8)])
+
+
+def test_scores_come_along(said: list[str]) -> None:
+    """Of many files, of one, and of arrays."""
+    runner = open_runner(FakeClient(), said, score=True)
+
+    for answers in (runner.embed([b"four", b"12345678"]), runner.embed([b"four"])):
+        assert isinstance(answers[0], Answer)
+        assert answers[0].mse == 0.5
+
+
+def test_files_without_room_go_again_alone(said: list[str]) -> None:
+    """A request has a budget of pixels; what it had none left for is no failure."""
+
+    class Tight(FakeClient):
+        def try_embed(self, images: Sequence[bytes]) -> list[NDArray[np.float32] | BadRequest]:
+            full = BadRequest("pixels exceed the limit", 400, "PayloadTooLarge")
+            return [*super().try_embed(images[:2]), *[full for _ in images[2:]]]
+
+    answers = open_runner(Tight(), said).embed([b"a", b"bb", b"ccc", b"-", b"eeeee"])
+
+    assert numbers(answers) == [1, 2, 3, "InvalidImage", 5]
+
+
+def test_more_bytes_than_a_request_holds_are_cut(
+    said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sizes may have been unknown when the chunk was cut."""
+    monkeypatch.setattr(module, "LARGEST_IN_COMPANY", 10)
+    client = FakeClient()
+
+    answers = open_runner(client, said).embed([b"x" * size for size in (6, 6, 3, 20)])
+
+    assert numbers(answers) == [6, 6, 3, 20]
+    assert client.calls == [1, 1, 1, 1]
+
+
+def test_file_that_breaks_the_service_is_found(said: list[str]) -> None:
+    """A request the service fails on is cut in two, down to the one file; the others are rows."""
+
+    def trouble(files: Sequence[bytes]) -> None:
+        if b"bomb" in files:
+            raise ServerError("worker died")
+
+    class Fragile(FakeClient):
+        def embed(self, image: bytes | NDArray[np.uint8]) -> NDArray[np.float32]:
+            if isinstance(image, bytes):
+                self.trouble([image])
+            return super().embed(image)
+
+    answers = open_runner(Fragile(trouble), said).embed([b"a", b"bb", b"bomb", b"dddd", b"eeeee"])
+
+    assert numbers(answers) == [1, 2, "ServerError", 4, 5]
+
+
+@pytest.mark.parametrize(
+    "error", [Unavailable("no answer"), Busy("queue full"), ServerError("ill")]
+)
+def test_service_that_vanishes_and_returns(said: list[str], error: PinholeError) -> None:
+    """It is waited for, and the user is told; no file is blamed."""
+    back = time.monotonic() + 0.5
+
+    def trouble(files: Sequence[bytes]) -> None:
+        if time.monotonic() < back and client.calls:
+            raise error
+
+    client = FakeClient(trouble)
+    runner = open_runner(client, said)
+    runner.embed([b"first", b"chunk"])
+
+    assert numbers(runner.embed([b"a", b"bb"])) == [1, 2]
+    waiting, again = said
+    assert waiting == f"{error}; waiting for it, 300 s at most"
+    assert again.startswith("the service answers again, after ")
+
+
+def test_patience_ends(said: list[str]) -> None:
+    """A service that doesn't come back ends the job, with its own words."""
+
+    def trouble(files: Sequence[bytes]) -> None:
+        if files:
+            raise Unavailable("no answer")
+
+    runner = open_runner(FakeClient(trouble), said, patience_s=0.3)
+
+    with pytest.raises(Unavailable, match="no answer"):
+        runner.embed([b"a", b"b"])
+
+
+def test_stopping_ends_the_waiting(said: list[str]) -> None:
+    """A job that is being ended doesn't wait for the service."""
+
+    def trouble(files: Sequence[bytes]) -> None:
+        if files:
+            runner.stop()
+            raise Unavailable("no answer")
+
+    runner = open_runner(FakeClient(trouble), said)
+
+    with pytest.raises(Unavailable):
+        runner.embed([b"a", b"b"])
+
+
+def test_other_model_ends_the_job(said: list[str]) -> None:
+    """A service is given another model: what it embedded meanwhile is not mixed in."""
+    client = FakeClient()
+    runner = open_runner(client, said)
+    runner.confirm()
+    client.digest = "other"
+
+    with pytest.raises(JobError, match="now embeds with model other in fp32; the job began with"):
+        runner.confirm()
+
+
+def test_fewer_requests_for_a_busy_service() -> None:
+    """Half as many after a refusal, a little more after each answer, never less than one."""
+    flight, flying, most = Flight(), 0, 0
+
+    def fly() -> None:
+        nonlocal flying, most
+        with flight:
+            flying += 1
+            most = max(most, flying)
+            time.sleep(0.02)
+            flying -= 1
+
+    def together(count: int) -> int:
+        nonlocal most
+        most = 0
+        threads = [threading.Thread(target=fly) for _ in range(count)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return most
+
+    assert together(12) == 4
+    for _ in range(9):
+        flight.refused()
+    assert together(3) == 1
+    for _ in range(100):
+        flight.answered()
+    assert together(20) == 8
+
+
+def test_the_width_is_the_models(said: list[str], tmp_path: Path) -> None:
+    """Digest, precision and width come from the service."""
+    model = open_runner(FakeClient(), said).model
+
+    assert (model.digest, model.precision, model.width) == ("digest", "fp32", 2)
+
+
+def test_real_service_goes_and_comes_back(folder: Callable[..., Path], tmp_path: Path) -> None:
+    """A server on a real port is shut in the middle of a job and opened again: no row is lost."""
+    images = folder([b"%03d" % index for index in range(120)])
+    asked = threading.Event()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            many = self.headers["Content-Type"] == "application/json"
+            files = json.loads(body)["images"] if many else [""]
+            rows = [[len(base64.b64decode(file)), 1] for file in files]
+            answer = {"embeddings": rows, "errors": []} if many else {"embedding": rows[0]}
+            data = json.dumps(answer).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+            self.close_connection = True
+            if many:
+                asked.set()
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    def serve(port: int) -> ThreadingHTTPServer:
+        server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        return server
+
+    def close(server: ThreadingHTTPServer) -> None:
+        server.shutdown()
+        server.server_close()
+
+    server = serve(0)
+    port = server.server_address[1]
+    out = tmp_path / "out"
+    with Client(f"http://127.0.0.1:{port}") as client, ThreadPoolExecutor(1) as pool:
+        runner = ServiceRunner(client, lambda line: None)
+        runner.chunk_images = 4
+        job = pool.submit(run, images, out, runner)
+        asked.wait(10)
+        close(server)
+        time.sleep(0.5)
+        server = serve(port)
+        done = job.result(60)
+        close(server)
+
+    assert (done.totals.embedded, done.totals.failed) == (120, 0)

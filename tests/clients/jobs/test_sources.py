@@ -1,0 +1,272 @@
+"""Sources: the same names and contents, in the same order, whatever form they come in."""
+
+import gzip
+import io
+import os
+import struct
+import tarfile
+import zipfile
+from contextlib import closing
+from pathlib import Path
+
+import fsspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pinhole.jobs import sources
+from pinhole.jobs.errors import Fault, JobError
+from pinhole.jobs.sources.opening import open_source
+
+from .conftest import contents
+
+NAMES = ["a/y.webp", "a/z.jpg", "b.PNG"]
+
+
+def make_folder(folder: Path) -> Path:
+    """NAMES and what is no image."""
+    for name in (*NAMES, "notes.txt", ".hidden.png", ".cache/c.png"):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(name)
+    return folder
+
+
+def make_zip(path: Path) -> Path:
+    """NAMES in a zip file."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in (*NAMES, "notes.txt", "__MACOSX/._b.png"):
+            archive.writestr(name, name)
+    return path
+
+
+def make_tar(path: Path, mode: str) -> Path:
+    """NAMES in a tar file."""
+    with tarfile.open(path, mode) as archive:
+        for name in ("notes.txt", *NAMES):
+            member = tarfile.TarInfo(f"./{name}")
+            member.size = len(name)
+            archive.addfile(member, io.BytesIO(name.encode()))
+    return path
+
+
+def test_only_images_are_listed_at_any_depth(tmp_path: Path) -> None:
+    """Sorted, by suffix in any case; hidden files and folders are left out."""
+    found = contents(make_folder(tmp_path))
+
+    assert found == {name: name.encode() for name in NAMES}
+    assert list(found) == NAMES
+
+
+@pytest.mark.parametrize("name", ["i.zip", "i.tar", "i.tar.gz", "i.tar.xz"])
+def test_archives(tmp_path: Path, name: str) -> None:
+    """Members by name, in the archive's order; known by content, not by suffix."""
+    path = tmp_path / "archive"
+    if name.endswith("zip"):
+        make_zip(path)
+    else:
+        make_tar(path, "w:" + {"tar": "", "gz": "gz", "xz": "xz"}[name.rpartition(".")[2]])
+
+    assert [key.removeprefix("./") for key in contents(path)] == NAMES
+    assert list(contents(path).values()) == [name.encode() for name in NAMES]
+
+
+@pytest.mark.parametrize("dimensions", [3, 4])
+@pytest.mark.parametrize("form", ["npy", "idx", "idx.gz"])
+def test_arrays(tmp_path: Path, form: str, dimensions: int) -> None:
+    """Images are uint8[C, H, W], named by their number."""
+    array = np.arange(7 * 12, dtype=np.uint8).reshape(7, *((1, 3, 4)[4 - dimensions :]))
+    path = tmp_path / "array"
+    if form == "npy":
+        with path.open("wb") as file:
+            np.save(file, array)
+    else:
+        header = struct.pack(f">4B{dimensions}I", 0, 0, 8, dimensions, *array.shape)
+        packed = gzip.compress if form.endswith("gz") else bytes
+        path.write_bytes(packed(header + array.tobytes()))
+
+    found = contents(path)
+
+    assert list(found) == [str(number) for number in range(7)]
+    assert np.array_equal(np.stack(list(found.values())), array.reshape(7, 1, 3, 4))
+
+
+@pytest.mark.parametrize("structs", [True, False])
+def test_parquet(tmp_path: Path, structs: bool) -> None:
+    """Files as bytes, or as structs of bytes and path; an empty cell is an unreadable image."""
+    files = [b"one", None, b"three"]
+    images = [{"bytes": file, "path": f"{i}.png"} for i, file in enumerate(files)]
+    columns = {"image": images if structs else files, "other": [b"x"] * 3}
+    path = tmp_path / "table"
+    pq.write_table(pa.table(columns), path, row_group_size=2)
+
+    found = contents(path)
+
+    assert list(found) == (["0.png", "1.png", "2.png"] if structs else ["0", "1", "2"])
+    first, second, third = found.values()
+    assert (first, third) == (b"one", b"three")
+    assert isinstance(second, Fault)
+    assert list(contents(path, "other").values()) == [b"x"] * 3
+
+
+def test_unclear_columns_are_refused(tmp_path: Path) -> None:
+    """Which column holds the images is not guessed."""
+    path = tmp_path / "t.parquet"
+    pq.write_table(pa.table({"left": [b"x"], "right": [b"y"]}), path)
+
+    with pytest.raises(JobError, match=r"2 columns .*left, right.* --column"):
+        open_source(str(path))
+    with pytest.raises(JobError, match="no column up"):
+        open_source(str(path), "up")
+    assert contents(path, "right") == {"0": b"y"}
+
+
+def test_glob_list_and_single_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Patterns match whatever they match; lists name files by line, or by NUL."""
+    make_folder(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "lines.txt").write_text("b.PNG\na/z.jpg\n")
+    (tmp_path / "nuls.txt").write_bytes(b"b.PNG\0new\nline.png\0")
+    (tmp_path / "new\nline.png").write_bytes(b"odd")
+
+    assert list(contents("*/*.*g")) == ["a/z.jpg"]
+    assert contents("lines.txt") == {"b.PNG": b"b.PNG", "a/z.jpg": b"a/z.jpg"}
+    assert contents("nuls.txt") == {"b.PNG": b"b.PNG", "new\nline.png": b"odd"}
+    assert contents("b.PNG") == {"b.PNG": b"b.PNG"}
+
+
+def test_urls(tmp_path: Path) -> None:
+    """A folder and a pattern of any file system that fsspec knows; and lists of URLs."""
+    memory = fsspec.filesystem("memory")
+    for name in NAMES:
+        memory.pipe(f"/scans/{name}", name.encode())
+    (tmp_path / "list.txt").write_text("memory://scans/b.PNG\nmemory://scans/gone.png\n")
+
+    assert contents("memory://scans") == {name: name.encode() for name in NAMES}
+    assert list(contents("memory://scans/a/*.jpg").values()) == [b"a/z.jpg"]
+    found = contents(tmp_path / "list.txt")
+    assert found["memory://scans/b.PNG"] == b"b.PNG"
+    assert isinstance(found["memory://scans/gone.png"], Fault)
+    with pytest.raises(JobError, match="can't be opened"):
+        open_source("nowhere://x")
+
+
+@pytest.mark.parametrize("form", ["folder", "zip", "tar", "tgz", "npy", "idx.gz", "parquet"])
+def test_any_growing_numbers_can_be_had(tmp_path: Path, form: str) -> None:
+    """What a job that is taken up again needs; and the limits of a chunk hold."""
+    path = tmp_path / "source"
+    files = {f"{number:03}.png": bytes([number]) for number in range(50)}
+    if form == "folder":
+        path.mkdir()
+        for name, data in files.items():
+            (path / name).write_bytes(data)
+    elif form == "zip":
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, data in files.items():
+                archive.writestr(name, data)
+    elif form in ("tar", "tgz"):
+        with tarfile.open(path, "w:gz" if form == "tgz" else "w") as archive:
+            for name, data in files.items():
+                member = tarfile.TarInfo(name)
+                member.size = 1
+                archive.addfile(member, io.BytesIO(data))
+    elif form == "parquet":
+        pq.write_table(pa.table({"i": list(files.values())}), path, row_group_size=9)
+    else:
+        array = np.arange(50, dtype=np.uint8).reshape(50, 1, 1)
+        packed = io.BytesIO()
+        np.save(packed, array)
+        header = struct.pack(">4B3I", 0, 0, 8, 3, 50, 1, 1)
+        path.write_bytes(
+            packed.getvalue() if form == "npy" else gzip.compress(header + array.tobytes())
+        )
+    wanted = [3, 4, 5, 20, 21, 47]
+
+    with closing(open_source(str(path))) as source:
+        chunks = list(source.chunks(iter(wanted), 4))
+        values = [content for chunk in chunks for content in chunk.load()]
+
+    assert [len(chunk.numbers) for chunk in chunks] == [4, 2]
+    assert [number for chunk in chunks for number in chunk.numbers] == wanted
+    assert [value[0] if isinstance(value, bytes) else value.max() for value in values] == wanted
+
+
+def test_long_lists_lie_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same entries, and any of them at once, when the list doesn't fit into memory."""
+    monkeypatch.setattr("pinhole.jobs.sources.listing.IN_MEMORY", 100)
+    monkeypatch.setattr("pinhole.jobs.sources.listing.STRIDE", 7)
+    for number in range(100):
+        (tmp_path / f"{number:03}.png").write_bytes(bytes([number]))
+
+    wanted = [0, 6, 7, 8, 50, 99]
+
+    with closing(open_source(str(tmp_path))) as source:
+        (chunk,) = source.chunks(wanted, 100)
+
+    assert list(chunk.load()) == [bytes([number]) for number in wanted]
+
+
+def test_chunks_keep_both_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files and bytes, whichever is reached first; order and completeness kept."""
+    monkeypatch.setattr(sources, "CHUNK_BYTES", 10)
+    for index, size in enumerate([1, 1, 1, 1, 9, 2, 50]):
+        (tmp_path / f"{index}.png").write_bytes(b"9" * size)
+
+    with closing(open_source(str(tmp_path))) as source:
+        chunks = list(source.chunks(range(7), 3))
+
+    assert [len(chunk.names) for chunk in chunks] == [3, 2, 1, 1]
+    assert [number for chunk in chunks for number in chunk.numbers] == list(range(7))
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"", "no source"),
+        (b"hello", "no source"),
+        (b"PK\x03\x04 and then nothing", "can't be read as a zip file"),
+        (b"\x93NUMPY\x01\x00 and then nothing", "can't be read as an array"),
+        (b"PAR1 and then nothing", "can't be read as a Parquet file"),
+        (b"\x00\x00\x08\x03\x00", "can't be read as an IDX file"),
+        (gzip.compress(b"\x00\x00\x08\x03" + b"\0" * 9)[:-12], "no source|can't be read"),
+    ],
+)
+def test_damaged_sources_are_named(tmp_path: Path, data: bytes, words: str) -> None:
+    """The file, and as what it can't be read."""
+    path = tmp_path / "source"
+    path.write_bytes(data)
+
+    with pytest.raises(JobError, match=words):
+        open_source(str(path))
+
+
+def test_arrays_of_other_kinds_are_refused(tmp_path: Path) -> None:
+    """Pixels are bytes; the message shows what there is."""
+    np.save(tmp_path / "f.npy", np.zeros((2, 3, 4), np.float32))
+    np.save(tmp_path / "d.npy", np.zeros((2, 3), np.uint8))
+    with pytest.raises(JobError, match=r"this array is float32\[2, 3, 4\]"):
+        open_source(str(tmp_path / "f.npy"))
+    with pytest.raises(JobError, match=r"this array is uint8\[2, 3\]"):
+        open_source(str(tmp_path / "d.npy"))
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz", "w:bz2", "w:xz"])
+def test_tar_that_was_cut_short_is_refused(tmp_path: Path, mode: str) -> None:
+    """Even between two members, where tarfile itself sees nothing wrong."""
+    path = make_tar(tmp_path / "i.tar", mode)
+    size = 3 * 1024 if mode == "w" else path.stat().st_size - 4
+    os.truncate(path, size)
+
+    with pytest.raises(JobError, match=r"can't be read|no source"):
+        open_source(str(path))
+
+
+def test_array_that_is_cut_short_ends_the_job(tmp_path: Path) -> None:
+    """Its file shrinks between listing and reading; a mapped one would end the process."""
+    np.save(tmp_path / "a.npy", np.zeros((100, 4, 4), np.uint8))
+    source = open_source(str(tmp_path / "a.npy"))
+    os.truncate(tmp_path / "a.npy", 900)
+
+    with pytest.raises(JobError, match="cut short"):
+        [list(chunk.load()) for chunk in source.chunks(range(100), 10)]
