@@ -1,6 +1,7 @@
 """``pinhole embed``: a source of images into a folder of Parquet shards, or one file."""
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -128,6 +129,8 @@ def run_job(options: argparse.Namespace) -> int:
     from pinhole.jobs.sources.opening import open_source
 
     check_sink(options.out, options.score)
+    if options.ray and "://" not in options.source:  # workers have another working directory
+        options.source = str(Path(options.source).absolute())
     with closing(open_source(options.source, options.column)) as source:
         if options.ray:
             return run_on_cluster(options, source)
@@ -177,7 +180,7 @@ def run_on_cluster(options: argparse.Namespace, source: "Source") -> int:
     identity = identify(options, source, model_of(options.bundle, options.precision))
     order = ray.Order(
         identity=identity,
-        source=options.source if "://" in options.source else str(Path(options.source).absolute()),
+        source=options.source,
         folder=job_folder(options.out).absolute(),
         column=options.column,
         bundle=options.bundle.absolute(),
@@ -195,10 +198,10 @@ def run_on_cluster(options: argparse.Namespace, source: "Source") -> int:
 def identify(options: argparse.Namespace, source: "Source", model: "Model") -> "Identity":
     """The job that the options ask for."""
     from pinhole.jobs.shards import Identity
+    from pinhole.jobs.sources import printable
 
-    return Identity(
-        options.source, source.count, source.digest, model, options.score, options.shard_rows
-    )
+    name = printable(options.source)
+    return Identity(name, source.count, source.digest, model, options.score, options.shard_rows)
 
 
 def embed(
@@ -223,9 +226,11 @@ def embed(
 
 def report(options: argparse.Namespace, done: "Done") -> int:
     """Tell what became of the job; returns the exit code."""
-    totals = done.totals
+    from pinhole.jobs.sources import printable
+
+    totals, out = done.totals, printable(os.fspath(options.out))
     print(
-        f"{totals.embedded:,} images embedded into {options.out}, {totals.failed:,} failed, "
+        f"{totals.embedded:,} images embedded into {out}, {totals.failed:,} failed, "
         f"in {done.seconds:.1f} s ({done.rows / done.seconds:,.0f} images/s)"
     )
     if not totals.failed:
@@ -240,15 +245,17 @@ def dry_run(options: argparse.Namespace, identity: "Identity") -> int:
     from pinhole.jobs.folder import check, progress
     from pinhole.jobs.job import plan
     from pinhole.jobs.sinks import job_folder
+    from pinhole.jobs.sources import printable
 
     folder = job_folder(options.out)
     check(folder, identity)
     found = progress(folder, identity)
     todo = plan(found, identity, options.retry_failed)
     print(
-        f"{identity.inputs:,} inputs in {options.source}; {found.totals.rows:,} have a row in "
-        f"{options.out}, {found.totals.failed:,} of them failed; {todo.rows:,} would be embedded "
-        f"by model {identity.model.digest[:12]} in {identity.model.precision}"
+        f"{identity.inputs:,} inputs in {identity.source}; {found.totals.rows:,} have a row in "
+        f"{printable(os.fspath(options.out))}, {found.totals.failed:,} of them failed; "
+        f"{todo.rows:,} would be embedded by model {identity.model.digest[:12]} "
+        f"in {identity.model.precision}"
     )
     return 0
 

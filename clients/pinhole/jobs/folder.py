@@ -81,9 +81,9 @@ def begin(folder: Path, identity: Identity) -> None:
     Raises:
         JobError: it holds something else.
     """
-    for left in folder.glob(".*.partial"):  # of a process that was killed
-        left.unlink()
     check(folder, identity)
+    for left in filter(is_left, folder.iterdir()):
+        left.unlink()
     if not (folder / JOB).exists():
         write_job(folder, {"state": "running", **describe(identity)})
 
@@ -91,7 +91,8 @@ def begin(folder: Path, identity: Identity) -> None:
 def check(folder: Path, identity: Identity) -> None:
     """Raise JobError unless the folder is empty, not there, or this job's."""
     if not (folder / JOB).exists():
-        if folder.exists() and any(path.name != LOCK for path in folder.iterdir()):
+        others = folder.iterdir() if folder.exists() else ()
+        if any(path.name != LOCK and not is_left(path) for path in others):
             raise JobError(f"{folder} holds other files and no {JOB}: name another folder")
         return
     found = read_job(folder)
@@ -101,6 +102,11 @@ def check(folder: Path, identity: Identity) -> None:
                 f"{folder} holds another job: {WHY[key]} ({key} was {found.get(key)}, now "
                 f"{value}); name another folder, or delete that one"
             )
+
+
+def is_left(path: Path) -> bool:
+    """Whether a job's process that was killed has left this file half-written."""
+    return path.name.startswith((".shard-", f".{JOB}.")) and path.name.endswith(".partial")
 
 
 WHY = {

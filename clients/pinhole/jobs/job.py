@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
 
-from pinhole.jobs.errors import Fault
+from pinhole.jobs.errors import Fault, JobError
 from pinhole.jobs.folder import Progress, begin, describe, progress, read_job, write_job
 from pinhole.jobs.known import Known
 from pinhole.jobs.pipeline import embedded_rows
@@ -104,9 +104,17 @@ def complete(
     started = time.monotonic()
     begin(folder, identity)
     todo = plan(progress(folder, identity), identity, retry)
+    if todo.rows:
+        write_job(folder, {"state": "running", **describe(identity)})
     on_rows(identity.inputs - todo.rows)
     work(todo)
+    list(folder.iterdir())  # or a network's file system may not know what other hosts wrote
     found = progress(folder, identity)
+    if found.missing:
+        raise JobError(
+            f"{len(found.missing):,} of {identity.shards:,} shards are missing in {folder}; "
+            "run the same command again to make them"
+        )
     done = Done(found.totals, todo.rows, time.monotonic() - started)
     if todo.rows or read_job(folder)["state"] != "done":
         finish(folder, identity, runner, found, done)
@@ -173,7 +181,7 @@ def finish(folder: Path, identity: Identity, runner: str, found: Progress, done:
     """Say in job.json what became of the job."""
     totals = found.totals
     fields = {
-        "state": "done" if not found.missing else "running",
+        "state": "done",
         **describe(identity),
         "runner": runner,
         "rows": totals.rows,

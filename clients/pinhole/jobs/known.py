@@ -56,13 +56,18 @@ class Known:
         try:
             self._database.executemany("INSERT OR IGNORE INTO known VALUES (?, ?, ?, ?, ?)", stored)
         except sqlite3.OperationalError as error:
-            raise JobError(
-                f"no room for the index of what is known (see $TMPDIR): {error}"
-            ) from error
+            raise no_room(error) from error
 
     def find(self, digests: Sequence[str]) -> dict[str, Answer | Fault]:
-        """Those of these digests that are known."""
-        return dict(self._find(digests))
+        """Those of these digests that are known.
+
+        Raises:
+            JobError: no room for the temporary file.
+        """
+        try:
+            return dict(self._find(digests))
+        except sqlite3.OperationalError as error:  # asking may write what was learned before
+            raise no_room(error) from error
 
     def _find(self, digests: Sequence[str]) -> Iterator[tuple[str, Answer | Fault]]:
         """Ask for AT_ONCE at a time."""
@@ -83,3 +88,8 @@ def stored_row(row: Row) -> Stored:
     if isinstance(result, Fault):
         return key, None, None, result.reason, result.message
     return key, result.embedding.tobytes(), result.mse, None, None
+
+
+def no_room(error: sqlite3.OperationalError) -> JobError:
+    """What it means that the temporary file can't grow."""
+    return JobError(f"no room for the index of what is known (see $TMPDIR): {error}")

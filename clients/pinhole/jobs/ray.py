@@ -22,6 +22,7 @@ from ray.data import ActorPoolStrategy, DataContext
 from ray.exceptions import RayError
 
 from pinhole.jobs.errors import JobError
+from pinhole.jobs.folder import JOB, check
 from pinhole.jobs.job import Done, OnRows, Todo, complete, make
 from pinhole.jobs.known import Known
 from pinhole.jobs.local import LocalRunner
@@ -80,6 +81,9 @@ class ShardMaker:
         self._runner = LocalRunner(order.bundle, order.device, precision, score, cores=1)
         self._source = open_source(order.source, order.column)
         node = ray.get_runtime_context().get_node_id()
+        if not (order.folder / JOB).exists():
+            raise JobError(f"on node {node}, {order.folder} isn't this job's: OUT must be shared")
+        check(order.folder, identity)
         if self._runner.model != identity.model:
             raise JobError(f"on node {node}, {order.bundle} holds another model")
         if self._source.digest != identity.list_digest:
@@ -171,7 +175,7 @@ def connected(address: str) -> Iterator[None]:
             host, _, port = address.rpartition(":")
             socket.create_connection((host, int(port)), CONNECT_S).close()
         ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
-    except (OSError, RayError, ValueError) as error:
+    except (OSError, RayError, RuntimeError, ValueError) as error:
         raise JobError(f"no Ray cluster at {address}: {reason(error)}") from error
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what matters is raised too
     try:

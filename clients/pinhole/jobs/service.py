@@ -24,6 +24,8 @@ MOST_IN_FLIGHT = 8  # requests
 FIRST_IN_FLIGHT = 4
 LARGEST_IN_COMPANY = 11 << 20  # of a file; base64 makes 14.7 MiB of it, a request has 16
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 5.0
+REFUSALS = (400, 413, 415)  # of what was sent; any other 4xx is of the service's own making
+
 PATIENCE_S = 300.0
 QUIET_S = 3.0  # of an illness that the user isn't told of
 
@@ -86,6 +88,11 @@ class ServiceRunner:
         self._client, self._tell, self._patience_s, self._score = client, tell, patience_s, score
         health = client.health()
         self.name = "service"
+        if not (health.digest and health.precision):
+            raise JobError(
+                "the service doesn't say which model it embeds with (X-Model-Digest, X-Precision): "
+                "is there a proxy that drops headers?"
+            )
         self.model = Model(health.digest, health.precision, health.embedding_width)
         self._flight, self._stop, self._lock = Flight(), threading.Event(), threading.Lock()
         self._ill_since: float | None = None
@@ -173,6 +180,11 @@ class ServiceRunner:
                 with self._flight:
                     answer = request()
             except (Busy, Unavailable) as error:
+                self._wait_out(error, pause_s)
+            except BadRequest as error:
+                if error.status in REFUSALS:
+                    self._has_answered()
+                    raise
                 self._wait_out(error, pause_s)
             except ServerError as error:
                 if failed and self._is_well():

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import IO, Any
+from uuid import uuid4
 
 import numpy as np
 import pyarrow as pa
@@ -186,7 +187,12 @@ def read_rows(folder: Path, identity: Identity, shard: int) -> list[Row]:
     scores = table["mse"].to_pylist() if identity.score else [None] * len(table)
     columns = [table[name].to_pylist() for name in ("path", "sha256", "error")]
     return [
-        Row(number, name, digest, Fault("Unknown", error) if error else Answer(embedding, mse))
+        Row(
+            number,
+            name,
+            digest,
+            Fault("Unknown", error) if error is not None else Answer(embedding, mse),
+        )
         for number, name, digest, error, embedding, mse in zip(
             identity.numbers(shard), *columns, embeddings, scores, strict=True
         )
@@ -199,7 +205,7 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     Raises:
         JobError: there is no room, or no permission; what was under the name is untouched.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = path.with_name(f".{path.name}.{uuid4().hex}.partial")
     try:
         with partial.open("wb") as file:
             write(file)

@@ -5,7 +5,9 @@ import os
 import subprocess
 import sys
 import textwrap
+from argparse import Namespace
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +16,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from pinhole import Unavailable
+from pinhole.commands.embed import identify
 from pinhole.jobs.errors import JobError
 from pinhole.jobs.folder import locked
+from pinhole.jobs.job import run_job
 from pinhole.jobs.shards import shard_path
+from pinhole.jobs.sources.opening import open_source
 
 from .conftest import FakeRunner, run
 
@@ -269,6 +274,42 @@ def test_what_a_killed_process_left_is_cleared(folder: Make, tmp_path: Path) -> 
     run(images, out, FakeRunner())
 
     assert not list(out.glob(".*partial"))
+
+
+def test_other_peoples_partial_files_are_left(folder: Make, tmp_path: Path) -> None:
+    """A folder that isn't a job's is refused before anything in it is touched."""
+    images, out = folder([b"a"]), tmp_path / "downloads"
+    out.mkdir()
+    (out / ".film.mkv.partial").write_bytes(b"half a film")
+
+    with pytest.raises(JobError, match="holds other files"):
+        run(images, out, FakeRunner())
+
+    assert (out / ".film.mkv.partial").read_bytes() == b"half a film"
+
+
+def test_missing_shard_is_no_success(
+    folder: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A shard that isn't there in the end, as where OUT is no shared disk, ends in an error."""
+    images, out = folder([b"a", b"b"]), tmp_path / "out"
+    monkeypatch.setattr("pinhole.jobs.job.write_shard", lambda *arguments: None)
+
+    with pytest.raises(JobError, match="2 of 2 shards are missing"):
+        run(images, out, FakeRunner(), rows=1)
+
+
+def test_odd_name_of_the_source_itself(folder: Make, tmp_path: Path) -> None:
+    """A folder whose name isn't UTF-8 is named in the shards as well as UTF-8 can."""
+    images = folder([b"a"]).rename(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
+    options = Namespace(source=str(images), score=False, shard_rows=10)
+    runner, out = FakeRunner(), tmp_path / "out"
+    with closing(open_source(str(images))) as source, locked(out):
+        identity = identify(options, source, runner.model)
+        run_job(source, identity, runner, out, lambda count: None)
+
+    metadata = pq.read_metadata(shard_path(out, 0)).metadata
+    assert metadata[b"pinhole.source"].endswith(rb"/caf\xe9")
 
 
 def test_odd_names_are_rows(folder: Make, tmp_path: Path) -> None:

@@ -260,6 +260,28 @@ def test_the_width_is_the_models(said: list[str], tmp_path: Path) -> None:
     assert (model.digest, model.precision, model.width) == ("digest", "fp32", 2)
 
 
+def test_service_that_hides_its_model_is_refused(said: list[str]) -> None:
+    """Two models without a digest would look the same, and their rows be mixed."""
+    client = FakeClient()
+    client.digest = ""
+
+    with pytest.raises(JobError, match="X-Model-Digest"):
+        open_runner(client, said)
+
+
+def test_misplaced_refusals_are_waited_out(said: list[str]) -> None:
+    """A 404, as while a model is exchanged, says nothing of the images."""
+    left = [BadRequest("no such model", 404, "NotFound")] * 2
+
+    def trouble(files: Sequence[bytes]) -> None:
+        if files and left:
+            raise left.pop()
+
+    answers = open_runner(FakeClient(trouble), said).embed([b"a", b"bb"])
+
+    assert numbers(answers) == [1, 2]
+
+
 def test_real_service_goes_and_comes_back(folder: Callable[..., Path], tmp_path: Path) -> None:
     """A server on a real port is shut in the middle of a job and opened again: no row is lost."""
     images = folder([b"%03d" % index for index in range(120)])
@@ -277,6 +299,8 @@ def test_real_service_goes_and_comes_back(folder: Callable[..., Path], tmp_path:
             data = json.dumps(answer).encode()
             self.send_response(200)
             self.send_header("Content-Length", str(len(data)))
+            self.send_header("X-Model-Digest", "digest")
+            self.send_header("X-Precision", "fp32")
             self.end_headers()
             self.wfile.write(data)
             self.close_connection = True

@@ -14,9 +14,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from numpy.typing import NDArray
 
 from pinhole.jobs import sources
 from pinhole.jobs.errors import Fault, JobError
+from pinhole.jobs.sources import arrays
 from pinhole.jobs.sources.opening import open_source
 
 from .conftest import contents
@@ -260,6 +262,48 @@ def test_tar_that_was_cut_short_is_refused(tmp_path: Path, mode: str) -> None:
 
     with pytest.raises(JobError, match=r"can't be read|no source"):
         open_source(str(path))
+
+
+def test_rows_far_apart_are_read_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What lies between the wanted rows stays on the disk: it may be larger than the memory."""
+    np.save(tmp_path / "a.npy", np.arange(4_000, dtype=np.uint32).view(np.uint8).reshape(-1, 4, 4))
+    read = list[int]()
+    original = arrays.read_rows
+
+    def counting(file: io.BufferedIOBase, count: int, layout: arrays.Layout) -> NDArray[np.uint8]:
+        read.append(count)
+        return original(file, count, layout)
+
+    monkeypatch.setattr(arrays, "read_rows", counting)
+    source = open_source(str(tmp_path / "a.npy"))
+    (chunk,) = source.chunks([0, 1, 2, 500, 998, 999], 10)
+    firsts = [int(pixels.reshape(-1).view(np.uint32)[0]) for pixels in chunk.load()]
+
+    assert firsts == [0, 4, 8, 2_000, 3_992, 3_996]
+    assert read == [3, 1, 2]
+
+
+@pytest.mark.parametrize("name", ["a.npy", "a.tar"])
+def test_source_replaced_meanwhile_ends_the_job(tmp_path: Path, name: str) -> None:
+    """Its members lie elsewhere now; they would be embedded under others' names."""
+    path = tmp_path / name
+
+    def write(value: int) -> None:
+        if name == "a.npy":
+            np.save(path, np.full((10, 4, 4), value, np.uint8))
+        else:
+            with tarfile.open(path, "w") as tar:
+                member = tarfile.TarInfo("a.png")
+                member.size = 4
+                tar.addfile(member, io.BytesIO(bytes([value] * 4)))
+
+    write(1)
+    with closing(open_source(str(path))) as source:
+        write(2)
+        os.utime(path, ns=(0, 0))
+
+        with pytest.raises(JobError, match="has changed since the job began"):
+            [list(chunk.load()) for chunk in source.chunks(range(source.count), 10)]
 
 
 def test_array_that_is_cut_short_ends_the_job(tmp_path: Path) -> None:

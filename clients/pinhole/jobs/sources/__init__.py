@@ -134,6 +134,12 @@ def stamp(path: Path) -> str:
     return f"{path.resolve()} {status.st_size} {status.st_mtime_ns}"
 
 
+def check_stamp(path: Path, before: str) -> None:
+    """Raise JobError if a file isn't what it was: its parts would be sought in the wrong places."""
+    if stamp(path) != before:
+        raise JobError(f"{path} has changed since the job began: replaced, grown or cut short")
+
+
 def printable(name: str) -> str:
     r"""A name in UTF-8; bytes that aren't are written as ``\xe9``."""
     if name.isascii():

@@ -14,7 +14,16 @@ from pathlib import Path
 from typing import IO, Any
 
 from pinhole.jobs.errors import Fault, JobError, too_large, unreadable
-from pinhole.jobs.sources import LARGEST_FILE, Chunk, Content, Stream, cut, printable, stamp
+from pinhole.jobs.sources import (
+    LARGEST_FILE,
+    Chunk,
+    Content,
+    Stream,
+    check_stamp,
+    cut,
+    printable,
+    stamp,
+)
 from pinhole.jobs.sources.files import Files, is_shown
 from pinhole.jobs.sources.listing import Listing
 
@@ -64,9 +73,9 @@ class PlainTar:
     """A tar file that isn't compressed: its members are read where they lie, in any order."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self._path, self._stamp = path, stamp(path)
         self._listing = Listing(
-            f"tar {stamp(path)}",
+            f"tar {self._stamp}",
             ((member.name, member.size, member.offset_data) for _, member in members(path)),
         )
         self.count, self.digest = self._listing.count, self._listing.digest
@@ -93,6 +102,7 @@ class PlainTar:
         """What reads these, when it is called."""
 
         def load() -> Iterator[Content]:
+            check_stamp(self._path, self._stamp)
             with self._path.open("rb") as file:
                 yield from (read_span(file, place, length) for place, length in spans)
 

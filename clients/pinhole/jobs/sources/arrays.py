@@ -8,6 +8,7 @@ import gzip
 import io
 import math
 import struct
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
@@ -18,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pinhole.jobs.errors import JobError
-from pinhole.jobs.sources import Chunk, Content, Stream, cut, stamp
+from pinhole.jobs.sources import Chunk, Content, Stream, check_stamp, cut, stamp
 
 IDX_UINT8 = 0x08  # the third byte of an IDX file of bytes; the fourth is the number of dimensions
 
@@ -48,7 +49,7 @@ class Rows:
 
     def __init__(self, path: Path, layout: Layout) -> None:
         self.count, self.digest = layout.count, array_digest(path, layout)
-        self._path, self._layout = path, layout
+        self._path, self._layout, self._stamp = path, layout, stamp(path)
 
     def chunks(self, numbers: Iterable[int], size: int) -> Iterator[Chunk]:
         """See Source."""
@@ -63,13 +64,22 @@ class Rows:
         """What reads these, when it is called."""
 
         def load() -> Iterator[Content]:
-            first, last = wanted[0], wanted[-1]
+            check_stamp(self._path, self._stamp)
             with self._path.open("rb") as file:
-                file.seek(self._layout.offset + first * self._layout.size)
-                rows = read_rows(file, last + 1 - first, self._layout)
-            return (rows[number - first] for number in wanted)
+                for first, count in runs(wanted):
+                    file.seek(self._layout.offset + first * self._layout.size)
+                    yield from read_rows(file, count, self._layout)
 
         return load
+
+
+def runs(numbers: list[int]) -> Iterator[tuple[int, int]]:
+    """Ascending numbers as (first, count) of those that follow each other."""
+    first = 0
+    for end in range(1, len(numbers) + 1):
+        if end == len(numbers) or numbers[end] != numbers[end - 1] + 1:
+            yield numbers[first], end - first
+            first = end
 
 
 def read_rows(file: io.BufferedIOBase, count: int, layout: Layout) -> NDArray[np.uint8]:
@@ -135,7 +145,7 @@ def idx_source(path: Path) -> "Rows | Stream":
     try:
         with open_idx(path) as file:
             layout = idx_layout(path, file)
-    except (EOFError, gzip.BadGzipFile, struct.error) as error:
+    except (EOFError, gzip.BadGzipFile, struct.error, zlib.error) as error:
         raise JobError(f"{path} can't be read as an IDX file") from error
     return packed_idx_source(path, layout) if is_gzip(path) else Rows(path, layout)
 
@@ -164,7 +174,7 @@ def packed_idx_source(path: Path, layout: Layout) -> Stream:
                 file.read(layout.offset)
                 for number in range(layout.count):
                     yield str(number), read_rows(file, 1, layout)[0]
-        except (EOFError, OSError) as error:
+        except (EOFError, OSError, zlib.error) as error:
             raise JobError(f"{path} can't be read as an IDX file: {error}") from error
 
     return Stream(layout.count, array_digest(path, layout), items)
