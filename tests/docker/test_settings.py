@@ -14,6 +14,12 @@ from .conftest import ROOT, Compose, docker, post, wait_until
 VARIABLE = re.compile(r"\$\{([A-Z_]+)|^ +([A-Z_]+):(?: \$\{|$)", re.MULTILINE)
 
 
+def start(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """``docker run …`` of what is meant to end at once."""
+    command = ["docker", "run", "--rm", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+
 def test_every_variable_is_documented() -> None:
     """.env.example has all of the compose files' variables, and no others."""
     files = [ROOT / name for name in ("docker-compose.yml", "docker-compose.public.yml")]
@@ -79,12 +85,7 @@ def test_tls_where_a_certificate_is_mounted(compose: Compose, tmp_path: Path) ->
 )
 def test_wrong_settings_are_refused(name: str, value: str, words: str) -> None:
     """One line that names the variable, and never the key."""
-    answer = subprocess.run(
-        ["docker", "run", "--rm", "--env", f"{name}={value}", "pinhole-gateway"],
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    answer = start("--env", f"{name}={value}", "pinhole-gateway")
 
     assert answer.returncode == 1
     assert answer.stderr.startswith("gateway: ")
@@ -96,12 +97,7 @@ def test_wrong_settings_are_refused(name: str, value: str, words: str) -> None:
 def test_certificate_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     """An empty folder, as Docker makes of a mistyped name, is no reason to speak plain HTTP."""
     tmp_path.chmod(0o755)
-    answer = subprocess.run(
-        ["docker", "run", "--rm", "--volume", f"{tmp_path}:/tls:ro", "pinhole-gateway"],
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    answer = start("--volume", f"{tmp_path}:/tls:ro", "pinhole-gateway")
 
     assert answer.returncode == 1
     assert answer.stderr.startswith("gateway: tls.crt is missing in PINHOLE_TLS")
@@ -123,12 +119,7 @@ def test_publishing_wider_takes_a_key(compose: Compose) -> None:
 
 def test_cuda_or_nothing() -> None:
     """Asked for CUDA where there is none, the service says what is missing and stops."""
-    answer = subprocess.run(
-        ["docker", "run", "--rm", "--env", "PINHOLE_DEVICE=cuda", "pinhole-torchserve"],
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    answer = start("--env", "PINHOLE_DEVICE=cuda", "pinhole-torchserve")
 
     assert answer.returncode == 1
     assert answer.stderr.splitlines()[-1].startswith("serve: device is cuda, but ")
