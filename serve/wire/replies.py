@@ -95,8 +95,7 @@ def reconstruct_reply(
     if request.reply_type == PNG:
         return png_reply(images, blank)
     if request.reply_type == NPY:
-        errors = [round_trip(answer.mse) if answer else math.nan for answer in answers]
-        return npy_reply(images, blank, {"X-Mse": ",".join(map(str, errors))})
+        return npy_reply(images, blank, scores(answers))
     rows = [answer and describe(answer) for answer in answers]
     if request.singular:
         return json_reply(rows[0])
@@ -108,6 +107,19 @@ def reconstruct_reply(
             "errors": item_errors(request.items),
         }
     )
+
+
+def scores(answers: Sequence[Reconstruction | None]) -> dict[str, str]:
+    """What goes with an array: X-Mse and X-Percentile, and X-Outliers where there are any."""
+    errors = [round_trip(answer.mse) if answer else math.nan for answer in answers]
+    ranks = [round(answer.percentile, 1) if answer else math.nan for answer in answers]
+    outliers = [index for index, answer in enumerate(answers) if answer and answer.outlier]
+    told: dict[str, Sequence[float]] = {
+        "X-Mse": errors,
+        "X-Percentile": ranks,
+        "X-Outliers": outliers,
+    }
+    return {name: ",".join(map(str, values)) for name, values in told.items() if values}
 
 
 def describe(answer: Reconstruction) -> dict[str, Any]:

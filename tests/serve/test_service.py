@@ -164,7 +164,8 @@ def test_array_replies(service: Service) -> None:
     assert np.array_equal(read_npy(embedded.body), [[10, 10], [np.nan] * 2], equal_nan=True)
     assert embedded.headers == {"X-Errors": "1"}
     assert read_npy(rebuilt.body)[:, 0, 0, 0].tolist() == [10, 0]
-    assert rebuilt.headers == {"X-Mse": "0.0,nan", "X-Errors": "1"}
+    scores = {"X-Mse": "0.0,nan", "X-Percentile": "0.0,nan"}
+    assert rebuilt.headers == {**scores, "X-Errors": "1"}
     assert (read_npy(decoded.body) == 51).all()
     assert read_npy(decoded.body).dtype == np.uint8
 

@@ -4,7 +4,7 @@ import { figure } from "./dots.js";
 import { written } from "./lens.js";
 import { latest, settled } from "./pace.js";
 import { Pad } from "./pad.js";
-import { paint, toPixels } from "./paint.js";
+import { paint } from "./paint.js";
 import { neighbours } from "./points.js";
 import { tolerate } from "./service.js";
 import { rasterise } from "./strokes.js";
@@ -55,10 +55,9 @@ export class Drawing {
         service.embed(pixels, shape),
         service.reconstruct(pixels, shape),
       ]);
-      const remembered = await toPixels(answer.png, image);
       if (!this.pad.strokes.length) return; // cleared meanwhile
       this.answer = { ...answer, embedding };
-      paint(this.root.querySelector("#remembered"), remembered, image);
+      paint(this.root.querySelector("#remembered"), answer.pixels, image);
       this.#place(embedding);
       this.judge();
     } catch (error) {

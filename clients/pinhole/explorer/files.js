@@ -1,7 +1,7 @@
 /** Image files, dropped anywhere or chosen: each becomes a dot and a row, or a reason why not. */
 
 import { company, toParagraph, verdict } from "./drawing.js";
-import { paint, toPixels } from "./paint.js";
+import { paint } from "./paint.js";
 import { neighbours } from "./points.js";
 import { Refused, tolerate } from "./service.js";
 
@@ -61,7 +61,7 @@ export class Files {
       const { service, image } = this.world;
       const embedding = await service.embed(file);
       const answer = await service.reconstruct(file);
-      paint(row.querySelector(".after"), await toPixels(answer.png, image), image);
+      paint(row.querySelector(".after"), answer.pixels, image);
       await drawThumbnail(row.querySelector(".before"), file);
       this.#succeed(row, embedding, answer);
     } catch (error) {

@@ -44,18 +44,3 @@ function toImageData(pixels, image) {
   }
   return picture;
 }
-
-/** A PNG of the service back to pixels [C, H, W]. */
-export async function toPixels(png, image) {
-  const { channels, height, width } = image;
-  const bitmap = await createImageBitmap(png);
-  const context = new OffscreenCanvas(width, height).getContext("2d");
-  context.drawImage(bitmap, 0, 0);
-  const { data } = context.getImageData(0, 0, width, height);
-  const size = height * width;
-  const pixels = new Uint8Array(channels * size);
-  for (let channel = 0; channel < channels; channel++) {
-    for (let i = 0; i < size; i++) pixels[channel * size + i] = data[4 * i + Math.min(channel, 2)];
-  }
-  return pixels;
-}

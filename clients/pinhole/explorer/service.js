@@ -9,7 +9,6 @@ import { pause } from "./pace.js";
 
 const NPY = "application/x-npy";
 const FILE = "application/octet-stream"; // whatever it is: the service looks inside
-const JSON_TYPE = "application/json";
 const KEY = "pinhole-api-key"; // in sessionStorage: gone when the tab is closed
 const TIMEOUT_MS = 15_000;
 const PROBE_MS = 1_500; // between looks whether a service that was down is back
@@ -66,7 +65,7 @@ export class Service extends EventTarget {
   async decode(embeddings) {
     const width = embeddings[0].length;
     const body = pack(Float32Array.from(embeddings.flat()), [embeddings.length, width]);
-    const { data, shape } = unpack(await this.#predict("decode", body, NPY, NPY, "arrayBuffer"));
+    const { data, shape } = await this.#predict("decode", body, NPY);
     const size = shape.slice(1).reduce((a, b) => a * b, 1);
     return embeddings.map((_, index) => data.subarray(index * size, (index + 1) * size));
   }
@@ -78,22 +77,23 @@ export class Service extends EventTarget {
    */
   async embed(image, shape) {
     const [body, type] = toBody(image, shape);
-    return [...unpack(await this.#predict("embed", body, type, NPY, "arrayBuffer")).data];
+    return [...(await this.#predict("embed", body, type)).data];
   }
 
   /**
-   * As embed. JSON is the one form that carries the percentile.
+   * As embed.
    *
-   * @returns {Promise<{png: Blob, mse: number, percentile: number, outlier: boolean}>}
+   * @returns {Promise<{pixels: Uint8Array, mse: number, percentile: number, outlier: boolean}>}
    */
   async reconstruct(image, shape) {
     const [body, type] = toBody(image, shape);
-    const answer = await this.#predict("reconstruct", body, type, JSON_TYPE, "json");
-    const [picture, mse, anomaly] = type === NPY
-      ? [answer.reconstructions[0], answer.mse[0], answer.anomaly[0]]
-      : [answer.reconstruction, answer.mse, answer.anomaly];
-    const bytes = Uint8Array.from(atob(picture), (character) => character.charCodeAt(0));
-    return { png: new Blob([bytes], { type: "image/png" }), mse, ...anomaly };
+    const { data, headers } = await this.#predict("reconstruct", body, type);
+    return {
+      pixels: data,
+      mse: Number(headers.get("X-Mse")),
+      percentile: Number(headers.get("X-Percentile")),
+      outlier: headers.has("X-Outliers"),
+    };
   }
 
   /** The median of the newest latencies, in milliseconds. */
@@ -102,11 +102,11 @@ export class Service extends EventTarget {
     return sorted[Math.floor(sorted.length / 2)];
   }
 
-  async #predict(endpoint, body, type, accept, as) {
-    const headers = { "Content-Type": type, Accept: accept };
+  async #predict(endpoint, body, type) {
+    const headers = { "Content-Type": type, Accept: NPY };
     const started = performance.now();
     const reply = await this.#fetch(`predictions/${endpoint}`, { method: "POST", body, headers });
-    const answer = await this.#read(reply, as);
+    const array = unpack(await this.#read(reply, "arrayBuffer"));
     const ms = performance.now() - started;
     this.latencies = [...this.latencies, ms].slice(-REMEMBERED);
     this.model = {
@@ -116,7 +116,7 @@ export class Service extends EventTarget {
     };
     this.exchange = { endpoint, ms };
     this.dispatchEvent(new Event("answer"));
-    return answer;
+    return { ...array, headers: reply.headers };
   }
 
   /** A reply with status 200; everything else becomes an exception. */
