@@ -117,6 +117,9 @@ def start(settings: Settings, home: Path) -> subprocess.Popen[bytes]:
         f"-Dmodel_server_home={torchserve_home()}",
         f"-Dlog4j.configurationFile={resources.files('serve.launcher') / 'log4j2.xml'}",
         f"-Djava.io.tmpdir={home / 'tmp'}",
+        # TorchServe hands each batch to Java's common pool, which for two cores is no pool: Java
+        # would start a thread for each.
+        f"-Djava.util.concurrent.ForkJoinPool.common.parallelism={max(2, usable_cores())}",
         "-cp",
         torchserve_home() / "ts" / "frontend" / "*",
         "org.pytorch.serve.ModelServer",
@@ -274,7 +277,6 @@ def server_config(settings: Settings, store: Path) -> str:
         "load_models": ",".join(f"{endpoint}={endpoint}-1" for endpoint in ENDPOINTS),
         "enable_model_api": "true",  # or swaps would get a 405
         "allowed_urls": f"file://{store}/.*",
-        "decode_input_request": "false",
         "disable_system_metrics": "true",
         "metrics_mode": "prometheus",
         # A hundred, the default, is fewer than two callers may have running at the gateway.
