@@ -1,4 +1,4 @@
-"""Image files to and from model pixels: the only module that uses Pillow.
+"""Image files to and from model pixels: the only module that uses Pillow and libspng.
 
 Scaling to [0, 1] is not done here: it is the first operation of the exported encoder, so serving
 can't drift from training.
@@ -7,8 +7,10 @@ can't drift from training.
 import io
 import struct
 import zlib
+from functools import lru_cache
 
 import numpy as np
+import pyspng
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
@@ -30,6 +32,9 @@ UNREADABLE = (
     zlib.error,
     Image.DecompressionBombError,
 )  # what Pillow's readers are known to raise on damaged files
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+PNG_CHUNK = struct.Struct(">I4s")  # the length of what follows, and its kind
+PNG_CHECKSUM = struct.Struct(">I")  # of kind and content, after them
 
 
 class PixelBudget:
@@ -80,6 +85,10 @@ def read_image(data: bytes, spec: ImageSpec, budget: PixelBudget) -> NDArray[np.
     """
     if not data:
         raise InvalidImage("the image is empty (0 bytes)")
+    pixels = read_plain_png(data, spec)
+    if pixels is not None:
+        budget.spend(spec.width, spec.height)
+        return pixels
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as file:
             budget.spend(file.width, file.height)
@@ -88,6 +97,48 @@ def read_image(data: bytes, spec: ImageSpec, budget: PixelBudget) -> NDArray[np.
         raise InvalidImage(
             f"{len(data):,} bytes can't be read as an image; send one of {', '.join(FORMATS)}"
         ) from error
+
+
+def read_plain_png(data: bytes, spec: ImageSpec) -> NDArray[np.uint8] | None:
+    """uint8[C, H, W] of a PNG that holds the model's own pixels and nothing else; None of others.
+
+    It is what most callers send, and libspng reads it in a quarter of Pillow's time. Of a damaged
+    one Pillow says what is wrong.
+    """
+    if not data.startswith(plain_png_head(spec)) or not holds_pixels_alone(data):
+        return None
+    try:
+        pixels: NDArray[np.uint8] = pyspng.load(data)
+    except RuntimeError:
+        return None
+    return channels_first(pixels)
+
+
+@lru_cache(maxsize=4)  # a process serves one model
+def plain_png_head(spec: ImageSpec) -> bytes:
+    """How a PNG begins that has the model's size and mode, in 8 bits and not interlaced."""
+    colours = 0 if spec.channels == 1 else 2
+    header = b"IHDR" + struct.pack(">IIBBBBB", spec.width, spec.height, 8, colours, 0, 0, 0)
+    return PNG_SIGNATURE + struct.pack(">I", 13) + header + PNG_CHECKSUM.pack(zlib.crc32(header))
+
+
+def holds_pixels_alone(png: bytes) -> bool:
+    """Whether every chunk is whole, and none could change what the pixels mean.
+
+    That is none of transparency, orientation and frames. libspng is given no other: it reads what
+    it can of a damaged one, without a word.
+    """
+    view, at = memoryview(png), len(PNG_SIGNATURE)
+    while at + PNG_CHUNK.size + PNG_CHECKSUM.size <= len(png):
+        length, kind = PNG_CHUNK.unpack_from(png, at)
+        end = at + PNG_CHUNK.size + length
+        checksum = PNG_CHECKSUM.pack(zlib.crc32(view[at + 4 : end]))
+        if kind not in (b"IHDR", b"IDAT", b"IEND") or view[end : end + 4] != checksum:
+            return False
+        if kind == b"IEND":
+            return True
+        at = end + PNG_CHECKSUM.size
+    return False
 
 
 def to_pixels(file: Image.Image, spec: ImageSpec) -> NDArray[np.uint8]:

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from serve import images
 from serve.bundle import ImageSpec
 from serve.errors import InvalidImage, PayloadTooLarge
-from serve.images import PixelBudget, read_image, write_grid, write_png
+from serve.images import PixelBudget, read_image, read_plain_png, write_grid, write_png
 
 GREY = ImageSpec(channels=1, height=28, width=28, polarity="auto")
 RGB = ImageSpec(channels=3, height=32, width=32, polarity="keep")
@@ -26,6 +27,76 @@ def stroke(ink: int, paper: int, size: int = 56) -> Image.Image:
     picture = Image.new("L", (size, size), paper)
     picture.paste(ink, (size // 2 - 4, size // 4, size // 2 + 4, 3 * size // 4))
     return picture
+
+
+@pytest.mark.parametrize("spec", [GREY, RGB])
+def test_plain_png_takes_the_short_way(spec: ImageSpec) -> None:
+    """A PNG of the model's own pixels comes as Pillow reads it, whatever its filters."""
+    for seed in range(20):
+        pixels = gradients(spec, seed)
+        for level in (0, 1, 9):
+            file = file_of(as_picture(pixels), compress_level=level)
+
+            found = read_plain_png(file, spec)
+
+            assert found is not None
+            assert np.array_equal(found, pixels)
+            assert np.array_equal(read_by_pillow(file, spec), pixels)
+
+
+@pytest.mark.parametrize("spec", [GREY, RGB])
+def test_damaged_png_is_what_pillow_makes_of_it(spec: ImageSpec) -> None:
+    """Any byte changed, and any end missing: the short way reads nothing that Pillow would not."""
+    whole = file_of(as_picture(gradients(spec, 0)))
+
+    for at in range(len(whole)):
+        changed = whole[:at] + bytes([whole[at] ^ 0x55]) + whole[at + 1 :]
+        for file in (whole[: at + 1], changed):
+            assert same(read_or_refuse(file, spec), read_by_pillow(file, spec))
+
+
+@pytest.mark.parametrize("meaning", ["transparency", "exif"])
+def test_png_that_says_more_takes_the_long_way(meaning: str) -> None:
+    """Transparency and orientation are Pillow's to apply."""
+    exif = Image.Exif()
+    exif[0x0112] = 3  # upside down
+    options = {"transparency": 0} if meaning == "transparency" else {"exif": exif}
+
+    assert read_plain_png(file_of(Image.new("L", (28, 28)), **options), GREY) is None
+
+
+def gradients(spec: ImageSpec, seed: int) -> np.ndarray:
+    """uint8[C, H, W] for which a PNG writer takes more than one filter."""
+    random = np.random.default_rng(seed)
+    rows, columns = np.mgrid[: spec.height, : spec.width]
+    slopes = random.integers(-9, 10, (spec.channels, 3, 1, 1))
+    noise = random.integers(0, 1 + 40 * (seed % 3), spec.shape)
+    return (slopes[:, 0] * rows + slopes[:, 1] * columns + noise).astype(np.uint8)
+
+
+def as_picture(pixels: np.ndarray) -> Image.Image:
+    """uint8[C, H, W] as Pillow holds it."""
+    return Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0).copy())
+
+
+def read_by_pillow(file: bytes, spec: ImageSpec) -> np.ndarray | None:
+    """Read a file the long way; None where it is refused."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(images, "read_plain_png", lambda data, spec: None)
+        return read_or_refuse(file, spec)
+
+
+def read_or_refuse(file: bytes, spec: ImageSpec) -> np.ndarray | None:
+    """Read a file; None where it is refused."""
+    try:
+        return read_image(file, spec, PixelBudget())
+    except (InvalidImage, PayloadTooLarge):
+        return None
+
+
+def same(one: np.ndarray | None, other: np.ndarray | None) -> bool:
+    """Whether both were read, to the same pixels, or both refused."""
+    return one is other or (one is not None and other is not None and np.array_equal(one, other))
 
 
 @pytest.mark.parametrize("paper", [0, 255])
