@@ -5,11 +5,9 @@ come as the caller wrote them. The path a request came by shows in one header al
 ``url_path`` to what was sent to /predictions, and nothing to what was sent to /v2.
 """
 
-import json
 import logging
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +15,7 @@ from serve.activity import Activity
 from serve.bundle import load_bundle
 from serve.engine import check_golden, open_engine
 from serve.errors import InternalError, PayloadTooLarge, ServeError
-from serve.handlers.upstream import (
-    PARTS,
-    be_quiet,
-    keep_every_part,
-    read_ahead,
-    tell_of_batches,
-)
+from serve.handlers.upstream import PARTS, around_batches, be_quiet, read_ahead
 from serve.journal import Count, Journal, Report
 from serve.limits import MAX_REPLY_BYTES
 from serve.service import Operation, Service
@@ -55,6 +47,7 @@ class Worker:
         self._service, self._operation = service, service.operation(endpoint)
         self._journal = Journal(endpoint, count)
         self._canary_token = canary_token
+        self._untold: tuple[Report, Sequence[Reply], Sequence[str]] | None = None
 
     def answer(self, batch: Sequence[Row], context: Any) -> list[bytes]:
         """Answer one dynamic batch: a body for each row, in order; the rest into ``context``."""
@@ -66,8 +59,14 @@ class Worker:
         for index, reply in enumerate(replies):
             set_head(context, index, reply, self._service.headers)
         if not self._is_routine(messages, replies):
-            self._journal.tell(report, replies, request_ids)
+            self._untold = report, replies, request_ids
         return [reply.body for reply in replies]
+
+    def tell(self) -> None:
+        """Count and log the batch just answered: nobody should wait for that."""
+        if self._untold:
+            self._journal.tell(*self._untold)
+            self._untold = None
 
     def _is_routine(self, messages: Sequence[Message], replies: Sequence[Reply]) -> bool:
         """Whether this was nothing but the launcher's twice a second, and went well."""
@@ -86,7 +85,6 @@ def open_worker(context: Any, endpoint: str) -> Worker:
     """
     config = context.model_yaml_config["handler"]
     log_to_stderr()
-    keep_every_part()
     read_ahead()
     if "activity" in config:
         be_quiet()
@@ -115,12 +113,21 @@ def open_worker(context: Any, endpoint: str) -> Worker:
         bundle.manifest.digest[:12],
     )
     service = Service(bundle, engine)
-    if "activity" not in config:
-        return Worker(service, endpoint)  # in a stock TorchServe
+    if "activity" not in config:  # in a stock TorchServe
+        worker = Worker(service, endpoint)
+        around_batches(begin=lambda: None, end=worker.tell)
+        return worker
     from serve.metrics import Metrics
 
-    tell_of_batches(Activity(Path(config["activity"])))
-    return Worker(service, endpoint, Metrics(endpoint).count, config["canary_token"])
+    activity = Activity(Path(config["activity"]))
+    worker = Worker(service, endpoint, Metrics(endpoint).count, config["canary_token"])
+
+    def end() -> None:
+        worker.tell()
+        activity.end()
+
+    around_batches(activity.begin, end)
+    return worker
 
 
 def log_to_stderr() -> None:
@@ -157,20 +164,11 @@ def to_message(row: Row, context: Any, index: int) -> Message:
     """One row of a batch as one HTTP message."""
     sent = context.get_all_request_header(index)
     headers = {name.lower(): value for name, value in sent.items() if isinstance(value, str)}
-    message = Message(b"", headers, oip="url_path" not in headers)
+    oip = "url_path" not in headers
+    message = Message(row.get("body", row.get("data", b"")), headers, oip=oip)
     if message.content_type == MULTIPART:
-        return replace(message, parts=tuple(map(to_bytes, row.get(PARTS, ()))))
-    return replace(message, body=to_bytes(row.get("body", row.get("data", b""))))
-
-
-def to_bytes(body: Any) -> bytes:
-    """A body as it was sent.
-
-    A stock TorchServe (``decode_input_request=true``) has already parsed JSON and decoded text.
-    """
-    if isinstance(body, (bytes, bytearray)):
-        return bytes(body)
-    return body.encode() if isinstance(body, str) else json.dumps(body).encode()
+        return Message(b"", headers, row.get(PARTS, ()), oip)
+    return message
 
 
 def answer_whatever_happens(

@@ -1,83 +1,114 @@
-"""The four things in TorchServe 0.12's worker that are changed while it runs; upstream is frozen.
+"""The three things in TorchServe 0.12's worker that are changed while it runs; upstream is frozen.
 
-- It turns the parts of a request into a dict, so of ``curl -F images=@a -F images=@b`` only b would
-  reach a handler. The row is given the list as well.
 - It asks its socket for every number and every string of a message on its own: some forty system
-  calls for a request with six headers. It is given a buffered reader instead.
+  calls for a request with six headers. Batches are read here instead, from large pieces. So are
+  their files: TorchServe would turn the parts of a form into a dict, and of
+  ``curl -F images=@a -F images=@b`` only b would reach a handler; and a stock one would parse JSON.
 - It writes two lines for each batch to its stdout, for the JVM to parse: that it has come, and how
   long it took. serve.metrics knows more, at a fraction of the price. Its warnings go there as well,
   where the launcher's log would not show them.
 - It doesn't tell anybody when it receives a batch, and when it has sent all answers.
 """
 
-import functools
-import io
 import logging
+import socket
+import struct
 import sys
 from collections.abc import Callable
 from typing import Any
 
-from serve.activity import Activity
-
 PARTS = "pinhole: every file of the form"  # a key no form field is likely to have
 READ_AHEAD_BYTES = 1 << 16
+NUMBER = struct.Struct("!i")
 
 
-def keep_every_part() -> None:
-    """Wrap TorchServe's ``Service.retrieve_data_for_inference``, once in this process."""
-    from ts.service import Service
+class Frames:
+    """The messages of TorchServe's other side: numbers, and strings with their lengths before them.
 
-    original = Service.retrieve_data_for_inference
-    if not hasattr(original, "__wrapped__"):
-        Service.retrieve_data_for_inference = staticmethod(keeping_parts(original))
-
-
-def keeping_parts(retrieve: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """``retrieve``, with the files of each request under PARTS of its row.
-
-    Files are what has a Content-Type; text fields have none. A form that TorchServe couldn't take
-    apart, for lack of a boundary, is no file.
+    Args:
+        connection: of which nothing of a next message has been read yet.
     """
 
-    @functools.wraps(retrieve)
-    def wrapped(batch: Any) -> Any:
-        headers, rows, ids = retrieve(batch)
-        for row, request in zip(rows, batch, strict=True):
-            row[PARTS] = [part["value"] for part in request["parameters"] if is_file(part)]
-        return headers, rows, ids
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._data, self._at = b"", 0
 
-    return wrapped
+    def take(self, count: int) -> bytes:
+        """So many bytes; exits once there are none, as TorchServe does: its other side has gone."""
+        end = self._at + count
+        if end > len(self._data):
+            self._receive(count)
+            end = count
+        taken = self._data[self._at : end]
+        self._at = end
+        return taken
+
+    def _receive(self, count: int) -> None:
+        """Have at least so many bytes."""
+        pieces = [self._data[self._at :]]
+        missing = count - len(pieces[0])
+        while missing > 0:
+            pieces.append(self._connection.recv(max(missing, READ_AHEAD_BYTES)))
+            if not pieces[-1]:
+                sys.exit(0)
+            missing -= len(pieces[-1])
+        self._data, self._at = b"".join(pieces), 0
+
+    def string(self) -> bytes | None:
+        """A string; None where a list ends instead."""
+        if self._at + NUMBER.size > len(self._data):
+            self._receive(NUMBER.size)
+        (length,) = NUMBER.unpack_from(self._data, self._at)
+        self._at += NUMBER.size
+        return None if length < 0 else self.take(length)
+
+    def batch(self) -> list[dict[str, Any]]:
+        """The requests of a batch, as TorchServe's own reader gives them, and PARTS."""
+        requests = []
+        while (request_id := self.string()) is not None:
+            headers, parameters = [], []
+            while (name := self.string()) is not None:
+                headers.append({"name": name, "value": self.string()})
+            while (name := self.string()) is not None:
+                content_type = (self.string() or b"").decode()
+                parameters.append(parameter(name.decode(), content_type, self.string()))
+            files = [each["value"] for each in parameters if is_file(each["contentType"])]
+            parameters.append(parameter(PARTS, "", files))
+            requests.append({"requestId": request_id, "headers": headers, "parameters": parameters})
+        return requests
 
 
-def is_file(part: Any) -> bool:
-    """Whether a parameter of a request is a file."""
-    content_type = part["contentType"].strip().lower()
-    return bool(content_type) and not content_type.startswith("multipart/")
+def parameter(name: str, content_type: str, value: Any) -> dict[str, Any]:
+    """One of a request, in TorchServe's form."""
+    return {"name": name, "contentType": content_type, "value": value}
+
+
+def is_file(content_type: str) -> bool:
+    """Whether a parameter is a file of a form.
+
+    Files have a Content-Type; text fields have none. A form that TorchServe couldn't take apart,
+    for lack of a boundary, is no file.
+    """
+    kind = content_type.strip().lower()
+    return bool(kind) and not kind.startswith("multipart/")
 
 
 def read_ahead() -> None:
-    """Replace TorchServe's ``_retrieve_buffer`` by a reader with a buffer.
+    """Replace TorchServe's ``_retrieve_buffer`` and ``_retrieve_inference_msg`` by Frames.
 
     To be called while a message is answered: the worker has then read all of it and nothing more.
     """
     from ts.protocol import otf_message_handler
 
-    otf_message_handler._retrieve_buffer = buffered()
+    all_frames: dict[socket.socket, Frames] = {}
 
+    def frames(connection: socket.socket) -> Frames:
+        if connection not in all_frames:
+            all_frames[connection] = Frames(connection)
+        return all_frames[connection]
 
-def buffered() -> Callable[[Any, int], bytes]:
-    """A function that takes so many bytes from a socket, and exits once there are none."""
-    readers: dict[Any, io.BufferedReader] = {}
-
-    def take(connection: Any, count: int) -> bytes:
-        if connection not in readers:
-            readers[connection] = connection.makefile("rb", READ_AHEAD_BYTES)
-        data = readers[connection].read(count)
-        if len(data) < count:
-            sys.exit(0)  # as TorchServe does: its other side has gone
-        return data
-
-    return take
+    otf_message_handler._retrieve_buffer = lambda connection, count: frames(connection).take(count)
+    otf_message_handler._retrieve_inference_msg = lambda connection: frames(connection).batch()
 
 
 def be_quiet() -> None:
@@ -89,19 +120,19 @@ def be_quiet() -> None:
             handler.setStream(sys.stderr)
 
 
-def tell_of_batches(activity: Activity) -> None:
-    """Have the worker tell when a batch begins to come in and when its last answer has gone out."""
+def around_batches(begin: Callable[[], None], end: Callable[[], None]) -> None:
+    """Have the worker call ``begin`` as a batch comes in, ``end`` once its last answer is out."""
     from ts.protocol import otf_message_handler
 
     worker: Any = sys.modules["__main__"]  # ts/model_service_worker.py
     read_batch, wait_for_message = otf_message_handler._retrieve_inference_msg, worker.retrieve_msg
 
-    def begin(connection: Any) -> Any:
-        activity.begin()  # the first byte is here
+    def read(connection: Any) -> Any:
+        begin()  # the first byte is here
         return read_batch(connection)
 
-    def end(connection: Any) -> Any:
-        activity.end()
+    def wait(connection: Any) -> Any:
+        end()
         return wait_for_message(connection)
 
-    otf_message_handler._retrieve_inference_msg, worker.retrieve_msg = begin, end
+    otf_message_handler._retrieve_inference_msg, worker.retrieve_msg = read, wait
