@@ -1,6 +1,5 @@
 """The onnxruntime engine: CUDA, OpenVINO or CPU, by name, never by silent fallback."""
 
-import ctypes
 import json
 from typing import Any
 
@@ -20,6 +19,7 @@ from serve.engine import (
     processor_has_bf16,
     run_chunks,
 )
+from serve.engine.cuda import has_gpu, locked_array
 from serve.errors import EngineError
 
 # device → execution provider, best first
@@ -78,7 +78,7 @@ class OnnxEngine:
 
 
 class BoundGraph:
-    """A graph whose inputs and outputs stay on the device, in buffers that are used again.
+    """A graph whose inputs and outputs lie in buffers that are used again.
 
     Batches are padded to powers of two, so that there are few buffers, and the device's memory is
     settled once for each.
@@ -91,28 +91,29 @@ class BoundGraph:
         self._buffers: dict[int, tuple[Any, Any, Any, Any]] = {}  # by batch size
 
     def __call__(self, rows: NDArray[Any]) -> NDArray[np.float32]:
-        """Run one chunk; the padding's results are dropped."""
+        """Run one chunk; the padding's results are dropped. The next call overwrites the answer."""
         size = 1 << (len(rows) - 1).bit_length()
         if size not in self._buffers:
             self._buffers[size] = self._bind(size, rows.dtype)
-        binding, staging, given, result = self._buffers[size]
-        staging[: len(rows)] = rows
-        given.update_inplace(staging)
+        binding, sent, given, result = self._buffers[size]
+        sent[: len(rows)] = rows
+        given.update_inplace(sent)
         self._session.run_with_iobinding(binding)
-        answer: NDArray[np.float32] = result.numpy()[: len(rows)]
+        answer: NDArray[np.float32] = result[: len(rows)]
         return answer
 
     def _bind(self, size: int, dtype: np.dtype[Any]) -> tuple[Any, Any, Any, Any]:
-        """Buffers for ``size`` rows: the binding, the host's input, the device's, its output."""
+        """Buffers for ``size`` rows: the binding, the host's input, the device's, the output."""
         (given,), (result,) = self._session.get_inputs(), self._session.get_outputs()
+        allocate = locked_array if self._place[0] == "cuda" else np.zeros
+        sent = allocate((size, *given.shape[1:]), dtype)
+        received = allocate((size, *result.shape[1:]), np.dtype(np.float32))
+        place = onnxruntime.OrtValue.ortvalue_from_shape_and_type
+        inputs = place(list(sent.shape), dtype, *self._place)
         binding = self._session.io_binding()
-        allocate = onnxruntime.OrtValue.ortvalue_from_shape_and_type
-        staging = np.zeros([size, *given.shape[1:]], dtype)
-        inputs = allocate(list(staging.shape), dtype, *self._place)
-        outputs = allocate([size, *result.shape[1:]], np.float32, *self._place)
         binding.bind_ortvalue_input(given.name, inputs)
-        binding.bind_ortvalue_output(result.name, outputs)
-        return binding, staging, inputs, outputs
+        binding.bind_output(result.name, "cpu", 0, np.float32, received.shape, received.ctypes.data)
+        return binding, sent, inputs, received
 
 
 def available() -> list[tuple[str, str]]:
@@ -147,19 +148,9 @@ def missing(device: str) -> str | None:
             f"this onnxruntime has no {PROVIDERS[device]}: install pinhole[{EXTRAS[device]}] in a "
             "fresh environment (the builds of onnxruntime overwrite each other)"
         )
-    if device == "cuda" and not has_cuda_driver():
+    if device == "cuda" and not has_gpu():
         return "this host has no NVIDIA driver with a GPU"
     return None
-
-
-def has_cuda_driver() -> bool:
-    """Whether the NVIDIA driver is there and finds a GPU (onnxruntime itself doesn't tell)."""
-    count = ctypes.c_int()
-    try:
-        driver = ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return False
-    return driver.cuInit(0) == 0 == driver.cuDeviceGetCount(ctypes.byref(count)) and count.value > 0
 
 
 def open_graph(

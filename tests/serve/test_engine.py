@@ -124,13 +124,13 @@ def test_auto_takes_the_best_device(monkeypatch: pytest.MonkeyPatch) -> None:
     """CUDA where there is a GPU, else OpenVINO, else the CPU; CUDA without a GPU is refused."""
     present = list(PROVIDERS.values())
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: present)
-    monkeypatch.setattr(onnx, "has_cuda_driver", lambda: True)
+    monkeypatch.setattr(onnx, "has_gpu", lambda: True)
     for device in ("cuda", "openvino", "cpu"):
         assert choose_device("auto") == device
         present.remove(PROVIDERS[device])
 
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: list(PROVIDERS.values()))
-    monkeypatch.setattr(onnx, "has_cuda_driver", lambda: False)
+    monkeypatch.setattr(onnx, "has_gpu", lambda: False)
     assert choose_device("auto") == "openvino"
     with pytest.raises(EngineError, match="device is cuda, but this host has no NVIDIA driver"):
         choose_device("cuda")
