@@ -41,7 +41,7 @@ SECTIONS = ("single", "plural", "mixed")
 ROUNDS = 3
 SECONDS = 8.0
 SHORTER = 5 / 8  # of SECONDS: what needs less time to settle
-WARM_UP_S = 10.0  # until the JVM has compiled what it runs
+WARM_UP_S = 35.0  # until the JVM has compiled most of what it runs
 HEAD_START_S = 1.0  # of the large requests before the small ones
 NPY = "application/x-npy"
 

@@ -34,7 +34,7 @@ from serve.limits import MAX_BODY_BYTES, MAX_REPLY_BYTES
 logger = logging.getLogger(__name__)
 
 MOST_WORKERS = 4  # for each endpoint, unless told otherwise: each takes 330 MB
-ANSWER_S = 300  # for a batch: 64 requests of 4,096 images each are slow, but no fault
+ANSWER_S = 300  # for a batch: 24 requests of 4,096 images each are slow, but no fault
 METRICS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"  # where prometheus_client writes; workers inherit it
 STOP_S = 20.0  # for TorchServe to end by itself before it is killed
 
@@ -59,7 +59,7 @@ class Settings:
     host: str = "127.0.0.1"
     port: int = 8080
     workers: int = field(default_factory=lambda: min(MOST_WORKERS, usable_cores()))
-    batch_size: int = 64
+    batch_size: int = 24  # so that the next batch waits for a worker, not the worker for it
     batch_delay_ms: int = 1
     runtime: str = "onnxruntime"
     device: str = "auto"
