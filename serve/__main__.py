@@ -98,7 +98,8 @@ def parse(arguments: list[str], environment: Mapping[str, str]) -> argparse.Name
         "--batch-size",
         type=count,
         default=default.batch_size,
-        help="most requests to answer together (default: %(default)s)",
+        help="most requests to answer together; 1 spares a lone one the wait for others, and "
+        "answers fewer under load (default: %(default)s)",
     )
     add(
         "--batch-delay-ms",
