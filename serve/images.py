@@ -105,7 +105,8 @@ def read_plain_png(data: bytes, spec: ImageSpec) -> NDArray[np.uint8] | None:
     It is what most callers send, and libspng reads it in a quarter of Pillow's time. Of a damaged
     one Pillow says what is wrong.
     """
-    if not data.startswith(plain_png_head(spec)) or not holds_pixels_alone(data):
+    head = plain_png_head(spec)
+    if not data.startswith(head) or not holds_pixels_alone(data, len(head)):
         return None
     try:
         pixels: NDArray[np.uint8] = pyspng.load(data)
@@ -118,22 +119,23 @@ def read_plain_png(data: bytes, spec: ImageSpec) -> NDArray[np.uint8] | None:
 def plain_png_head(spec: ImageSpec) -> bytes:
     """How a PNG begins that has the model's size and mode, in 8 bits and not interlaced."""
     colours = 0 if spec.channels == 1 else 2
-    header = b"IHDR" + struct.pack(">IIBBBBB", spec.width, spec.height, 8, colours, 0, 0, 0)
-    return PNG_SIGNATURE + struct.pack(">I", 13) + header + PNG_CHECKSUM.pack(zlib.crc32(header))
+    header = struct.pack(">IIBBBBB", spec.width, spec.height, 8, colours, 0, 0, 0)
+    chunk = PNG_CHUNK.pack(len(header), b"IHDR") + header
+    return PNG_SIGNATURE + chunk + PNG_CHECKSUM.pack(zlib.crc32(chunk[4:]))
 
 
-def holds_pixels_alone(png: bytes) -> bool:
-    """Whether every chunk is whole, and none could change what the pixels mean.
+def holds_pixels_alone(png: bytes, at: int) -> bool:
+    """Whether every chunk from ``at`` on is whole, and none could change what the pixels mean.
 
     That is none of transparency, orientation and frames. libspng is given no other: it reads what
     it can of a damaged one, without a word.
     """
-    view, at = memoryview(png), len(PNG_SIGNATURE)
+    view = memoryview(png)
     while at + PNG_CHUNK.size + PNG_CHECKSUM.size <= len(png):
         length, kind = PNG_CHUNK.unpack_from(png, at)
         end = at + PNG_CHUNK.size + length
         checksum = PNG_CHECKSUM.pack(zlib.crc32(view[at + 4 : end]))
-        if kind not in (b"IHDR", b"IDAT", b"IEND") or view[end : end + 4] != checksum:
+        if kind not in (b"IDAT", b"IEND") or view[end : end + 4] != checksum:
             return False
         if kind == b"IEND":
             return True
