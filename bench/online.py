@@ -41,7 +41,7 @@ SECTIONS = ("single", "plural", "mixed")
 ROUNDS = 3
 SECONDS = 8.0
 SHORTER = 5 / 8  # of SECONDS: what needs less time to settle
-WARM_UP_S = 35.0  # until the JVM has compiled most of what it runs
+WARM_UP_S = 60.0  # until the JVM has compiled what it runs
 HEAD_START_S = 1.0  # of the large requests before the small ones
 NPY = "application/x-npy"
 
@@ -51,7 +51,7 @@ examples:
   python -m bench.online build/mnist --serve-args="--workers 2" --only ours nothing
   python -m bench.online build/mnist --rounds 1 --seconds 2 --sections single
 
-The whole takes about a quarter of an hour. It needs wrk (apt-get install wrk), and a machine with
+The whole takes about half an hour. It needs wrk (apt-get install wrk), and a machine with
 nothing else to do.
 """
 

@@ -106,11 +106,12 @@ class BoundGraph:
     def _bind(self, size: int, dtype: np.dtype[Any]) -> tuple[Any, Any, Any, Any]:
         """Buffers for ``size`` rows: the binding, the host's input, the device's, the output."""
         (given,), (result,) = self._session.get_inputs(), self._session.get_outputs()
+        blank = np.zeros((size, *given.shape[1:]), dtype)
+        # First of all: a thread that has copied something has a context, and may lock memory.
+        inputs = onnxruntime.OrtValue.ortvalue_from_numpy(blank, *self._place)
         allocate = locked_array if self._place[0] == "cuda" else np.zeros
-        sent = allocate((size, *given.shape[1:]), dtype)
+        sent = allocate(blank.shape, dtype)
         received = allocate((size, *result.shape[1:]), np.dtype(np.float32))
-        place = onnxruntime.OrtValue.ortvalue_from_shape_and_type
-        inputs = place(list(sent.shape), dtype, *self._place)
         binding = self._session.io_binding()
         binding.bind_ortvalue_input(given.name, inputs)
         binding.bind_output(result.name, "cpu", 0, np.float32, received.shape, received.ctypes.data)
