@@ -7,7 +7,7 @@ come as the caller wrote them. The path a request came by shows in one header al
 
 import logging
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from serve.activity import Activity
 from serve.bundle import load_bundle
 from serve.engine import check_golden, open_engine
 from serve.errors import InternalError, PayloadTooLarge, ServeError
-from serve.handlers.upstream import PARTS, around_batches, be_quiet, read_ahead
+from serve.handlers.upstream import PARTS, answer_early, around_batches, be_quiet, read_ahead
 from serve.journal import Count, Journal, Report
 from serve.limits import MAX_REPLY_BYTES
 from serve.service import Operation, Service
@@ -25,6 +25,9 @@ from serve.wire.requests import CANARY_HEADER, MULTIPART, Message
 logger = logging.getLogger(__name__)
 
 Row = Mapping[str, Any]
+
+# The most that others in a batch wait for: some 300 images as an array, or 100 embeddings in JSON.
+LIGHT_BYTES = {"embed": 256 << 10, "reconstruct": 256 << 10, "decode": 4 << 10}
 
 
 class Worker:
@@ -45,30 +48,49 @@ class Worker:
         canary_token: str | None = None,
     ) -> None:
         self._service, self._operation = service, service.operation(endpoint)
+        self._light_bytes = LIGHT_BYTES[endpoint]
         self._journal = Journal(endpoint, count)
         self._canary_token = canary_token
-        self._untold: tuple[Report, Sequence[Reply], Sequence[str]] | None = None
+        self._untold: list[tuple[Report, Sequence[Reply], Sequence[str]]] = []
 
     def answer(self, batch: Sequence[Row], context: Any) -> list[bytes]:
-        """Answer one dynamic batch: a body for each row, in order; the rest into ``context``."""
-        messages = [to_message(row, context, index) for index, row in enumerate(batch)]
-        request_ids = [context.get_request_id(index) for index in range(len(batch))]
+        """Answer one dynamic batch: a body for each row, in order; the rest into ``context``.
+
+        Light requests don't wait for heavy ones that happen to share their batch.
+        """
+        light, heavy = dict[int, Message](), dict[int, Message]()
+        for index, row in enumerate(batch):
+            message = to_message(row, context, index)
+            (light if size(message) <= self._light_bytes else heavy)[index] = message
+        bodies = self._answer(light, context)
+        if light and heavy:
+            answer_early(context, bodies)
+        bodies |= self._answer(heavy, context)
+        return [bodies[index] for index in range(len(batch))]
+
+    def _answer(self, messages: Mapping[int, Message], context: Any) -> dict[int, bytes]:
+        """Answer some messages of a batch, by their places in it."""
+        if not messages:
+            return {}
+        request_ids = [context.get_request_id(index) for index in messages]
         report = Report()
-        replies = answer_whatever_happens(self._operation, messages, request_ids, report)
-        replies = list(map(within_limit, replies, (message.oip for message in messages)))
-        for index, reply in enumerate(replies):
+        replies = answer_whatever_happens(
+            self._operation, list(messages.values()), request_ids, report
+        )
+        replies = list(map(within_limit, replies, (message.oip for message in messages.values())))
+        for index, reply in zip(messages, replies, strict=True):
             set_head(context, index, reply, self._service.headers)
-        if not self._is_routine(messages, replies):
-            self._untold = report, replies, request_ids
-        return [reply.body for reply in replies]
+        if not self._is_routine(messages.values(), replies):
+            self._untold.append((report, replies, request_ids))
+        return {index: reply.body for index, reply in zip(messages, replies, strict=True)}
 
     def tell(self) -> None:
-        """Count and log the batch just answered: nobody should wait for that."""
-        if self._untold:
-            self._journal.tell(*self._untold)
-            self._untold = None
+        """Count and log what was just answered: nobody should wait for that."""
+        for answered in self._untold:
+            self._journal.tell(*answered)
+        self._untold.clear()
 
-    def _is_routine(self, messages: Sequence[Message], replies: Sequence[Reply]) -> bool:
+    def _is_routine(self, messages: Iterable[Message], replies: Sequence[Reply]) -> bool:
         """Whether this was nothing but the launcher's twice a second, and went well."""
         return self._canary_token is not None and all(
             message.headers.get(CANARY_HEADER.lower()) == self._canary_token and reply.status == 200
@@ -169,6 +191,11 @@ def to_message(row: Row, context: Any, index: int) -> Message:
     if message.content_type == MULTIPART:
         return Message(b"", headers, row.get(PARTS, ()), oip)
     return message
+
+
+def size(message: Message) -> int:
+    """Bytes that the caller sent, without the headers."""
+    return len(message.body) + sum(map(len, message.parts))
 
 
 def answer_whatever_happens(

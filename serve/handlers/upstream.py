@@ -1,4 +1,4 @@
-"""The three things in TorchServe 0.12's worker that are changed while it runs; upstream is frozen.
+"""The four things that TorchServe 0.12's worker is made to do otherwise; upstream is frozen.
 
 - It asks its socket for every number and every string of a message on its own: some forty system
   calls for a request with six headers. Batches are read here instead, from large pieces. So are
@@ -8,13 +8,14 @@
   long it took. serve.metrics knows more, at a fraction of the price. Its warnings go there as well,
   where the launcher's log would not show them.
 - It doesn't tell anybody when it receives a batch, and when it has sent all answers.
+- It sends the answers of a batch together, when the last of them is there.
 """
 
 import logging
 import socket
 import struct
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 PARTS = "pinhole: every file of the form"  # a key no form field is likely to have
@@ -136,3 +137,30 @@ def around_batches(begin: Callable[[], None], end: Callable[[], None]) -> None:
         return wait_for_message(connection)
 
     otf_message_handler._retrieve_inference_msg, worker.retrieve_msg = read, wait
+
+
+def answer_early(context: Any, bodies: Mapping[int, bytes]) -> None:
+    """Send the answers to some requests of a batch, and leave them out of its last message.
+
+    TorchServe's other side takes a message for a batch's last unless one of its answers is to be
+    continued. So one here is, and is ended in the same message; its caller sees a chunked reply
+    with the header ts_stream_next. It has to be a success, since the connection of any other is
+    closed after its first piece: where there is none, all wait.
+
+    Should the worker die before the last message, TorchServe sends its 500 to these callers as
+    well, and closes their connections.
+
+    Args:
+        context: of the batch, with the statuses and headers of these answers.
+        bodies: of these answers, by their requests' places in the batch.
+    """
+    from ts.protocol.otf_message_handler import create_predict_response
+
+    successes = (index for index in bodies if context.get_response_status(index)[0] == 200)
+    if (begun := next(successes, None)) is None:
+        return
+    ids = {index: context.request_ids.pop(index) for index in bodies}
+    first = create_predict_response(bodies, {begun: ids[begun]}, "", 200, context, True)
+    others = create_predict_response({**bodies, begun: b""}, ids, "", 200, context)
+    # A message is a status, an empty phrase, the answers, and the end of their list.
+    context.cl_socket.sendall(first[: -NUMBER.size] + others[2 * NUMBER.size :])

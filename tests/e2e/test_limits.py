@@ -3,8 +3,11 @@
 import base64
 import io
 import json
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -109,6 +112,33 @@ def test_body_that_torchserve_itself_refuses(lone: Running) -> None:
     """Far over the limit no worker ever sees it; the service goes on."""
     assert post(lone, bytes(MAX_BODY_BYTES * 2), PNG).status_code == 413
     assert post(lone, picture(28, 28), PNG).status_code == 200
+
+
+def test_small_request_overtakes_the_large_one_of_its_batch(lone: Running) -> None:
+    """Its answer is its own, and comes long before; its connection is fit for the next request."""
+    small, url = picture(28, 28), f"{lone.url}/predictions/reconstruct"
+    expected = post(lone, small, PNG, "reconstruct").json()
+
+    def send(body: bytes, content_type: str) -> tuple[float, dict[str, Any]]:
+        reply = post(lone, body, content_type, "reconstruct")
+        return time.monotonic(), reply.json()
+
+    with ThreadPoolExecutor() as pool, requests.Session() as session:
+        first = pool.submit(send, images(MAX_IMAGES), NPY)
+        time.sleep(0.3)  # the worker is at it: what comes now will be its next batch
+        second = pool.submit(send, images(MAX_IMAGES), NPY)
+        time.sleep(0.3)
+        answers = []
+        for _ in range(2):
+            reply = session.post(url, small, headers={"Content-Type": PNG}, timeout=60)
+            answers.append((time.monotonic(), reply.json()))
+        (first_at, one), (second_at, other) = first.result(), second.result()
+
+    assert answers[0][0] - first_at < (second_at - first_at) / 4
+    assert [answer for _, answer in answers] == [expected, expected]
+    for large in (one, other):
+        assert large["mse"] == pytest.approx([expected["mse"]] * MAX_IMAGES)
+        assert set(large["reconstructions"]) == {expected["reconstruction"]}
 
 
 def test_largest_replies_fit(lone: Running) -> None:
