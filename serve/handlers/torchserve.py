@@ -7,7 +7,7 @@ come as the caller wrote them. The path a request came by shows in one header al
 
 import logging
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,28 +61,27 @@ class Worker:
         light, heavy = dict[int, Message](), dict[int, Message]()
         for index, row in enumerate(batch):
             message = to_message(row, context, index)
-            (light if size(message) <= self._light_bytes else heavy)[index] = message
+            (light if message.size <= self._light_bytes else heavy)[index] = message
         bodies = self._answer(light, context)
         if light and heavy:
             answer_early(context, bodies)
         bodies |= self._answer(heavy, context)
         return [bodies[index] for index in range(len(batch))]
 
-    def _answer(self, messages: Mapping[int, Message], context: Any) -> dict[int, bytes]:
+    def _answer(self, placed: Mapping[int, Message], context: Any) -> dict[int, bytes]:
         """Answer some messages of a batch, by their places in it."""
-        if not messages:
+        if not placed:
             return {}
-        request_ids = [context.get_request_id(index) for index in messages]
+        messages = list(placed.values())
+        request_ids = [context.get_request_id(index) for index in placed]
         report = Report()
-        replies = answer_whatever_happens(
-            self._operation, list(messages.values()), request_ids, report
-        )
-        replies = list(map(within_limit, replies, (message.oip for message in messages.values())))
-        for index, reply in zip(messages, replies, strict=True):
+        replies = answer_whatever_happens(self._operation, messages, request_ids, report)
+        replies = list(map(within_limit, replies, (message.oip for message in messages)))
+        for index, reply in zip(placed, replies, strict=True):
             set_head(context, index, reply, self._service.headers)
-        if not self._is_routine(messages.values(), replies):
+        if not self._is_routine(messages, replies):
             self._untold.append((report, replies, request_ids))
-        return {index: reply.body for index, reply in zip(messages, replies, strict=True)}
+        return {index: reply.body for index, reply in zip(placed, replies, strict=True)}
 
     def tell(self) -> None:
         """Count and log what was just answered: nobody should wait for that."""
@@ -90,7 +89,7 @@ class Worker:
             self._journal.tell(*answered)
         self._untold.clear()
 
-    def _is_routine(self, messages: Iterable[Message], replies: Sequence[Reply]) -> bool:
+    def _is_routine(self, messages: Sequence[Message], replies: Sequence[Reply]) -> bool:
         """Whether this was nothing but the launcher's twice a second, and went well."""
         return self._canary_token is not None and all(
             message.headers.get(CANARY_HEADER.lower()) == self._canary_token and reply.status == 200
@@ -191,11 +190,6 @@ def to_message(row: Row, context: Any, index: int) -> Message:
     if message.content_type == MULTIPART:
         return Message(b"", headers, row.get(PARTS, ()), oip)
     return message
-
-
-def size(message: Message) -> int:
-    """Bytes that the caller sent, without the headers."""
-    return len(message.body) + sum(map(len, message.parts))
 
 
 def answer_whatever_happens(

@@ -147,8 +147,8 @@ def answer_early(context: Any, bodies: Mapping[int, bytes]) -> None:
     with the header ts_stream_next. It has to be a success, since the connection of any other is
     closed after its first piece: where there is none, all wait.
 
-    Should the worker die before the last message, TorchServe sends its 500 to these callers as
-    well, and closes their connections.
+    Should the worker die before the last message, TorchServe sends its error to these callers
+    as well, and closes their connections.
 
     Args:
         context: of the batch, with the statuses and headers of these answers.

@@ -55,6 +55,11 @@ class Message:
     parts: Sequence[bytes] = ()
     oip: bool = False
 
+    @property
+    def size(self) -> int:
+        """Bytes that were sent, without the headers."""
+        return len(self.body) + sum(map(len, self.parts))
+
     @cached_property
     def content_type(self) -> str:
         """The media type without its parameters, lower-case; empty where none was sent."""
@@ -192,9 +197,10 @@ def check_body(message: Message) -> None:
         PayloadTooLarge: it is larger.
         UnsupportedMediaType: it is compressed; or OIP of another type than JSON or raw bytes.
     """
-    size = len(message.body) + sum(map(len, message.parts))
-    if size > MAX_BODY_BYTES:
-        raise PayloadTooLarge(f"the body has {size:,} bytes; the limit is {MAX_BODY_BYTES:,}")
+    if message.size > MAX_BODY_BYTES:
+        raise PayloadTooLarge(
+            f"the body has {message.size:,} bytes; the limit is {MAX_BODY_BYTES:,}"
+        )
     if message.headers.get("content-encoding", "identity").strip().lower() != "identity":
         raise UnsupportedMediaType("compressed bodies are not read; send no Content-Encoding")
     if message.oip and message.content_type not in ("", JSON, "application/octet-stream"):
