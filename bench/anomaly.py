@@ -30,20 +30,22 @@ from sklearn.datasets import load_sample_images
 from sklearn.metrics import roc_auc_score
 
 from export.__main__ import export
-from serve.anomaly import OUTLIER_PERCENTILE, is_outlier
-from serve.bundle import Bundle, Calibration, ImageSpec, load_bundle
-from serve.engine import open_engine
-from serve.images import PixelBudget, read_image
+from serve.bundle.engine.opening import open_engine
+from serve.bundle.images import PixelBudget, read_image
+from serve.bundle.manifest import Bundle, Calibration, ImageSpec, load_bundle
+from serve.bundle.score import OUTLIER_PERCENTILE, is_outlier
 from serve.service import Service
+from serve.wire.media import NPY
 from serve.wire.npy import read_npy, write_npy
-from serve.wire.requests import NPY, Message
-from train.data import import_torchvision_datasets, load_dataset
+from serve.wire.requests import Message
+from train.data import load_dataset
+from train.mnist import import_torchvision_datasets
 
 CLAIMED = 0.95  # AUROC that every kind which is nothing like a digit is expected to reach
-REQUEST = 1_000  # images of one request, well under serve.limits.MAX_IMAGES
-EXAMPLES = 12  # of each kind in the picture
-BINS = np.geomspace(2e-3, 1, 121)  # of mse
-EDGES = ("<!-- table: bench.anomaly -->", "<!-- end of table -->")  # of the table in the page
+REQUEST = 1_000  # images in one request, well under serve.bundle.limits.MAX_IMAGES
+EXAMPLES = 12  # images of each kind that the picture shows
+BINS = np.geomspace(2e-3, 1, 121)  # edges of the histogram of mse
+EDGES = ("<!-- table: bench.anomaly -->", "<!-- end of table -->")  # comments around the table
 INK, GHOST = "#30343b", "#d5d9df"
 DIGITS, FAR, NEAR = "#3b73af", "#d9822b", "#8a6bb1"
 

@@ -16,16 +16,18 @@ import requests
 from numpy.typing import NDArray
 
 from bench.wrk import Target
-from serve.bundle import ENDPOINTS, Bundle
-from serve.engine import available, usable_cores
-from serve.images import write_png
+from serve.bundle.engine.host import usable_cores
+from serve.bundle.engine.opening import available
+from serve.bundle.images import write_png
+from serve.bundle.manifest import Bundle
+from serve.endpoints import ENDPOINTS
 
-PORTS = 6  # in a row, for python -m serve
-READINESS = 3  # on the third after the first it tells whether it is ready
-START_S = 120.0  # until the first right answer
-ANSWER_S = 60.0  # of one request outside the measurement
-STOP_S = 60.0  # after SIGTERM; the launcher drains for 20 of them and stops TorchServe in 20
-SAME = 1e-3  # the greatest difference of an embedding in fp32 from eager PyTorch's
+PORTS = 6  # in a row, which python -m serve needs
+READINESS = 3  # python -m serve tells on its port + 3 whether it is ready
+START_S = 120.0  # for a contender to give its first right answer
+ANSWER_S = 60.0  # for a request outside the measurement
+STOP_S = 60.0  # after SIGTERM; our launcher drains for 20 s at most, then stops TorchServe in 20 s
+SAME = 1e-3  # the greatest difference from eager PyTorch's embedding, in fp32, that is accepted
 
 OURS = "ours"
 OURS_BF16 = "ours-bf16"

@@ -12,7 +12,7 @@ and on the graphs of the bundle, with the engine's own settings:
 
     bare      what the engine around a session costs
 
-beside every engine that this host has: device and precision, as ``serve.engine.available`` finds
+beside every engine that this host has: device and precision, as ``available`` (opening.py) finds
 them. They take turns, ROUNDS times; medians of the rates and of each round's ratios count.
 """
 
@@ -31,18 +31,20 @@ import onnxruntime
 
 from export.__main__ import export
 from export.graphs import write_onnx
-from serve.bundle import Bundle
-from serve.engine import RUNTIMES, Engine, available, open_engine, usable_cores
+from serve.bundle.engine.host import usable_cores
+from serve.bundle.engine.opening import RUNTIMES, available, open_engine
+from serve.bundle.engine.protocol import Engine
+from serve.bundle.manifest import Bundle
 from train.checkpoint import load_checkpoint
 
 BATCHES = (64, 256)
 ROUNDS = 9
-MEASURED_S = 0.25  # for one candidate in one round
+MEASURED_S = 0.25  # for each candidate in each round
 PEERS = ("plain", "quiet", "bare")
 OPERATIONS = ("embed", "decode", "reconstruct")
 
 Operation = Callable[[Any], Any]
-Candidate = dict[str, Operation]  # by OPERATIONS
+Candidate = dict[str, Operation]  # name, of OPERATIONS → what the candidate does
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -34,25 +34,26 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from bench.engines import processor
-from serve.bundle import Bundle, load_bundle
-from serve.engine import open_engine, usable_cores
-from serve.images import PixelBudget, read_image, write_png
+from serve.bundle.engine.host import usable_cores
+from serve.bundle.engine.opening import open_engine
+from serve.bundle.images import PixelBudget, read_image, write_png
+from serve.bundle.manifest import Bundle, load_bundle
 from train.data import load_dataset
 
 FILES, ARRAY = "files, --local", "one array, --local"
 HTTP, RAY = "files, over HTTP", "files, Ray on this host"
 IMAGES = 70_000
 FEW = 10_000
-CALL = 256  # images, of the engine alone
+CALL = 256  # images in one call, where the engine alone is measured
 KILLS = 20
-# A process of its own starts the job and tells its largest resident set: Linux counts what a
-# process was before it became another program, and this one has torch in it.
+# The job is started by a small process, which prints the job's largest resident set. Linux counts
+# what a process was before exec, and the bench's own process has torch in it.
 LAUNCHER = """
 import resource, subprocess, sys
 subprocess.run(sys.argv[1:], check=True)
 print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
 """
-SAME = 1e-6  # of the embeddings' standard deviation
+SAME = 1e-6  # the greatest difference that is accepted, in standard deviations of the embeddings
 
 
 @dataclass(frozen=True)

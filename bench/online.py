@@ -33,16 +33,16 @@ from bench import strangers, wrk
 from bench.contenders import NAMES, Contender, Running, ask, contenders, running
 from bench.tables import FEW, LARGE, MANY, PLURAL, STRANGERS, Figures, print_report
 from bench.wrk import Load, Target
-from serve.bundle import Bundle, load_bundle
-from serve.engine import open_engine
-from serve.errors import ServeError
+from serve.bundle.engine.opening import open_engine
+from serve.bundle.errors import ServeError
+from serve.bundle.manifest import Bundle, load_bundle
 
 SECTIONS = ("single", "plural", "mixed")
 ROUNDS = 3
 SECONDS = 8.0
-SHORTER = 5 / 8  # of SECONDS: what needs less time to settle
-WARM_UP_S = 60.0  # until the JVM has compiled what it runs
-HEAD_START_S = 1.0  # of the large requests before the small ones
+SHORTER = 5 / 8  # share of SECONDS for loads that settle sooner
+WARM_UP_S = 60.0  # for the JVM to compile the code that it runs
+HEAD_START_S = 1.0  # that the large requests run before the small requests begin
 NPY = "application/x-npy"
 
 EXAMPLES = """

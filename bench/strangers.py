@@ -14,7 +14,7 @@ import requests
 
 from bench.wrk import TIMEOUT_S, Load, Target
 
-WAITING = 64  # requests at a time; more than ever wait in two seconds
+MOST_WAITING = 64  # requests at a time; more than ever wait within two seconds
 
 
 def measure(target: Target, rate: float, seconds: float) -> Load:
@@ -34,7 +34,7 @@ def measure(target: Target, rate: float, seconds: float) -> Load:
         return time.perf_counter() - due
 
     started, pending = time.perf_counter() + 0.1, []
-    with ThreadPoolExecutor(WAITING) as pool:
+    with ThreadPoolExecutor(MOST_WAITING) as pool:
         for number in range(int(rate * seconds)):
             due = started + number / rate
             time.sleep(max(0.0, due - time.perf_counter()))

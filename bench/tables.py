@@ -10,13 +10,13 @@ import onnxruntime
 
 from bench.contenders import FASTAPI, LITSERVE, NOTHING
 from bench.wrk import Load
-from serve.engine import usable_cores
+from serve.bundle.engine.host import usable_cores
 
-MANY = 64  # connections of the callers of single images
-FEW = 4  # of the callers of plural requests
-STRANGERS = 100  # requests of one image a second, each on its own
-PLURAL = 256  # images of a plural request
-LARGE = 4_096  # of the largest the service takes
+MANY = 64  # connections that send single images
+FEW = 4  # connections that send plural requests
+STRANGERS = 100  # requests a second that each come on a connection of their own, with one image
+PLURAL = 256  # images in a plural request
+LARGE = 4_096  # images in the largest request that the service takes
 
 Figures = dict[tuple[str, str], list[Load]]  # (what, contender) → one for each round
 
@@ -142,7 +142,7 @@ def latencies(loads: list[Load]) -> tuple[str, str]:
 
 
 def ratio(figures: Figures, name: str, peer: str) -> str:
-    """Times the rate of a peer over MANY connections, if that was measured."""
+    """How many times the rate of a peer, over MANY connections, if the peer was measured."""
     if ("many", peer) not in figures:
         return "–"
     found = paired(figures["many", name], figures["many", peer], lambda a, b: a.rate / b.rate)
@@ -150,7 +150,7 @@ def ratio(figures: Figures, name: str, peer: str) -> str:
 
 
 def gap(figures: Figures, name: str) -> str:
-    """How much later than TorchServe's own ceiling half of the answers over one connection are."""
+    """The p50 over one connection, less that of TorchServe around a handler that does nothing."""
     if ("one", NOTHING) not in figures:
         return "–"
     own, nothing = figures["one", name], figures["one", NOTHING]

@@ -1,11 +1,11 @@
-"""Training speed beside the loop most people would write, in one run: images/s and their ratio.
+"""Training speed of this project and of a plain PyTorch loop, in the same run: images/s and ratio.
 
     python -m bench.train --data-dir data
 
-The peer is in the published recipe's own style: float32, contiguous, a DataLoader of PIL images
-through ToTensor, batch 64, one Adam step after another. Ours is ``train.loop.Trainer`` with the
-same model and batch. Each runs in a process of its own (one of our habits concerns the whole
-process), in turn, ROUNDS times; medians count.
+The plain loop follows the published recipe: float32, contiguous tensors, a DataLoader of PIL images
+through ToTensor, batch 64, Adam. This project's loop is ``train.loop.Trainer`` with the same model
+and batch size. Each loop runs in a process of its own, because ``keep_freed_memory`` changes the
+whole process. The loops take turns for ROUNDS rounds, and the medians are reported.
 """
 
 import argparse
@@ -21,23 +21,24 @@ import torch
 from torch.nn import functional
 
 from train.config import TrainConfig
-from train.data import import_torchvision_datasets, load_dataset
+from train.data import load_dataset
 from train.device import choose_device, choose_precision, keep_freed_memory
 from train.loop import Trainer
+from train.mnist import import_torchvision_datasets
 from train.model import Autoencoder
 
 ROUNDS = 3
 WARM_UP_S = 4.0
 MEASURED_S = 12.0
-SEED_IMAGES = 200 * 48_000  # what the published recipe learns: 200 epochs of the 80 % split
+RECIPE_IMAGES = 200 * 48_000  # the published recipe's run: 200 epochs of 80 % of MNIST
 
 
 class TimeIsUp(Exception):
-    """Ends a loop that would go on."""
+    """Ends the measured loop, which would train without end."""
 
 
 class Meter:
-    """Counts images once the warm-up is over, and ends the loop when enough were counted."""
+    """Counts images after the warm-up, and ends the loop after MEASURED_S."""
 
     def __init__(self) -> None:
         self._started = time.perf_counter()
@@ -46,31 +47,31 @@ class Meter:
         self.rate = 0.0  # images/s
 
     def count(self, images: int) -> None:
-        """Note a finished step.
+        """Count the images of a finished step.
 
         Raises:
-            TimeIsUp: the rate is known.
+            TimeIsUp: the measurement is over; ``rate`` holds the result.
         """
         now = time.perf_counter()
         if self._measured_from is None:
             if now - self._started > WARM_UP_S:
-                self._measured_from = self._now_for_sure()
+                self._measured_from = self._now_synchronised()
             return
         self._images += images
         if now - self._measured_from > MEASURED_S:
-            self.rate = self._images / (self._now_for_sure() - self._measured_from)
+            self.rate = self._images / (self._now_synchronised() - self._measured_from)
             raise TimeIsUp
 
     @staticmethod
-    def _now_for_sure() -> float:
-        """The time once every kernel that was started has ended."""
+    def _now_synchronised() -> float:
+        """The time, after every CUDA kernel that was launched has ended."""
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         return time.perf_counter()
 
 
 def plain_loop(data_dir: Path, count: Callable[[int], None]) -> None:
-    """The peer."""
+    """Train as the published recipe does, without end."""
     datasets = import_torchvision_datasets()
     from torchvision.transforms import ToTensor
 
@@ -90,7 +91,7 @@ def plain_loop(data_dir: Path, count: Callable[[int], None]) -> None:
 
 
 def our_loop(data_dir: Path, count: Callable[[int], None]) -> None:
-    """Ours."""
+    """Train with this project's Trainer, without end."""
     keep_freed_memory()
     trainer = Trainer(TrainConfig(), load_dataset("mnist", data_dir))
     while True:
@@ -101,15 +102,15 @@ LOOPS = {"plain": plain_loop, "ours": our_loop}
 
 
 def main() -> int:
-    """Compare both loops, or (in a child process) measure one."""
+    """Compare both loops; with --only, which child processes get, measure a single loop."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument(
         "--data-dir",
         type=Path,
         default=Path(os.environ.get("PINHOLE_DATA", "data")),
-        help="where MNIST lies (default: $PINHOLE_DATA or data)",
+        help="folder that MNIST is read from or downloaded to (default: $PINHOLE_DATA or data)",
     )
-    parser.add_argument("--only", choices=LOOPS, help="measure one loop and print its images/s")
+    parser.add_argument("--only", choices=LOOPS, help="measure only this loop")
     options = parser.parse_args()
     if options.only:
         meter = Meter()
@@ -122,32 +123,29 @@ def main() -> int:
     return 0
 
 
+def measure_in_child(name: str, data_dir: Path) -> float:
+    """Images/s of a loop in a process of its own."""
+    command = [sys.executable, "-m", "bench.train", "--only", name, "--data-dir", str(data_dir)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    return float(done.stdout)
+
+
 def compare(data_dir: Path) -> None:
-    """Run the loops in turn and print medians and the ratio."""
+    """Run the loops in turn; print the medians and the ratio."""
     rates: dict[str, list[float]] = {name: [] for name in LOOPS}
     for number in range(1, ROUNDS + 1):
         for name in LOOPS:
-            command = [
-                sys.executable,
-                "-m",
-                "bench.train",
-                "--only",
-                name,
-                "--data-dir",
-                str(data_dir),
-            ]
-            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-            rates[name].append(float(done.stdout))
+            rates[name].append(measure_in_child(name, data_dir))
             print(f"round {number} of {ROUNDS}: {name} {rates[name][-1]:,.0f} images/s", flush=True)
     device, precision = choose_device("auto"), choose_precision(TrainConfig())
     ratios = [ours / plain for ours, plain in zip(rates["ours"], rates["plain"], strict=True)]
     print(f"\n{'':<24} {'images/s':>10} {'200 epochs':>12}")
     for name in LOOPS:
         rate = statistics.median(rates[name])
-        what = f"plain ({device}, fp32)" if name == "plain" else f"ours ({device}, {precision})"
-        print(f"{what:<24} {rate:>10,.0f} {SEED_IMAGES / rate / 60:>8.1f} min")
-    middle, least, most = statistics.median(ratios), min(ratios), max(ratios)
-    print(f"ours is {middle:.1f} times as fast ({least:.1f} to {most:.1f})")
+        label = f"plain ({device}, fp32)" if name == "plain" else f"ours ({device}, {precision})"
+        print(f"{label:<24} {rate:>10,.0f} {RECIPE_IMAGES / rate / 60:>8.1f} min")
+    median, least, most = statistics.median(ratios), min(ratios), max(ratios)
+    print(f"ours is {median:.1f} times as fast ({least:.1f} to {most:.1f})")
 
 
 if __name__ == "__main__":

@@ -10,11 +10,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from export.errors import ExportError
 from export.graphs import write_onnx, write_torchscript
 from export.parity import answer_eagerly, check_engines, judge_precisions, table
-from serve.bundle import (
+from serve.bundle.errors import ServeError
+from serve.bundle.manifest import (
     FILES,
     Bundle,
     Calibration,
@@ -25,20 +27,25 @@ from serve.bundle import (
     load_bundle,
     sha256_of,
 )
-from serve.errors import ServeError
 from train.augment import augment
 from train.checkpoint import Checkpoint, draft_of, load_checkpoint
 from train.errors import TrainError
 from train.model import Autoencoder
 
-PROBES = 256  # images to compare every form of the model on,
-WARP = 3.0  # warped until they are about as hard to remember as images it never saw
-GOLDEN_EVERY = 16  # of them goes into the bundle, for workers to prove themselves on
+# Most probes: the images on which every exported form of the model is compared with eager PyTorch.
+MOST_PROBES = 256
+# How strongly the probes are warped. At this strength the model reconstructs the probes about as
+# badly as images it never saw.
+PROBE_WARP = 3.0
+# Every 16th probe goes into the bundle, with its answers: workers check themselves on these.
+GOLDEN_EVERY = 16
 
 EXAMPLES = """
 examples:
-  python -m export weights/mnist --out build/mnist
-  python -m export runs/mnist/checkpoint --out build/mnist --mar build/archives
+  python -m export weights/mnist --out build/mnist                the weights in this repository
+  python -m export runs/mnist/checkpoint --out build/mnist        the result of python -m train
+  python -m export weights/mnist --out build/mnist --mar build/archives
+                                                                  for a stock TorchServe too
 """
 
 
@@ -59,7 +66,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m export",
         description="Export a checkpoint as a bundle, checked against eager PyTorch.",
@@ -68,9 +75,13 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("checkpoint", type=Path, help="folder that python -m train wrote")
     parser.add_argument("--out", type=Path, required=True, help="bundle folder to write")
-    parser.add_argument("--model-version", default="1.0", help="(default: %(default)s)")
     parser.add_argument(
-        "--mar", type=Path, metavar="DIR", help="also write TorchServe archives into DIR"
+        "--model-version",
+        default="1.0",
+        help="version of the model that the manifest names (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--mar", type=Path, metavar="DIR", help="folder to also write TorchServe archives (.mar) to"
     )
     return parser.parse_args(arguments)
 
@@ -79,8 +90,10 @@ def export(source: Path, out: Path, version: str) -> Bundle:
     """Write the bundle ``out`` from the checkpoint ``source``, or nothing at all.
 
     Raises:
-        TrainError: the checkpoint can't be read.
+        TrainError: the checkpoint can't be read, or ``out`` holds something that is no bundle.
+        ExportError: the decoder has a layer that export can't rewrite.
         ParityError: an exported form disagrees with eager PyTorch.
+        EngineError: an engine can't run the bundle on this host's CPU.
     """
     checkpoint = load_checkpoint(source)
     model = checkpoint.model
@@ -106,22 +119,23 @@ def export(source: Path, out: Path, version: str) -> Bundle:
 
 
 def make_probes(checkpoint: Checkpoint) -> NDArray[np.uint8]:
-    """Images without the dataset: what the decoder draws across the map, warped.
+    """Images made without the dataset: warped reconstructions from all over the map.
 
     Returns:
-        uint8[N, C, H, W], N at most PROBES.
+        uint8[N, C, H, W], N at most MOST_PROBES.
     """
-    points = checkpoint.embeddings[:: max(1, len(checkpoint.embeddings) // PROBES)][:PROBES]
+    step = max(1, len(checkpoint.embeddings) // MOST_PROBES)
+    points = checkpoint.embeddings[::step][:MOST_PROBES]
     with torch.inference_mode():
         drawn = checkpoint.model.decode(torch.from_numpy(points))
     images = (drawn * 255).round().to(torch.uint8)
-    return augment(images, WARP, 1.0, torch.Generator().manual_seed(0)).numpy()
+    return augment(images, PROBE_WARP, 1.0, torch.Generator().manual_seed(0)).numpy()
 
 
 def describe(
     checkpoint: Checkpoint, version: str, tolerances: dict[str, Tolerance], folder: Path
 ) -> Manifest:
-    """Fill the manifest, bar the parity report."""
+    """The manifest of the files in ``folder``, without the parity report."""
     config = checkpoint.model.config
     image = ImageSpec(
         config.input_dim, config.image_size, config.image_size, checkpoint.card["polarity"]
@@ -141,8 +155,15 @@ def describe(
 
 
 def model_digest(model: Autoencoder, image: ImageSpec, calibration: Calibration) -> str:
-    """sha256 over what decides an answer, and nothing that varies from host to host."""
-    digest = hashlib.sha256(f"leaky_relu {model.config.leaky_relu} ".encode())
+    """sha256 over what decides the model's answers, and nothing that varies from host to host.
+
+    The names and shapes of the weights stand for the network's layers. The slopes of LeakyReLU are
+    no weights, so the digest covers the slopes too: a single slope if all layers have the same.
+    """
+    slopes = [part.negative_slope for part in model.modules() if isinstance(part, nn.LeakyReLU)]
+    if len(set(slopes)) == 1:
+        del slopes[1:]
+    digest = hashlib.sha256(f"leaky_relu {' '.join(map(str, slopes))} ".encode())
     for name, weights in sorted(model.state_dict().items()):
         digest.update(f"{name} {list(weights.shape)} ".encode())
         digest.update(weights.numpy().astype("<f4").tobytes())

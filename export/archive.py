@@ -13,17 +13,23 @@ from model_archiver.model_packaging import package_model
 from model_archiver.model_packaging_utils import ModelExportUtils
 
 import serve.bundle
-from serve.bundle import ENDPOINTS, Bundle
+from serve.bundle.manifest import Bundle
 
-SERVE_PACKAGE = Path(serve.bundle.__file__).parent
+SERVE_PACKAGE = Path(serve.bundle.__file__).parents[1]
+HANDLER = SERVE_PACKAGE / "torchserve" / "handler.py"
 
-# What ``python -m serve`` configures at start-up, an archive has to bring along.
+# Those of serve/endpoints.py, which this room may not import; tests/serve/test_endpoints.py holds
+# the two together.
+ENDPOINTS = ("embed", "reconstruct", "decode")
+
+# What ``python -m serve`` would configure at start-up, an archive has to bring along.
 MODEL_CONFIG = """\
 minWorkers: 1
 maxWorkers: 1
 batchSize: 64
 maxBatchDelay: 1
 handler:
+  endpoint: {endpoint}
   bundle: bundle
   runtime: onnxruntime
   device: auto
@@ -37,15 +43,14 @@ def write_archives(bundle: Bundle, folder: Path) -> list[Path]:
     with tempfile.TemporaryDirectory() as temporary:
         content = Path(temporary) / "content"
         shutil.copytree(bundle.folder, content / "bundle")
-        shutil.copytree(
-            SERVE_PACKAGE, content / "serve", ignore=shutil.ignore_patterns("__pycache__")
-        )
+        without_caches = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(SERVE_PACKAGE, content / "serve", ignore=without_caches)
         config_file = Path(temporary) / "model-config.yaml"
-        config_file.write_text(MODEL_CONFIG)
         for endpoint in ENDPOINTS:
+            config_file.write_text(MODEL_CONFIG.format(endpoint=endpoint))
             config = ModelArchiverConfig(
                 model_name=endpoint,
-                handler=str(SERVE_PACKAGE / "handlers" / f"{endpoint}.py"),
+                handler=str(HANDLER),
                 version=bundle.manifest.version,
                 extra_files=str(content),
                 config_file=str(config_file),

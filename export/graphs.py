@@ -1,8 +1,9 @@
-"""The model as files that run without this project: ONNX graphs and one TorchScript."""
+"""The model as files that run without this project: four ONNX graphs and a TorchScript file."""
 
 import copy
 import warnings
 from pathlib import Path
+from typing import cast
 
 import onnx
 import onnx_ir
@@ -16,7 +17,7 @@ from train.model import Autoencoder
 OPSET = 18
 TRACE_BATCH = 2  # a batch of 1 would be baked into the graph as a constant
 
-# What someone who has only the file needs to know.
+# The documentation inside each ONNX file, for readers who have nothing but the file.
 ENCODER_NOTE = """\
 Encoder of an image autoencoder. Input images: uint8[batch, {shape}], channels first, 0 is
 background and 255 is ink; scaling to [0, 1] happens inside. Output embeddings:
@@ -27,16 +28,21 @@ them. Output images: float32[batch, {shape}] in [0, 1], channels first, 0 is bac
 
 
 def write_onnx(model: Autoencoder, folder: Path, *, rewrite: bool = True) -> None:
-    """Write both halves, in single and in half precision: any batch size, weights inside the file.
+    """Write encoder and decoder as ONNX files, each in single and in half precision.
 
-    The encoder maps ``images`` uint8[N, C, H, W] to ``embeddings`` float32[N, D]; the decoder maps
-    ``embeddings`` to ``images`` float32[N, C, H, W] in [0, 1]. In the ``.fp16`` files only what
-    lies between is of half precision.
+    The files take any batch size and hold their weights. The encoder maps ``images``
+    uint8[N, C, H, W] to ``embeddings`` float32[N, D]; the decoder maps ``embeddings`` to ``images``
+    float32[N, C, H, W] in [0, 1]. The ``.fp16`` files have the same inputs and outputs and compute
+    in half precision in between.
 
     Args:
         model: on the CPU.
-        folder: to write into.
-        rewrite: the decoder, for speed (export.rewrite); bench/ measures what that is worth.
+        folder: the folder to write the four files into.
+        rewrite: whether to rewrite the decoder for speed (export.rewrite). bench/engines.py
+            measures what the rewriting is worth.
+
+    Raises:
+        ExportError: the decoder has a layer that can't be rewritten.
     """
     config = model.config
     shape = (config.input_dim, config.image_size, config.image_size)
@@ -54,9 +60,9 @@ def write_onnx(model: Autoencoder, folder: Path, *, rewrite: bool = True) -> Non
 def to_onnx(
     module: nn.Module, sample: torch.Tensor, input_name: str, output_name: str, note: str
 ) -> onnx.ModelProto:
-    """Trace one half of the model."""
+    """Trace the encoder or the decoder."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporter's own deprecated internals
+        warnings.simplefilter("ignore")  # the exporter uses parts of torch that torch deprecates
         program = torch.onnx.export(
             module,
             (sample,),
@@ -68,34 +74,40 @@ def to_onnx(
             external_data=False,
             verbose=False,
         )
-    graph = program.model_proto
+    # With dynamo=True, torch.onnx.export always returns a program; its type hint says "or None".
+    graph = cast(torch.onnx.ONNXProgram, program).model_proto
     graph.doc_string = note
     return graph
 
 
 def to_half(graph: onnx.ModelProto) -> onnx.ModelProto:
-    """The graph in half precision, bar its inputs, its outputs and the sigmoid before them."""
+    """The graph in half precision; its inputs, its outputs and the sigmoid stay in float32."""
     half = convert_float_to_float16(
         copy.deepcopy(graph), keep_io_types=True, op_block_list=["Sigmoid"]
     )
     half.doc_string += " In between it computes in half precision."
     model = onnx_ir.from_proto(half)
     model.graph.sort()  # the converter appends the casts of inputs at the end
-    return onnx_ir.to_proto(model)
+    sorted_graph: onnx.ModelProto = onnx_ir.to_proto(model)
+    return sorted_graph
 
 
 def write_graph(graph: onnx.ModelProto, path: Path) -> None:
-    """Write a graph that has passed onnx.checker, every shape inferred."""
+    """Write a graph after onnx.checker has checked it and inferred its shapes."""
     onnx.checker.check_model(graph, full_check=True)
     path.write_bytes(graph.SerializeToString())
 
 
 def write_torchscript(model: Autoencoder, path: Path) -> None:
-    """Write autoencoder.ts, frozen, with the methods ``encode``, ``decode`` and ``forward``."""
+    """Write autoencoder.ts, frozen, with the methods ``encode``, ``decode`` and ``forward``.
+
+    Raises:
+        ExportError: the decoder has a layer that can't be rewritten.
+    """
     fast = copy.deepcopy(model)
-    fast.decoder = faster(model.decoder)
+    fast.register_module("decoder", faster(model.decoder))
     with warnings.catch_warnings():
-        # torch.jit is deprecated, not gone; TorchScript is what the bundle promises.
+        # torch deprecates torch.jit, but the bundle's format promises a TorchScript file.
         warnings.filterwarnings("ignore", category=DeprecationWarning)
         script = torch.jit.freeze(torch.jit.script(fast), preserved_attrs=["encode", "decode"])
         script.save(str(path))

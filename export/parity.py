@@ -1,9 +1,10 @@
-"""Do all forms of the model give one answer? Eager PyTorch's, within stated tolerances.
+"""Do all forms of the model give eager PyTorch's answers, within stated tolerances?
 
-fp32 has to agree up to summation order. A faster precision rounds more coarsely: it is offered if
+fp32 has to agree up to summation order. A faster precision rounds more coarsely. It is offered if
 it moves embeddings by less than 1 % of their standard deviation on average, and the reconstruction
-error by less than 1 %. What it moves is measured on eager PyTorch under autocast, which rounds
-like the fast kernels and runs on any host; every engine of this host is then held to that.
+error by less than 1 %. How far a precision moves the answers is measured on eager PyTorch under
+autocast, which rounds like the fast kernels and runs on any host. This measurement sets the
+tolerance of the precision, and every engine of this host has to keep within the tolerance.
 """
 
 import sys
@@ -15,16 +16,26 @@ import torch
 from numpy.typing import NDArray
 
 from export.errors import ParityError
-from serve.bundle import Bundle, Golden, Tolerance
-from serve.engine import RUNTIMES, Engine, available, open_engine
-from serve.errors import EngineError
+from serve.bundle.engine.opening import RUNTIMES, available, open_engine
+from serve.bundle.engine.protocol import Engine
+from serve.bundle.errors import EngineError
+from serve.bundle.manifest import Bundle, Golden, Tolerance
+from serve.bundle.score import mean_squared_errors
 from train.model import Autoencoder
 
-PIXEL_TOLERANCE = 1e-5  # float32 sums over 576 products, in another order
-EMBEDDING_TOLERANCE = 1e-4  # of the embeddings' standard deviation,
-ROUNDING = 1e-6  # or of the greatest embedding, where float32 can't tell finer
-MOST_MOVED = 0.01  # by a faster precision: of that deviation on average, and of the mse
-MARGIN = 3.0  # times what a precision moved at most: other processors round elsewhere
+# The tolerance of a pixel in fp32: float32 sums over 576 products differ with their order.
+PIXEL_TOLERANCE = 1e-5
+# The tolerance of an embedding in fp32, as a share of the embeddings' standard deviation.
+EMBEDDING_TOLERANCE = 1e-4
+# The least tolerance of an embedding in fp32, as a share of the greatest embedding: float32 can't
+# tell numbers of that size apart more finely.
+FLOAT32_ROUNDING = 1e-6
+# A faster precision is not offered if it moves embeddings by this share of their standard deviation
+# on average, or the mse by this share.
+MOST_MOVED = 0.01
+# The tolerance of a faster precision is this many times its greatest difference on this host: other
+# processors round differently.
+MARGIN = 3.0
 FASTER = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -33,11 +44,12 @@ class Parity:
     """How far one form of the model is from eager PyTorch in float32.
 
     Attributes:
-        embedding_max: greatest difference, in standard deviations of the test set's embeddings.
-        embedding_mean: mean absolute difference, likewise.
-        pixel_max: greatest difference of a decoded pixel in [0, 1].
-        pixel_mean: mean absolute difference, likewise.
-        mse_change: of the reconstruction error, as a share of it.
+        embedding_max: greatest absolute difference of an embedding's number, in standard deviations
+            of the test images' embeddings.
+        embedding_mean: mean absolute difference, in the same unit.
+        pixel_max: greatest absolute difference of a decoded pixel, pixels in [0, 1].
+        pixel_mean: mean absolute difference of the decoded pixels.
+        mse_change: change of the mean reconstruction error, as a share of eager PyTorch's.
     """
 
     embedding_max: float
@@ -48,7 +60,7 @@ class Parity:
 
 
 class EagerEngine:
-    """Eager PyTorch on the CPU in any precision; see serve.engine.Engine."""
+    """Eager PyTorch on the CPU in any precision; a serve.bundle.engine.protocol.Engine."""
 
     def __init__(self, model: Autoencoder, precision: str = "fp32") -> None:
         self._model, self.precision = model, precision
@@ -70,7 +82,7 @@ class EagerEngine:
 
 
 def answer_eagerly(model: Autoencoder, images: NDArray[np.uint8]) -> Golden:
-    """What eager PyTorch makes of uint8[N, C, H, W], on the CPU in float32."""
+    """Eager PyTorch's answers to uint8[N, C, H, W], on the CPU in float32."""
     eager = EagerEngine(model)
     embeddings = eager.embed(images)
     return Golden(images, embeddings, eager.decode(embeddings))
@@ -79,14 +91,18 @@ def answer_eagerly(model: Autoencoder, images: NDArray[np.uint8]) -> Golden:
 def judge_precisions(
     model: Autoencoder, expected: Golden, spread: float
 ) -> tuple[dict[str, Tolerance], dict[str, Parity]]:
-    """Which precisions to offer, and what each moves, on eager PyTorch.
+    """Decide which precisions are offered, by eager PyTorch's answers in each.
 
     Args:
-        model: to judge.
-        expected: its answers in fp32.
-        spread: standard deviation of the test set's embeddings.
+        model: the model, on the CPU.
+        expected: the model's answers in fp32.
+        spread: standard deviation of the test images' embeddings.
+
+    Returns:
+        The tolerance of every precision that is offered, by its name; and how far each faster
+        precision, offered or not, is from fp32.
     """
-    finest = ROUNDING * float(np.abs(expected.embeddings).max())
+    finest = FLOAT32_ROUNDING * float(np.abs(expected.embeddings).max())
     tolerances = {"fp32": Tolerance(max(EMBEDDING_TOLERANCE * spread, finest), PIXEL_TOLERANCE)}
     report = {}
     for precision in FASTER:
@@ -99,17 +115,18 @@ def judge_precisions(
 
 
 def tolerance_for(parity: Parity, spread: float) -> Tolerance | None:
-    """What counts as the same answer in a precision that moves so much; None if that is too far."""
+    """The tolerance of a precision that moves answers so far; None if it moves them too far."""
     if max(parity.embedding_mean, abs(parity.mse_change)) >= MOST_MOVED:
         return None
     return Tolerance(MARGIN * parity.embedding_max * spread, MARGIN * parity.pixel_max)
 
 
 def check_engines(bundle: Bundle, expected: Golden, spread: float) -> dict[str, Parity]:
-    """Hold every engine of this host to what its precision may move.
+    """Compare every engine of this host with eager PyTorch, within its precision's tolerance.
 
     Raises:
-        ParityError: one differs by more.
+        ParityError: an engine differs by more.
+        EngineError: an engine can't start on the CPU.
     """
     return {
         f"{engine.name} {engine.precision}": compare(
@@ -122,11 +139,11 @@ def check_engines(bundle: Bundle, expected: Golden, spread: float) -> dict[str, 
 def open_engines(bundle: Bundle) -> Iterator[Engine]:
     """Every engine of this host in every precision the bundle is offered in.
 
-    An accelerator that can't start (a library is missing, say) is told of and left out: the bundle
-    is none the worse for it.
+    An accelerator that can't start (a library is missing, say) is left out with a line on stderr:
+    the bundle still runs elsewhere.
 
     Raises:
-        EngineError: the CPU can't start.
+        EngineError: an engine can't start on the CPU.
     """
     for runtime in RUNTIMES:
         for device, precision in available(runtime):
@@ -140,10 +157,10 @@ def open_engines(bundle: Bundle) -> Iterator[Engine]:
 
 
 def compare(engine: Engine, expected: Golden, spread: float, tolerance: Tolerance) -> Parity:
-    """Measure an engine, and hold it to a tolerance.
+    """Measure how far an engine is from eager PyTorch.
 
     Raises:
-        ParityError: it differs by more.
+        ParityError: the engine differs by more than ``tolerance``.
     """
     parity = measure(engine, expected, spread)
     for what, worst, limit in (
@@ -159,14 +176,19 @@ def compare(engine: Engine, expected: Golden, spread: float, tolerance: Toleranc
 
 
 def measure(engine: Engine, expected: Golden, spread: float) -> Parity:
-    """Compare an engine with eager PyTorch's answers."""
+    """How far an engine is from eager PyTorch's answers, ``expected``.
+
+    Args:
+        engine: the engine to measure.
+        expected: eager PyTorch's answers in fp32.
+        spread: standard deviation of the test images' embeddings.
+    """
     embeddings = engine.embed(expected.images)
     moved = np.abs(embeddings - expected.embeddings) / spread
     pixels = np.abs(engine.decode(expected.embeddings) - expected.reconstructions)
-    originals = expected.images / np.float32(255)
     mse, expected_mse = (
-        float(np.square(drawn - originals).mean())
-        for drawn in (engine.decode(embeddings), expected.reconstructions)
+        float(mean_squared_errors(expected.images, reconstructions).mean())
+        for reconstructions in (engine.decode(embeddings), expected.reconstructions)
     )
     return Parity(
         float(moved.max()),
@@ -178,7 +200,7 @@ def measure(engine: Engine, expected: Golden, spread: float) -> Parity:
 
 
 def table(report: Mapping[str, Parity]) -> str:
-    """The parity report for people: a line for each form."""
+    """The parity report as text: a line for each form of the model."""
     heading = f"{'difference from eager fp32':<46} {'embedding / sd':^17} {'pixel':^17} {'mse':>8}"
     under = f"{'':<46} {'max':>8} {'mean':>8} {'max':>8} {'mean':>8} {'change':>8}"
     lines = (

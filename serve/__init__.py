@@ -1,1 +1,1 @@
-"""What runs in production: a bundle in, HTTP endpoints out (``python -m serve --help``)."""
+"""Serve a bundle over HTTP (``python -m serve --help``)."""

@@ -1,65 +1,34 @@
-"""What is told of each batch: one log line, and what serve.metrics counts."""
+"""Log every batch with a failure, and now and then a batch without."""
 
 import logging
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 
+from serve.service import PHASE_NAMES, Report
 from serve.wire.replies import Reply
 
 logger = logging.getLogger(__name__)
 
-PHASE_NAMES = ("read", "infer", "write")
-SAMPLE_EVERY_S = 10.0  # between lines about successes; failures are always told
-
-
-@dataclass
-class Report:
-    """What one batch was, and what it cost.
-
-    Attributes:
-        images: images or embeddings that went through the model.
-        bad: refusals by error type, of whole requests and of single images.
-        outliers: among the images.
-        seconds: by phase: read, infer, write.
-    """
-
-    images: int = 0
-    bad: Counter[str] = field(default_factory=Counter)
-    outliers: int = 0
-    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PHASE_NAMES, 0.0))
-
-    @contextmanager
-    def phase(self, name: str) -> Iterator[None]:
-        """Time a phase; one within another is not counted twice."""
-        before, started = sum(self.seconds.values()), time.perf_counter()
-        try:
-            yield
-        finally:
-            within = sum(self.seconds.values()) - before
-            self.seconds[name] += time.perf_counter() - started - within
-
+SAMPLE_EVERY_S = 10.0  # between lines about batches without a failure
 
 Count = Callable[[Report, Sequence[Reply]], None]
 
 
 class Journal:
-    """Tells of one endpoint's batches in this worker.
+    """The log and the metrics of one endpoint in this process.
 
     Args:
-        endpoint: of serve.bundle.ENDPOINTS.
-        count: adds a batch to the metrics, where anybody reads them.
+        endpoint: a name in serve.endpoints.ENDPOINTS.
+        count: adds a batch to the metrics; None where nobody reads metrics.
     """
 
     def __init__(self, endpoint: str, count: Count | None = None) -> None:
         self._endpoint, self._count = endpoint, count
         self._last_told = -SAMPLE_EVERY_S
-        self._untold = 0  # batches since then
+        self._untold = 0  # batches since the last line
 
     def tell(self, report: Report, replies: Sequence[Reply], request_ids: Sequence[str]) -> None:
-        """Count a batch; log it if anything failed, or if it is a while since the last line."""
+        """Count a batch; log it if anything failed, or if the last line is SAMPLE_EVERY_S old."""
         if self._count:
             self._count(report, replies)
         failed = any(reply.status >= 400 for reply in replies) or bool(report.bad)

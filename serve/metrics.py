@@ -1,8 +1,8 @@
-"""What workers count, for Prometheus.
+"""The metrics that workers count for Prometheus.
 
-The launcher names a folder (PROMETHEUS_MULTIPROC_DIR) in which the counts of all workers add up,
-and serves the sum (serve.launcher.metrics). A stock TorchServe has no such reader, and needn't have
-prometheus_client either: handlers import this module only where the launcher started them.
+The launcher names a folder (PROMETHEUS_MULTIPROC_DIR) to which all workers write their counts, and
+serves the sums (serve.launcher.metrics). In a stock TorchServe nobody reads these counts, and
+prometheus_client may be missing: workers import this module only if the launcher started them.
 """
 
 from collections import Counter
@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 import prometheus_client
 
-from serve.journal import PHASE_NAMES, Report
-from serve.limits import MAX_IMAGES
+from serve.bundle.limits import MAX_IMAGES
+from serve.service import PHASE_NAMES, Report
 from serve.wire.replies import Reply
 
 SIZES = [2**power for power in range(MAX_IMAGES.bit_length())]  # 1 to MAX_IMAGES
@@ -41,7 +41,7 @@ PHASES = prometheus_client.Histogram(
 
 
 class Metrics:
-    """The counts of one endpoint in this worker; a batch at a time."""
+    """The counts of one endpoint in this worker process."""
 
     def __init__(self, endpoint: str) -> None:
         self._endpoint = endpoint

@@ -1,19 +1,23 @@
-"""One batch of requests to as many replies, in order; knows nothing of TorchServe.
+"""Turn a batch of requests into replies, in order, whatever server the requests came through.
 
-All readable items of all requests of a batch go through the engine together.
+All readable images or embeddings of a batch go through the engine together.
 """
 
+import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from serve.anomaly import is_outlier, percentile
-from serve.bundle import Bundle
-from serve.engine import Engine
-from serve.errors import RequestError
-from serve.journal import Report
+from serve.bundle.engine.protocol import Engine
+from serve.bundle.errors import RequestError
+from serve.bundle.manifest import Bundle
+from serve.bundle.score import is_outlier, mean_squared_errors, percentile
+from serve.endpoints import ENDPOINTS
 from serve.wire.replies import (
     Reconstruction,
     Reply,
@@ -21,31 +25,55 @@ from serve.wire.replies import (
     embed_reply,
     error_reply,
     reconstruct_reply,
+    within_limit,
 )
-from serve.wire.requests import (
-    Item,
-    Message,
-    Request,
-    read_embedding_request,
-    read_image_request,
-)
+from serve.wire.requests import Item, Message, Request, read_embedding_request, read_image_request
 
-HELD = 512  # images whose pixels are floats at a time: four times the bytes they become
+# Images decoded at a time. It bounds the memory of their float32 pixels, which then become bytes.
+DECODED_AT_ONCE = 512
+
+PHASE_NAMES = ("read", "infer", "write")
+
+
+@dataclass
+class Report:
+    """The counts and the timings of one batch.
+
+    Attributes:
+        images: images or embeddings that went through the model.
+        bad: refusals by error type, of whole requests and of single images.
+        outliers: images called outliers.
+        seconds: spent in each phase of PHASE_NAMES.
+    """
+
+    images: int = 0
+    bad: Counter[str] = field(default_factory=Counter)
+    outliers: int = 0
+    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PHASE_NAMES, 0.0))
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Time a phase."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] += time.perf_counter() - started
 
 
 class Operation(Protocol):
-    """One endpoint: a batch of messages to as many replies."""
+    """A method of Service that serves one endpoint."""
 
     def __call__(self, messages: Sequence[Message], report: Report | None = None) -> list[Reply]:
-        """Answer; what the batch was and what it cost is added to ``report``."""
+        """Reply to each message; the batch's counts and timings are added to ``report``."""
 
 
 class Service:
-    """The three endpoints of one bundle on one engine.
+    """The endpoints of one bundle on one engine.
 
-    ``embed``, ``reconstruct`` and ``decode`` each answer a batch of messages, one reply each, in
-    order; a message that can't be read gets its own error and costs its neighbours nothing. What
-    the batch was and what it cost is added to a report.
+    ``embed``, ``reconstruct`` and ``decode`` each read every message of a batch, run all readable
+    items together, and write one reply for each message, in order. A message that can't be read
+    gets its own error and costs its neighbours nothing.
     """
 
     def __init__(self, bundle: Bundle, engine: Engine) -> None:
@@ -58,7 +86,7 @@ class Service:
         }
 
     def operation(self, endpoint: str) -> Operation:
-        """The method called ``embed``, ``reconstruct`` or ``decode``."""
+        """The method that serves an endpoint of serve.endpoints.ENDPOINTS."""
         return {
             "embed": self.embed,
             "reconstruct": self.reconstruct,
@@ -67,96 +95,119 @@ class Service:
 
     def embed(self, messages: Sequence[Message], report: Report | None = None) -> list[Reply]:
         """Images → embeddings."""
-
-        def write(request: Request, rows: Sequence[Any]) -> Reply:
-            return embed_reply(request, rows, self._manifest.embedding_width)
-
-        return answer(messages, self._read(["embeddings"]), self._embed, write, report)
+        report = report or Report()
+        requests = read_all(messages, self._read_images("embed"), report)
+        embeddings = run_all(requests, self._engine.embed, report)
+        return write_all(messages, requests, embeddings, self._write_embeddings, report)
 
     def reconstruct(self, messages: Sequence[Message], report: Report | None = None) -> list[Reply]:
-        """Images → what the model remembers of them, their mse and anomaly score."""
-
-        def write(request: Request, rows: Sequence[Any]) -> Reply:
-            return reconstruct_reply(request, rows, self._manifest.image.shape)
-
-        read = self._read(["reconstructions", "mse"])
-        return answer(messages, read, self._reconstruct, write, report)
+        """Images → reconstructions, with their mse and anomaly score."""
+        report = report or Report()
+        requests = read_all(messages, self._read_images("reconstruct"), report)
+        found = run_all(requests, self._reconstruct, report)
+        report.outliers += sum(each.outlier for each in found)
+        return write_all(messages, requests, found, self._write_reconstructions, report)
 
     def decode(self, messages: Sequence[Message], report: Report | None = None) -> list[Reply]:
         """Embeddings → images."""
+        report = report or Report()
+        requests = read_all(messages, self._read_embeddings, report)
+        images = run_all(requests, self._decode, report)
+        return write_all(messages, requests, images, self._write_images, report)
 
-        def read(message: Message) -> Request:
-            return read_embedding_request(message, self._manifest.embedding_width)
-
-        def write(request: Request, rows: Sequence[Any]) -> Reply:
-            return decode_reply(request, rows, self._manifest.image.shape)
-
-        return answer(messages, read, self._decode, write, report)
-
-    def _read(self, outputs: Sequence[str]) -> Callable[[Message], Request]:
-        """A reader of images for an endpoint with these outputs."""
+    def _read_images(self, endpoint: str) -> Callable[[Message], Request]:
+        """A reader of requests to an endpoint that takes images."""
+        outputs = ENDPOINTS[endpoint].gives
         return lambda message: read_image_request(message, self._manifest.image, outputs)
 
-    def _embed(self, images: NDArray[np.uint8], report: Report) -> Iterator[NDArray[np.float32]]:
-        with report.phase("infer"):
-            embeddings = self._engine.embed(images)
-        yield from embeddings
+    def _read_embeddings(self, message: Message) -> Request:
+        outputs = ENDPOINTS["decode"].gives
+        return read_embedding_request(message, self._manifest.embedding_width, outputs)
 
-    def _reconstruct(self, images: NDArray[np.uint8], report: Report) -> Iterator[Reconstruction]:
+    def _reconstruct(self, images: NDArray[np.uint8]) -> list[Reconstruction]:
+        return [each for chunk in chunks(images) for each in self._reconstruct_chunk(chunk)]
+
+    def _reconstruct_chunk(self, images: NDArray[np.uint8]) -> Iterator[Reconstruction]:
         calibration = self._manifest.calibration
-        for chunk in chunks(images):
-            with report.phase("infer"):
-                embeddings = self._engine.embed(chunk)
-                decoded = self._engine.decode(embeddings)
-                errors = np.square(decoded - chunk / np.float32(255)).mean(axis=(1, 2, 3))
-                pictures = to_bytes(decoded)
-            for pixels, mse, embedding in zip(pictures, errors, embeddings, strict=True):
-                outlier = is_outlier(float(mse), embedding, calibration)
-                report.outliers += outlier
-                rank = percentile(float(mse), calibration)
-                yield Reconstruction(pixels, float(mse), rank, outlier)
+        embeddings = self._engine.embed(images)
+        decoded = self._engine.decode(embeddings)
+        errors = mean_squared_errors(images, decoded)
+        for pixels, error, embedding in zip(to_bytes(decoded), errors, embeddings, strict=True):
+            mse = float(error)
+            outlier = is_outlier(mse, embedding, calibration)
+            yield Reconstruction(pixels, mse, percentile(mse, calibration), outlier)
 
-    def _decode(
-        self, embeddings: NDArray[np.float32], report: Report
-    ) -> Iterator[NDArray[np.uint8]]:
-        for chunk in chunks(embeddings):
-            with report.phase("infer"):
-                pictures = to_bytes(self._engine.decode(chunk))
-            yield from pictures
+    def _decode(self, embeddings: NDArray[np.float32]) -> list[NDArray[np.uint8]]:
+        return [
+            pixels
+            for chunk in chunks(embeddings)
+            for pixels in to_bytes(self._engine.decode(chunk))
+        ]
+
+    def _write_embeddings(self, request: Request, rows: Sequence[Any]) -> Reply:
+        return embed_reply(request, rows, self._manifest.embedding_width)
+
+    def _write_reconstructions(self, request: Request, rows: Sequence[Any]) -> Reply:
+        return reconstruct_reply(request, rows, self._manifest.image.shape)
+
+    def _write_images(self, request: Request, rows: Sequence[Any]) -> Reply:
+        return decode_reply(request, rows, self._manifest.image.shape)
 
 
-def chunks(rows: NDArray[Any]) -> Iterator[NDArray[Any]]:
-    """Cut into runs of HELD rows."""
-    return (rows[start : start + HELD] for start in range(0, len(rows), HELD))
-
-
-def answer(
-    messages: Sequence[Message],
-    read: Callable[[Message], Request],
-    run: Callable[[NDArray[Any], Report], Iterable[Any]],
-    write: Callable[[Request, Sequence[Any]], Reply],
-    report: Report | None,
-) -> list[Reply]:
-    """Read every message, run all readable items at once, and write every reply."""
-    report = report or Report()
+def read_all(
+    messages: Sequence[Message], read: Callable[[Message], Request], report: Report
+) -> list[Request | RequestError]:
+    """Read every message of a batch, or find out why it can't be read."""
     with report.phase("read"):
         requests = [read_or_error(message, read) for message in messages]
-        readable = [item for request in requests for item in arrays(request)]
-        report.bad.update(type(error).__name__ for error in refusals(requests))
-        report.images += len(readable)
-        stacked = np.stack(readable) if readable else None
-    results = iter(()) if stacked is None else iter(run(stacked, report))
+    report.bad.update(type(error).__name__ for error in refusals(requests))
+    return requests
+
+
+def run_all(
+    requests: Sequence[Request | RequestError],
+    run: Callable[[NDArray[Any]], Sequence[Any] | NDArray[Any]],
+    report: Report,
+) -> Sequence[Any] | NDArray[Any]:
+    """Run all readable items of a batch at once: one result for each, in order."""
+    items = [item for request in requests for item in readable_items(request)]
+    report.images += len(items)
+    if not items:
+        return ()
+    with report.phase("read"):
+        rows = np.stack(items)
+    with report.phase("infer"):
+        return run(rows)
+
+
+def write_all(
+    messages: Sequence[Message],
+    requests: Sequence[Request | RequestError],
+    results: Iterable[Any],
+    write: Callable[[Request, Sequence[Any]], Reply],
+    report: Report,
+) -> list[Reply]:
+    """Write one reply for each message, from that message's share of the batch's results."""
+    left = iter(results)
     with report.phase("write"):
         return [
             error_reply(request, message.oip)
             if isinstance(request, RequestError)
-            else write(request, in_place(request.items, results))
+            else within_limit(write(request, in_place(request.items, left)), message.oip)
             for message, request in zip(messages, requests, strict=True)
         ]
 
 
+def read_or_error(message: Message, read: Callable[[Message], Request]) -> Request | RequestError:
+    """Read a message; an error is returned, not raised, so that its neighbours go on."""
+    try:
+        return read(message)
+    except RequestError as error:
+        return error
+
+
 def refusals(requests: Sequence[Request | RequestError]) -> Iterator[RequestError]:
-    """What was refused: whole requests, and single items of the others."""
+    """Every refusal in a batch: of a whole request, or of a single item."""
     for request in requests:
         if isinstance(request, RequestError):
             yield request
@@ -164,24 +215,22 @@ def refusals(requests: Sequence[Request | RequestError]) -> Iterator[RequestErro
             yield from (item for item in request.items if isinstance(item, RequestError))
 
 
-def in_place(items: Sequence[Item], results: Iterator[Any]) -> list[Any]:
-    """The next results, one for each readable item, None for the others."""
-    return [None if isinstance(item, RequestError) else next(results) for item in items]
-
-
-def read_or_error(message: Message, read: Callable[[Message], Request]) -> Request | RequestError:
-    """The request, or why it can't be read."""
-    try:
-        return read(message)
-    except RequestError as error:
-        return error
-
-
-def arrays(request: Request | RequestError) -> list[NDArray[Any]]:
-    """The readable items of a request."""
+def readable_items(request: Request | RequestError) -> list[NDArray[Any]]:
+    """The items of a request that could be read."""
     if isinstance(request, RequestError):
         return []
     return [item for item in request.items if not isinstance(item, RequestError)]
+
+
+def in_place(items: Sequence[Item], results: Iterator[Any]) -> list[Any]:
+    """The next result for each item that could be read, None for each that could not."""
+    return [None if isinstance(item, RequestError) else next(results) for item in items]
+
+
+def chunks(rows: NDArray[Any]) -> Iterator[NDArray[Any]]:
+    """Cut ``rows`` into chunks of DECODED_AT_ONCE."""
+    starts = range(0, len(rows), DECODED_AT_ONCE)
+    return (rows[start : start + DECODED_AT_ONCE] for start in starts)
 
 
 def to_bytes(images: NDArray[np.float32]) -> NDArray[np.uint8]:

@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from export.__main__ import export
-from serve.bundle import Bundle
+from serve.bundle.manifest import Bundle
 from train.checkpoint import Checkpoint, save_checkpoint
 from train.config import TrainConfig
-from train.data import Dataset, load_dataset
+from train.data import load_dataset
+from train.dataset import Dataset
 from train.evaluate import embed_and_score
 from train.loop import Trainer
 

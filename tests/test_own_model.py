@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from export.__main__ import main as export_main
-from serve.bundle import ImageSpec, load_bundle
-from serve.engine import open_engine
-from serve.images import PixelBudget, read_image
+from serve.bundle.engine.opening import open_engine
+from serve.bundle.images import PixelBudget, read_image
+from serve.bundle.manifest import ImageSpec, load_bundle
 from train.__main__ import main as train_main
 from train.checkpoint import load_checkpoint
 from train.data import load_dataset
@@ -41,7 +41,7 @@ def test_rgb_folder_to_embedding(tmp_path: Path, model: str) -> None:
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_training_and_serving_see_the_same_pixels(tmp_path: Path, channels: int) -> None:
-    """A file becomes the same pixels in train.folder and in serve.images, up to rounding."""
+    """A file becomes the same pixels in train.folder and in serve.bundle.images, up to rounding."""
     images = make_folder(tmp_path, coloured=True)
     dataset = load_dataset("folder", images, channels=channels, size=24)
     spec = ImageSpec(channels, 24, 24, polarity="keep")

@@ -1,7 +1,7 @@
 """Augmentation on the training device: small affine and elastic warps of uint8 batches.
 
-A batch is warped by one grid_sample call, so it costs the same code on a CPU and on CUDA, and
-nothing has to be loaded or queued. The strengths are those of a human hand: what still looks
+A batch is warped by a single call of grid_sample, so a CPU and CUDA run the same code, and nothing
+has to be loaded or queued. The strengths are those of a human hand: a warped digit still looks
 like another sample by the same writer.
 """
 
@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-ROTATION = 0.06  # standard deviations: radians,
-SHEAR = 0.06  # shift of x per unit of y,
-SCALE = 0.04  # of the size, each axis,
-SHIFT = 0.02  # of the width
-ELASTIC = 0.025  # of the width, at each of ELASTIC_GRID² points
-ELASTIC_GRID = 5
+# The standard deviations of the random warps.
+ROTATION = 0.06  # radians
+SHEAR = 0.06  # shift of x per unit of y
+SCALE = 0.04  # share of the size, drawn for each axis
+SHIFT = 0.02  # share of the width, drawn for each axis
+ELASTIC = 0.025  # share of the width, drawn for each point of the elastic grid
+ELASTIC_GRID = 5  # points along each side of the elastic grid
 
 
 def augment(
@@ -24,9 +25,9 @@ def augment(
 
     Args:
         images: uint8[N, C, H, W] on any device.
-        strength: 1 for the deviations above, 0 for none; multiplies all of them.
-        share: of the images to warp, 0 to 1.
-        generator: of the random numbers, on the images' device.
+        strength: multiplies every standard deviation above; 0 warps nothing.
+        share: share of the images to warp, 0 to 1.
+        generator: source of the random numbers, on the images' device.
 
     Returns:
         uint8[N, C, H, W] on the same device.

@@ -26,7 +26,8 @@ from train.errors import CheckpointError
 from train.model import Autoencoder
 
 SCHEMA = 1
-MARKER = "card.json"  # what tells a checkpoint from any other folder
+MARKER = "card.json"  # a folder with this file is taken for a checkpoint
+# What json, safetensors, torch and numpy are known to raise on damaged files.
 DAMAGED = (
     OSError,
     EOFError,
@@ -37,7 +38,7 @@ DAMAGED = (
     RuntimeError,
     SafetensorError,
     zipfile.BadZipFile,
-)  # what json, safetensors, torch and numpy are known to raise on damaged files
+)
 
 
 @dataclass(frozen=True)
@@ -46,12 +47,16 @@ class Checkpoint:
 
     model: Autoencoder
     card: dict[str, Any]
-    embeddings: NDArray[np.float32]  # [N, D], of the test images
-    labels: NDArray[np.int64]  # [N]
+    embeddings: NDArray[np.float32]  # [N, D], those of the test images
+    labels: NDArray[np.int64]  # [N], those of the test images
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
-    """Write ``folder`` whole or not at all."""
+    """Write ``folder`` whole or not at all.
+
+    Raises:
+        CheckpointError: ``folder`` holds something that is no checkpoint; it is left alone.
+    """
     with draft_of(folder, MARKER) as draft:
         weights = {name: part.contiguous() for name, part in checkpoint.model.state_dict().items()}
         save_file(weights, draft / "weights.safetensors")
@@ -64,11 +69,14 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
 
 
 def check_replaceable(folder: Path, marker: str) -> None:
-    """Raise CheckpointError if ``folder`` holds anything but what would be written there anew.
+    """Check that a folder may be replaced: it is missing, empty, or holds the marker file.
 
     Args:
-        folder: to be replaced.
-        marker: name of a file that tells such a folder.
+        folder: the folder that is about to be replaced.
+        marker: name of a file that only folders of the same kind hold.
+
+    Raises:
+        CheckpointError: ``folder`` is a file, or holds something without a ``marker``.
     """
     if folder.exists() and not folder.is_dir():
         raise CheckpointError(f"{folder} is a file: choose another --out")
@@ -80,7 +88,7 @@ def check_replaceable(folder: Path, marker: str) -> None:
 def draft_of(folder: Path, marker: str) -> Iterator[Path]:
     """Yield an empty folder that takes the name ``folder`` once the block has succeeded.
 
-    A ``folder`` that was there before survives a failure, and is replaced by a success.
+    If the block fails, a ``folder`` from before stays as it was.
 
     Raises:
         CheckpointError: ``folder`` holds something without a ``marker``; it is left alone.
@@ -93,14 +101,14 @@ def draft_of(folder: Path, marker: str) -> Iterator[Path]:
         draft.chmod(0o755)  # mkdtemp's 0700 would hide it from a service account
         yield draft
         if folder.exists():
-            former = draft.with_name(draft.name + ".former")
-            folder.rename(former)
+            previous = draft.with_name(draft.name + ".former")
+            folder.rename(previous)
             try:
                 draft.rename(folder)
-            finally:  # whatever went wrong, one of the two has the name
+            finally:  # after Ctrl-C between the two renames, the previous folder gets its name back
                 if not folder.exists():
-                    former.rename(folder)
-            shutil.rmtree(former)
+                    previous.rename(folder)
+            shutil.rmtree(previous)
         else:
             draft.rename(folder)
     finally:

@@ -1,6 +1,6 @@
 """The hyperparameters: one plain dataclass, from which the command line is generated.
 
-Names and defaults of the first seven are those of the published recipe this project grew from.
+The first seven have the names and defaults of the published recipe that this project grew from.
 """
 
 import argparse
@@ -11,10 +11,10 @@ from train.errors import ConfigError
 
 DATASETS = ("mnist", "fashion-mnist", "kmnist", "emnist", "digits", "folder")
 
-# What the command line starts from. ``seed`` is the published recipe: the defaults below. ``best``
-# is the best of docs/experiments.md: warped images keep the encoder honest (the last steps see
-# them as they are: warping blurs), t-SNE tells it what belongs together, and a falling rate makes
-# the long run pay.
+# Sets of defaults for the command line. ``seed`` is the published recipe: the defaults of
+# TrainConfig. ``best`` is the best run of docs/experiments.md. Warped images keep the encoder from
+# memorising the training images; the last steps see sharp images, because warping blurs. The t-SNE
+# map tells the encoder which images belong together. A falling learning rate makes a long run pay.
 RECIPES: dict[str, dict[str, Any]] = {
     "seed": {},
     "best": {
@@ -29,8 +29,6 @@ RECIPES: dict[str, dict[str, Any]] = {
     },
 }
 
-SHAPE = ("input_dim", "image_size")  # fields that the dataset decides where nobody else does
-
 
 def option(
     default: Any,
@@ -40,57 +38,53 @@ def option(
     above: float | None = None,
     choices: tuple[str, ...] | None = None,
 ) -> Any:
-    """Declare a field: its default, its ``--help`` text and what its value must keep to."""
+    """Declare a field: its default, its ``--help`` text and the limits of its value."""
     limits = {"least": least, "above": above, "choices": choices}
     return field(default=default, metadata={"help": help, **limits})
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Everything that decides a training run, bar the images themselves.
+    """Everything that decides a training run, except the images.
 
     Raises:
         ConfigError: a value is out of range.
     """
 
-    input_dim: int = option(1, "channels of the images", least=1)
-    hidden_dim: int = option(64, "channels of every convolution", least=1)
-    output_dim: int = option(2, "width of the embedding", least=1)
+    input_dim: int = option(1, "channels of the images: 1 is grey, 3 is RGB", least=1)
+    hidden_dim: int = option(64, "channels between the convolutions", least=1)
+    output_dim: int = option(2, "numbers in an embedding", least=1)
     batch_size: int = option(64, "images per optimiser step", least=1)
     learning_rate: float = option(5e-4, "Adam's step size", above=0)
-    epochs: int = option(200, "passes over the images", least=1)
+    epochs: int = option(200, "passes over the training images", least=1)
     leaky_relu: float = option(0.01, "negative slope of LeakyReLU", least=0)
     schedule: str = option(
         "constant",
-        "of the learning rate (cosine: down to 0 at the end)",
+        "learning rate over the run: constant, or along a cosine to 0 at the end",
         choices=("constant", "cosine"),
     )
-    warmup_steps: int = option(
-        0, "steps to reach learning_rate, at most a twentieth of all", least=0
-    )
-    augment: float = option(0.0, "strength of random warps; 1 is a human hand's", least=0)
-    augment_fade: float = option(
-        0.0, "part of the run, its end, in which warps get rarer, down to none", least=0
-    )
+    warmup_steps: int = option(0, "steps of learning-rate warm-up, at most 1/20 of all", least=0)
+    augment: float = option(0.0, "strength of random warps; 0: none, 1: like handwriting", least=0)
+    augment_fade: float = option(0.0, "final share of the run in which warps get rarer", least=0)
     layout: float = option(
         0.0,
-        "pull of an embedding of 1 or 2 numbers towards a t-SNE map, fading to 0 at the end",
+        "pull of embeddings of 1 or 2 numbers towards a t-SNE map, falling to 0 at the end",
         least=0,
     )
     model: str = option("ae", "autoencoder or variational autoencoder", choices=("ae", "vae"))
-    kl_weight: float = option(1.0, "of the vae's divergence from its prior", least=0)
-    image_size: int = option(28, "height and width in pixels", least=4)
+    kl_weight: float = option(1.0, "vae only: weight of the divergence from the prior", least=0)
+    image_size: int = option(28, "height and width in pixels; folder images are resized", least=4)
     dataset: str = option("mnist", "images to learn", choices=DATASETS)
     fit_on: str = option(
         "split",
-        "80 %% of the images (split), or all once nothing is left to choose",
+        "train on 80 %% of the images and validate on the others (split), or train on all images",
         choices=("split", "all"),
     )
-    seed: int = option(0, "of the weights, the split and the order of the images", least=0)
+    seed: int = option(0, "seed of the weights, the split, the order and the warps", least=0)
     device: str = option("auto", "where to train", choices=("auto", "cpu", "cuda"))
     precision: str = option(
         "auto",
-        "of the convolutions; weights stay float32 (auto: bf16 where the processor has it)",
+        "format of the convolutions; auto: bf16 where the processor has it; weights stay fp32",
         choices=("auto", "fp32", "bf16"),
     )
 
@@ -100,7 +94,7 @@ class TrainConfig:
 
 
 def check_range(spec: Field[Any], value: Any) -> None:
-    """Raise ConfigError unless ``value`` keeps to what the field declares; NaN never does."""
+    """Raise ConfigError unless ``value`` is within the field's limits; NaN never is."""
     least, above, choices = (spec.metadata[key] for key in ("least", "above", "choices"))
     if least is not None and not value >= least:
         raise ConfigError(f"{spec.name} must be at least {least}; got {value}")
@@ -111,7 +105,9 @@ def check_range(spec: Field[Any], value: Any) -> None:
 
 
 def add_options(parser: argparse.ArgumentParser, recipe: str) -> None:
-    """Give ``parser`` one ``--option`` for each field, with the recipe's defaults.
+    """Give ``parser`` an ``--option`` for each field, with the recipe's defaults.
+
+    ``--input-dim`` has no default: where it isn't given, the dataset decides.
 
     Raises:
         ConfigError: there is no such recipe.
@@ -119,14 +115,16 @@ def add_options(parser: argparse.ArgumentParser, recipe: str) -> None:
     if recipe not in RECIPES:
         raise ConfigError(f"recipe must be one of {', '.join(RECIPES)}; got {recipe!r}")
     for spec in fields(TrainConfig):
-        of_images = spec.name in SHAPE
+        default: Any = RECIPES[recipe].get(spec.name, spec.default)
+        shown = "%(default)s"
+        if spec.name == "input_dim":
+            default, shown = None, "what the images have"
         parser.add_argument(
             "--" + spec.name.replace("_", "-"),
             type=type(spec.default),
-            default=None if of_images else RECIPES[recipe].get(spec.name, spec.default),
+            default=default,
             choices=spec.metadata["choices"],
-            help=spec.metadata["help"]
-            + (" (default: the dataset's)" if of_images else " (default: %(default)s)"),
+            help=f"{spec.metadata['help']} (default: {shown})",
         )
 
 

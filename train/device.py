@@ -1,4 +1,4 @@
-"""Where to train and how precisely, and one habit of glibc that costs half a CPU's time."""
+"""Where to train, how precisely, and how to keep glibc from wasting half of the CPU's time."""
 
 import ctypes
 import sys
@@ -35,9 +35,9 @@ def choose_precision(config: TrainConfig) -> str:
 def keep_freed_memory() -> None:
     """Ask glibc to reuse the memory of freed tensors instead of returning it to the kernel.
 
-    Every activation is a few megabytes, which glibc maps anew on each step and the kernel zeroes
-    page by page: 20,000 page faults a step. The three settings (mallopt(3)) are "no mmap", "never
-    trim" and "grow by 256 MiB". Elsewhere than on glibc this does nothing.
+    Every activation takes a few megabytes. By default glibc maps them anew on each step, and the
+    kernel zeroes them page by page: 20,000 page faults a step. The three settings (mallopt(3)) are
+    "no mmap", "never trim" and "grow by 256 MiB". Without glibc this function does nothing.
     """
     if not sys.platform.startswith("linux"):
         return

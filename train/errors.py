@@ -3,8 +3,8 @@
 TrainError
 ├── ConfigError        a hyperparameter is out of range
 ├── DatasetError       the data is missing, damaged or of the wrong kind
-├── CheckpointError    a checkpoint is missing, damaged or of another schema
-└── Diverged           the loss stopped being a number
+├── CheckpointError    a checkpoint or run is missing, damaged or of another schema
+└── Diverged           the loss became NaN or infinite
 """
 
 
@@ -21,7 +21,7 @@ class DatasetError(TrainError):
 
 
 class CheckpointError(TrainError):
-    """The checkpoint can't be read; the message names the file."""
+    """A checkpoint can't be read or replaced, or a run can't be resumed; the message says which."""
 
 
 class Diverged(TrainError):

@@ -1,12 +1,15 @@
-"""How good a model is on images it never saw, and what serving needs to know about that.
+"""How good a model is on the test images, and what serving needs to know about that.
 
 ``python -m train.evaluate CHECKPOINT`` computes a checkpoint's metrics again, from the weights and
-the data, and fails if they are not what its card says.
+the data, and exits 1 if a metric differs from the checkpoint's card.
 
-Metrics, all on the test images: the reconstruction error beside that of PCA with as many
-components; nearest-neighbour accuracy in the embedding space (fit on the training images, where
-there are labels); and trustworthiness, the share of each embedding's neighbours that were
-neighbours as images (Venna & Kaski 2001).
+The metrics, all on the test images:
+
+- the reconstruction error, and that of PCA with as many components;
+- the accuracy of nearest neighbours among the embeddings of the training images, if the images have
+  more than one label;
+- trustworthiness, the share of each embedding's neighbours that are neighbours as images too (Venna
+  & Kaski 2001).
 """
 
 import argparse
@@ -21,13 +24,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from train.checkpoint import load_checkpoint
-from train.data import Dataset, load_dataset
+from train.data import load_dataset
+from train.dataset import Dataset
 from train.errors import DatasetError, TrainError
 from train.loop import EVALUATION_BATCH
 from train.model import Autoencoder, to_unit_range
 
-SAME = 1e-3  # relative: kernels of another processor add in another order
-TRUSTWORTHINESS_SAMPLE = 2_000  # images; its distance matrix grows with the square
+# Relative tolerance when metrics are compared with the card: another processor's kernels add in
+# another order.
+METRIC_RTOL = 1e-3
+# Most images that trustworthiness is computed on: the distance matrix grows with their square.
+TRUSTWORTHINESS_SAMPLE = 2_000
 
 
 @dataclass(frozen=True)
@@ -36,9 +43,9 @@ class Evaluation:
 
     Attributes:
         metrics: name → value; every ``mse`` is per pixel, pixels in [0, 1].
-        mse_quantiles: float[101], the 0th to 100th percentile of the test images' own mse.
-        embeddings: float32[N, D] of the test images.
-        labels: int64[N] of the test images.
+        mse_quantiles: float64[101], the 0th to 100th percentile of the mse of the test images.
+        embeddings: float32[N, D], those of the test images.
+        labels: int64[N], those of the test images.
     """
 
     metrics: dict[str, float]
@@ -73,7 +80,7 @@ def embed_and_score(
     """uint8[N, C, H, W] → embeddings float32[N, D] and each image's mse float64[N]."""
     device = next(model.parameters()).device
     embeddings, errors = [], []
-    for batch in images.split(EVALUATION_BATCH):
+    for batch in torch.split(images, EVALUATION_BATCH):
         batch = batch.to(device)
         z = model.encode(batch)
         squared = (model.decode(z) - to_unit_range(batch)).square()
@@ -83,7 +90,7 @@ def embed_and_score(
 
 
 def pca_mse(dataset: Dataset, components: int) -> float:
-    """Test error of the best linear autoencoder of the same width."""
+    """The mse of PCA on the test images: the best linear autoencoder with so many numbers."""
     from sklearn.decomposition import PCA
 
     train, test = (
@@ -112,7 +119,7 @@ def knn_accuracy(
 def neighbourhood_trust(images: Tensor, embeddings: NDArray[np.float32]) -> float:
     """Trustworthiness of the first TRUSTWORTHINESS_SAMPLE embeddings, 5 neighbours each.
 
-    Of very few images, as many neighbours as the measure is defined for: under half of them.
+    The measure is only defined for fewer neighbours than half of the images.
     """
     from sklearn.manifold import trustworthiness
 
@@ -123,18 +130,19 @@ def neighbourhood_trust(images: Tensor, embeddings: NDArray[np.float32]) -> floa
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command; returns the exit code: 1 where the card is wrong."""
+    """Run the command; returns the exit code, which is 1 if a metric differs from the card."""
     parser = argparse.ArgumentParser(
         prog="python -m train.evaluate",
         description="Compute a checkpoint's metrics again and compare them with its card.",
         epilog="example: python -m train.evaluate weights/mnist",
     )
-    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("checkpoint", type=Path, help="folder that python -m train wrote")
     parser.add_argument(
         "--data-dir",
         type=Path,
         default=Path(os.environ.get("PINHOLE_DATA", "data")),
-        help="where its dataset lies (default: $PINHOLE_DATA or data)",
+        help="folder that its dataset is read from or downloaded to (default: $PINHOLE_DATA or "
+        "data)",
     )
     options = parser.parse_args(arguments)
     try:
@@ -145,10 +153,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def compare_with_card(folder: Path, data_dir: Path) -> int:
-    """Print every metric beside the card's; 1 if one differs, else 0.
+    """Print every metric beside the card's; returns 1 if a metric differs, else 0.
 
     Raises:
-        TrainError: the checkpoint or its dataset can't be read, or the dataset is another.
+        TrainError: the checkpoint or its dataset can't be read, or the dataset isn't the card's.
     """
     checkpoint = load_checkpoint(folder)
     config, card = checkpoint.model.config, checkpoint.card
@@ -156,18 +164,16 @@ def compare_with_card(folder: Path, data_dir: Path) -> int:
         config.dataset, data_dir, config.input_dim, config.image_size, skip_unreadable=True
     )
     if dataset.checksum != card["dataset"]["sha256"]:
-        raise DatasetError(f"{data_dir} holds another {dataset.name} than the card tells of")
+        raise DatasetError(f"{data_dir} holds another {dataset.name} than the card names")
     metrics = evaluate(checkpoint.model, dataset).metrics
-    wrong = [
-        name
-        for name in metrics | card["metrics"]
-        if not np.isclose(metrics.get(name, np.nan), card["metrics"].get(name, np.nan), rtol=SAME)
-    ]
+    all_equal = True
     print(f"{'':<16} {'card':>8} {'now':>8}")
     for name in metrics | card["metrics"]:
-        said, found = card["metrics"].get(name, np.nan), metrics.get(name, np.nan)
-        print(f"{name:<16} {said:>8.4f} {found:>8.4f}{'  differs' if name in wrong else ''}")
-    return 1 if wrong else 0
+        expected, found = card["metrics"].get(name, np.nan), metrics.get(name, np.nan)
+        equal = bool(np.isclose(found, expected, rtol=METRIC_RTOL))  # a missing metric is NaN
+        print(f"{name:<16} {expected:>8.4f} {found:>8.4f}{'' if equal else '  differs'}")
+        all_equal = all_equal and equal
+    return 0 if all_equal else 1
 
 
 if __name__ == "__main__":

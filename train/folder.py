@@ -1,8 +1,9 @@
-"""Anyone's own images: a folder of files of any size and colours, as one dataset.
+"""The user's own images: a folder of files of any size and colours, as one dataset.
 
-The first level of subfolders, where there is one, gives the labels. Files are read the way
+Where the folder has subfolders, the first level of them gives the labels. Files are read the way
 serving reads them (turned upright, laid over white, resized with antialiasing), so that the model
-meets in production what it met in training. tests/test_own_model.py holds the two together.
+meets in production what it met in training. tests/test_own_model.py compares this module's pixels
+with those that serving reads.
 """
 
 import struct
@@ -17,14 +18,16 @@ from PIL import Image, ImageOps
 from rich.console import Console
 from rich.progress import track
 
-from train.data import Dataset
+from train.dataset import Dataset
 from train.errors import DatasetError
 
 SUFFIXES = frozenset((".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"))
+# What Pillow's readers are known to raise on damaged files. SyntaxError is Pillow's error for a
+# malformed PNG.
 UNREADABLE = (
     OSError,
     EOFError,
-    SyntaxError,  # Pillow's word for a malformed PNG
+    SyntaxError,
     ValueError,
     TypeError,
     KeyError,
@@ -33,8 +36,10 @@ UNREADABLE = (
     struct.error,
     zlib.error,
     Image.DecompressionBombError,
-)  # what Pillow's readers are known to raise on damaged files
-FEWEST = 15  # images; 3 of them for the test, which trustworthiness needs
+)
+# Fewest images that make a dataset: 3 of 15 are test images, and the metric trustworthiness is not
+# defined for fewer.
+FEWEST = 15
 
 
 def load_folder(folder: Path, channels: int | None, size: int, skip_unreadable: bool) -> Dataset:
@@ -51,22 +56,8 @@ def load_folder(folder: Path, channels: int | None, size: int, skip_unreadable: 
     """
     if not folder.is_dir():
         raise DatasetError(f"{folder} is not a folder")
-    paths = sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in SUFFIXES
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    )
-    labels = label_by_subfolder(folder, paths)
-    images, kept, broken = [], [], []
-    for path, label in track(
-        zip(paths, labels, strict=True), "reading", len(paths), console=Console(stderr=True)
-    ):
-        try:
-            images.append(read_rgb(path, size))
-            kept.append(label)
-        except UNREADABLE as error:
-            broken.append(f"{path}: {error}")
+    paths = find_images(folder)
+    images, broken = read_all(paths, size)
     if broken and not skip_unreadable:
         raise DatasetError(
             f"{len(broken)} of {len(paths)} images can't be read (--skip-unreadable leaves them "
@@ -76,17 +67,43 @@ def load_folder(folder: Path, channels: int | None, size: int, skip_unreadable: 
         print(f"left out: {line}", file=sys.stderr)
     if len(images) < FEWEST:
         raise DatasetError(f"{folder} holds {len(images)} images; at least {FEWEST} are needed")
-    pixels = torch.from_numpy(with_channels(np.stack(images), channels))
+    numbers = label_by_subfolder(folder, paths)
+    labels = torch.tensor([numbers[path] for path in images])
+    pixels = torch.from_numpy(with_channels(np.stack(list(images.values())), channels))
     test = torch.arange(len(pixels)) % 5 == 4
-    targets = torch.tensor(kept)
-    return Dataset("folder", pixels[~test], targets[~test], pixels[test], targets[test])
+    return Dataset("folder", pixels[~test], labels[~test], pixels[test], labels[test])
 
 
-def label_by_subfolder(folder: Path, paths: list[Path]) -> list[int]:
-    """A number for each path: its first subfolder's place among all of them, by name."""
+def find_images(folder: Path) -> list[Path]:
+    """Every image file below ``folder``, sorted; hidden files and folders are passed over."""
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in SUFFIXES
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    )
+
+
+def read_all(paths: list[Path], size: int) -> tuple[dict[Path, NDArray[np.uint8]], list[str]]:
+    """Read files under a progress bar.
+
+    Returns:
+        uint8[size, size, 3] for each readable file, in order; and a line for each broken file.
+    """
+    images, broken = {}, []
+    for path in track(paths, "reading", console=Console(stderr=True)):
+        try:
+            images[path] = read_rgb(path, size)
+        except UNREADABLE as error:
+            broken.append(f"{path}: {error}")
+    return images, broken
+
+
+def label_by_subfolder(folder: Path, paths: list[Path]) -> dict[Path, int]:
+    """A number for each path: the place of its first subfolder among all of them, by name."""
     names = [path.relative_to(folder).parts[0] if path.parent != folder else "" for path in paths]
     numbers = {name: number for number, name in enumerate(sorted(set(names)))}
-    return [numbers[name] for name in names]
+    return {path: numbers[name] for path, name in zip(paths, names, strict=True)}
 
 
 def read_rgb(path: Path, size: int) -> NDArray[np.uint8]:
@@ -107,7 +124,7 @@ def read_rgb(path: Path, size: int) -> NDArray[np.uint8]:
 
 
 def with_channels(images: NDArray[np.uint8], channels: int | None) -> NDArray[np.uint8]:
-    """uint8[N, H, W, 3] → uint8[N, C, H, W], grey where asked for or where no image is coloured."""
+    """uint8[N, H, W, 3] → uint8[N, C, H, W]; without a wish, C is 3 if any image is coloured."""
     if channels is None:
         channels = 3 if (images.min(axis=3) != images.max(axis=3)).any() else 1
     if channels == 3:

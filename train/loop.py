@@ -1,8 +1,8 @@
-"""The training loop: Adam on the mean squared error, 80 % of the images to learn, 20 % to watch.
+"""The training loop: Adam on the mean squared error. 80 % of the images train, 20 % validate.
 
 On a CPU two habits decide the speed: bf16 autocast with channels_last convolutions, and keeping
-freed memory (``train.device``). On CUDA the data lies on the device and the step is one graph
-(``train.step``). bench/train.py measures both against a plain loop.
+freed memory (``train.device``). On CUDA the data lies on the device and each step is a single CUDA
+graph (``train.step``). bench/train.py compares the speed with that of a plain loop.
 """
 
 import math
@@ -16,40 +16,41 @@ from torch import Tensor
 from torch.nn import functional
 
 from train.config import TrainConfig
-from train.data import Dataset, split
+from train.dataset import Dataset, split
 from train.device import choose_device
 from train.errors import ConfigError, Diverged
 from train.layout import WIDEST, lay_out
 from train.model import Autoencoder, to_unit_range
+from train.schedule import learning_rate, pull, warped_share
 from train.step import CapturedStep, Step
 
-WARPED = 0.8  # of the images, until fewer are: the others are learned as they are
 EVALUATION_BATCH = 500  # images; fits a laptop's cache and any GPU
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one pass over the training images ended with: mean squared errors per pixel."""
+    """The mean squared errors per pixel of a pass over the training images."""
 
     epoch: int
     train_mse: float
-    val_mse: float | None  # None where every image was learned
+    val_mse: float | None  # None if fit_on is "all", which leaves no validation images
 
 
 class Trainer:
     """A model in training, one epoch at a time.
 
-    ``state`` and ``restore`` carry it over a restart: the epochs after it have the numbers that
-    an uninterrupted run would have had (bit for bit on a CPU; CUDA's own sums vary a little).
+    ``state`` and ``restore`` carry a trainer over a restart: the later epochs have the numbers that
+    an uninterrupted run would have had (bit for bit on a CPU; CUDA's sums vary a little).
 
     Attributes:
-        model: the network, channels last.
+        model: the network, in the channels_last memory format.
         history: every finished epoch.
-        seconds: spent in finished epochs, restarts included.
+        seconds: time spent in finished epochs and on the map, restarts included.
 
     Args:
         config: the hyperparameters.
-        dataset: images to learn; its test half isn't touched.
+        dataset: its training half is split into training and validation images; its test half
+            isn't touched.
 
     Raises:
         ConfigError: the device isn't there, or the images don't fit the configuration.
@@ -60,16 +61,19 @@ class Trainer:
         device = choose_device(config.device)
         torch.manual_seed(config.seed)
         self.config = config
-        self.model = Autoencoder(config).to(memory_format=torch.channels_last).to(device)
+        self.model = Autoencoder(config).to(device)
+        # torch's type hints leave memory_format out of Module.to.
+        self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         start_from_mean(self.model, dataset.train_images)
         self.history: list[Epoch] = []
         self.seconds = 0.0
         self._checksum = dataset.checksum
         self._images = dataset.train_images.to(device)
-        self._places: Tensor | None = None  # on the map, once it is drawn
-        self._learn, self._watch = split_for(config, len(self._images))
-        self._order = torch.Generator().manual_seed(config.seed)  # of the images
-        self._noise = torch.Generator(device).manual_seed(config.seed)  # of what happens to them
+        self._places: Tensor | None = None  # the images' places on the map, once it is drawn
+        self._train, self._validate = split_for(config, len(self._images))  # indices of images
+        # Two sources of random numbers: the order of the images, and everything done to them.
+        self._order = torch.Generator().manual_seed(config.seed)
+        self._noise = torch.Generator(device).manual_seed(config.seed)
         self._step = Step(self.model, config, self._noise)
         self._learn_batch: Callable[[Tensor, Tensor], None] = self._step
         if device.type == "cuda":
@@ -81,70 +85,73 @@ class Trainer:
 
     @property
     def images_per_epoch(self) -> int:
-        """How many images are learned in one epoch."""
-        return len(self._learn)
+        """How many images an epoch learns."""
+        return len(self._train)
 
     def lay_out(self, on_progress: Callable[[float], None]) -> Tensor:
         """The images' places on the map that training starts from, drawn on the first call.
 
         Args:
-            on_progress: called with the share done, 0 to 1, every now and then.
+            on_progress: called every now and then with the share that is done, 0 to 1.
 
         Returns:
-            float32[N, D] on the training device; NaN for an image that has none, such as every
-            image that is watched and not learned.
+            float32[N, D] on the training device; NaN for an image without a place. No validation
+            image has a place.
         """
         if self._places is None:
             started, width = time.monotonic(), self.config.output_dim
-            places = torch.full((1, 1), torch.nan).expand(len(self._images), width)  # nowhere
+            places = torch.full((1, 1), torch.nan).expand(len(self._images), width)
             if self._draws_map:
                 places = places.clone()
-                learned = self._images[self._learn.to(self._images.device)].cpu()
-                places[self._learn] = lay_out(learned, width, self.config.seed, on_progress)
+                images = self._images[self._train.to(self._images.device)].cpu()
+                places[self._train] = lay_out(images, width, self.config.seed, on_progress)
             self._places = places.to(self._images.device)
             self.seconds += time.monotonic() - started
         return self._places
 
     def run_epoch(self, on_batch: Callable[[int], None]) -> Epoch:
-        """Learn every image once.
+        """Learn every training image once.
 
         Args:
-            on_batch: called with the number of images of every finished step.
+            on_batch: called after every step with its number of images.
 
         Raises:
-            Diverged: the loss became NaN or infinite; the history ends before this epoch.
+            Diverged: the loss or a weight became NaN or infinite; the history ends before this
+                epoch.
         """
         places = self.lay_out(lambda _: None)
         started, number = time.monotonic(), len(self.history) + 1
-        shuffled = self._learn[torch.randperm(len(self._learn), generator=self._order)]
-        batches = shuffled.to(self._images.device).split(self.config.batch_size)
-        self._step.squared.zero_()
+        shuffled = self._train[torch.randperm(len(self._train), generator=self._order)]
+        batches = torch.split(shuffled.to(self._images.device), self.config.batch_size)
+        self._step.mse_sum.zero_()
         steps = self.config.epochs * len(batches)
         for step, batch in enumerate(batches, (number - 1) * len(batches)):
             self._step.set_rate(learning_rate(self.config, step, steps))
-            self._step.warped.fill_(warped(self.config, step, steps))
+            self._step.warped_share.fill_(warped_share(self.config, step, steps))
             self._step.pull.fill_(pull(self.config, step, steps))
             self._learn_batch(self._images[batch], places[batch])
             on_batch(len(batch))
-        epoch = Epoch(number, self._step.squared.item() / len(self._learn), self._watched_mse())
+        epoch = Epoch(number, self._step.mse_sum.item() / len(self._train), self._val_mse())
         if not self._is_finite(epoch):
-            raise Diverged(f"the loss was lost in epoch {number}; lower learning_rate")
+            raise Diverged(
+                f"the loss became NaN or infinite in epoch {number}; lower learning_rate"
+            )
         self.history.append(epoch)
         self.seconds += time.monotonic() - started
         return epoch
 
     def _is_finite(self, epoch: Epoch) -> bool:
-        """Whether the losses are numbers, and the weights after the last update still are."""
+        """Whether the losses and, after the last update, all weights are finite."""
         weights = all(bool(part.isfinite().all()) for part in self.model.parameters())
         return weights and math.isfinite(epoch.train_mse) and math.isfinite(epoch.val_mse or 0)
 
-    def _watched_mse(self) -> float | None:
-        if len(self._watch) == 0:
+    def _val_mse(self) -> float | None:
+        if len(self._validate) == 0:
             return None
-        return mean_squared_error(self.model, self._images[self._watch.to(self._images.device)])
+        return mean_squared_error(self.model, self._images[self._validate.to(self._images.device)])
 
     def state(self) -> dict[str, Any]:
-        """Everything a restart needs, copied: what happens next doesn't change it."""
+        """A copy of everything that a restart needs; later epochs don't change the copy."""
         return {
             "config": asdict(self.config),
             "dataset": self._checksum,
@@ -162,7 +169,8 @@ class Trainer:
         """Go back to where ``state`` was taken.
 
         Raises:
-            ConfigError: it is of another configuration (bar more epochs), dataset or device.
+            ConfigError: ``state`` comes from another configuration, dataset or device. A greater
+                number of epochs is allowed.
         """
         here = {"dataset": self._checksum, "device": self._images.device.type}
         now = asdict(self.config) | here
@@ -172,8 +180,8 @@ class Trainer:
                 raise ConfigError(f"the run to resume had {name} {then.get(name)}, not {value}")
         if len(state["history"]) > self.config.epochs:
             raise ConfigError(
-                f"the run to resume has had {len(state['history'])} epochs; "
-                f"epochs {self.config.epochs} is less"
+                f"the run to resume has finished {len(state['history'])} epochs; "
+                f"epochs must be at least as many, got {self.config.epochs}"
             )
         self.model.load_state_dict(state["model"])
         self._step.restore(state["optimiser"])
@@ -186,7 +194,7 @@ class Trainer:
 
 
 def copied(value: Any) -> Any:
-    """A nest of dicts and lists with every tensor cloned."""
+    """A copy of nested dicts and lists, with every tensor cloned."""
     if isinstance(value, Tensor):
         return value.clone()
     if isinstance(value, dict):
@@ -197,54 +205,39 @@ def copied(value: Any) -> Any:
 
 
 def split_for(config: TrainConfig, count: int) -> tuple[Tensor, Tensor]:
-    """Indices to learn and to watch; all and none where ``fit_on`` is ``all``."""
-    learn, watch = split(count, config.seed)
-    return (torch.cat([learn, watch]), watch[:0]) if config.fit_on == "all" else (learn, watch)
-
-
-def pull(config: TrainConfig, step: int, steps: int) -> float:
-    """How strongly step ``step`` of ``steps`` draws embeddings to their places: ever less."""
-    return config.layout * (1 - step / steps)
-
-
-def warped(config: TrainConfig, step: int, steps: int) -> float:
-    """The share of the images that step ``step`` of ``steps`` warps."""
-    left = 1 - step / steps
-    return WARPED * min(1.0, left / config.augment_fade) if config.augment_fade else WARPED
-
-
-def learning_rate(config: TrainConfig, step: int, steps: int) -> float:
-    """The rate of a step: warming up, then constant or falling along half a cosine to 0."""
-    warmup = min(config.warmup_steps, steps // 20)  # a short run is not all warm-up
-    share = min(1.0, (step + 1) / (warmup + 1))
-    if config.schedule == "cosine":
-        share *= (1 + math.cos(math.pi * step / steps)) / 2
-    return config.learning_rate * share
+    """Indices of the training and of the validation images; with ``fit_on`` ``all`` all train."""
+    train, validate = split(count, config.seed)
+    if config.fit_on == "all":
+        return torch.cat([train, validate]), validate[:0]
+    return train, validate
 
 
 @torch.no_grad()
 def start_from_mean(model: Autoencoder, images: Tensor) -> None:
     """Set the decoder's last bias so that the untrained model answers with the mean pixel.
 
-    From torch's default of about 0.5 the first steps race towards MNIST's black background. With
-    one seed of three that blew the embedding up until every sigmoid was saturated and no gradient
-    came back (mse stuck at 0.11); with the others it cost time (docs/experiments.md).
+    With torch's default bias the untrained model answers with about 0.5, and the first steps race
+    towards MNIST's black background. With one seed of three the race blew the embedding up until
+    every sigmoid was saturated and no gradient came back (mse stuck at 0.11). With the two other
+    seeds it only cost time (docs/experiments.md).
     """
-    total = sum(part.sum(dtype=torch.int64).item() for part in images.split(EVALUATION_BATCH))
+    parts = torch.split(images, EVALUATION_BATCH)
+    total = sum(part.sum(dtype=torch.int64).item() for part in parts)
     mean = torch.tensor(total / images.numel() / 255).clamp(0.01, 0.99)
-    model.decoder.convolutions[-1].bias.fill_(mean.logit().item())
+    *_, last_bias = model.decoder.convolutions.parameters()
+    last_bias.fill_(mean.logit().item())
 
 
 @torch.inference_mode()
 def mean_squared_error(model: Autoencoder, images: Tensor) -> float:
-    """Mean squared error per pixel, pixels in [0, 1], in float32, of any number of images."""
-    batches = images.split(EVALUATION_BATCH)
+    """Mean squared error per pixel, pixels in [0, 1], of any number of images, in float32."""
+    batches = torch.split(images, EVALUATION_BATCH)
     errors = (functional.mse_loss(model(b), to_unit_range(b)).item() * len(b) for b in batches)
     return sum(errors) / len(images)
 
 
 def check_shape(config: TrainConfig, dataset: Dataset) -> None:
-    """Raise ConfigError unless the images are what the model is about to be built for."""
+    """Raise ConfigError unless the images have the shape that the model is built for."""
     expected = (config.input_dim, config.image_size, config.image_size)
     actual = tuple(dataset.train_images.shape[1:])
     if actual != expected:

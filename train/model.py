@@ -1,8 +1,13 @@
 """The autoencoder: pixels → 2 numbers → pixels, in eight convolutions.
 
-In here, as in the papers, the embedding is called ``z``. Pixels enter as uint8 and are scaled to
-[0, 1] by the encoder itself, so the exported graph and training can't disagree about it.
+In this module, as in the papers, the embedding is called ``z``. Pixels enter as uint8, and the
+encoder itself scales them to [0, 1], so training and the exported graph can't disagree.
 """
+
+# If you change the decoder, change export/rewrite.py too: it builds the same decoder from plain
+# convolutions, and refuses a decoder with other layers. If you change something that decides the
+# answers but shows neither in the names and shapes of the weights nor in a LeakyReLU's slope (a
+# stride, say), make model_digest in export/__main__.py tell the two networks apart.
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +16,7 @@ from train.config import TrainConfig
 
 
 def halved(size: int) -> int:
-    """Side of the grid after a k3, stride 2, padding 1 convolution."""
+    """Side of the grid after a convolution of kernel 3, stride 2 and padding 1."""
     return (size + 1) // 2
 
 
@@ -40,9 +45,9 @@ class Encoder(nn.Module):
         self.to_embedding = nn.Linear(channels * grid * grid, config.output_dim)
 
     def features(self, images: Tensor) -> Tensor:
-        """What the convolutions see: float[N, F], F = hidden_dim · H/4 · W/4."""
-        seen: Tensor = self.convolutions(to_unit_range(images))
-        return seen.flatten(1)
+        """The convolutions' output: float[N, F], F = hidden_dim · H/4 · W/4."""
+        features: Tensor = self.convolutions(to_unit_range(images))
+        return features.flatten(1)
 
     def forward(self, images: Tensor) -> Tensor:
         """Embed."""
@@ -53,8 +58,8 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
     """float32[N, D] → float32[N, C, H, W] in [0, 1]: the encoder's layers, mirrored.
 
-    No LeakyReLU stands before the sigmoid: it would scale negative logits by 0.01, and almost
-    every pixel of a digit is background.
+    There is no LeakyReLU before the sigmoid: a LeakyReLU would scale negative logits by 0.01, and
+    almost every pixel of a digit is background. export/rewrite.py rewrites these layers.
     """
 
     def __init__(self, config: TrainConfig) -> None:
@@ -90,10 +95,10 @@ def doubling(channels: int, size: int, target: int) -> nn.ConvTranspose2d:
 class Autoencoder(nn.Module):
     """An encoder and a decoder that are trained together.
 
-    ``config`` gives the images' channels C and side, the channels of every convolution, the
-    slope of every LeakyReLU and the width D of the embedding. ``config.model`` ``vae`` adds a
-    second head for the spread of the embedding (Kingma & Welling 2014); it is used in training
-    alone: the embedding is the mean.
+    ``config`` gives the images' channels C and side, the channels between the convolutions, the
+    slope of every LeakyReLU and the width D of the embedding. With ``config.model`` ``vae`` the
+    encoder has a second linear layer for the spread of the embedding (Kingma & Welling 2014). Only
+    training uses the spread: the embedding is the mean.
     """
 
     def __init__(self, config: TrainConfig) -> None:
@@ -101,9 +106,9 @@ class Autoencoder(nn.Module):
         self.config = config
         self.encoder = Encoder(config)
         self.decoder = Decoder(config)
-        heads = self.encoder.to_embedding
+        mean = self.encoder.to_embedding
         self.to_log_variance = (
-            nn.Linear(heads.in_features, heads.out_features) if config.model == "vae" else None
+            nn.Linear(mean.in_features, mean.out_features) if config.model == "vae" else None
         )
 
     def forward(self, images: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Pictures of a trained model: how it learned, what it remembers, what its two numbers mean."""
+"""Pictures of a trained model: its losses, reconstructions, map of embeddings and manifold."""
 
 from pathlib import Path
 
@@ -6,15 +6,16 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
-from train.data import Dataset
+from train.dataset import Dataset
 from train.loop import Epoch
 from train.model import Autoencoder
 
-PER_CLASS = 10  # originals and reconstructions of each class
-MANIFOLD = 20  # decoded points along each side
-INCH = 100  # pixels
+PER_CLASS = 10  # images of each class on the sheet of reconstructions
+MANIFOLD_SIDE = 20  # decoded points along each side of the manifold sheet
+DPI = 100
 
 
 def draw_all(
@@ -35,12 +36,13 @@ def draw_all(
 
 def draw_losses(history: list[Epoch]) -> Figure:
     """Training and validation error over the epochs."""
-    figure = Figure(figsize=(8, 4), dpi=INCH, layout="constrained")
+    figure = Figure(figsize=(8, 4), dpi=DPI, layout="constrained")
     axes = figure.subplots()
     epochs = [epoch.epoch for epoch in history]
-    axes.plot(epochs, [epoch.train_mse for epoch in history], label="learned images")
-    if any(epoch.val_mse is not None for epoch in history):
-        axes.plot(epochs, [epoch.val_mse for epoch in history], label="validation images")
+    axes.plot(epochs, [epoch.train_mse for epoch in history], label="training images")
+    val_mse = [epoch.val_mse for epoch in history if epoch.val_mse is not None]
+    if val_mse:
+        axes.plot(epochs, val_mse, label="validation images")
     axes.set(xlabel="epoch", ylabel="mse per pixel", yscale="log")
     axes.grid(alpha=0.3, which="both")
     axes.legend(frameon=False)
@@ -48,16 +50,19 @@ def draw_losses(history: list[Epoch]) -> Figure:
 
 
 def draw_map(embeddings: NDArray[np.float32], labels: NDArray[np.int64]) -> Figure:
-    """The test images by their two numbers (or first two principal axes), coloured by label."""
+    """A scatter plot of the test images' embeddings, coloured by label.
+
+    Embeddings of more or fewer than two numbers are drawn along their principal axes.
+    """
     points = embeddings if embeddings.shape[1] == 2 else principal_axes(embeddings)
-    figure = Figure(figsize=(8, 8), dpi=INCH, layout="constrained")
+    figure = Figure(figsize=(8, 8), dpi=DPI, layout="constrained")
     axes = figure.subplots()
     for label in np.unique(labels):
-        own = points[labels == label]
-        axes.scatter(own[:, 0], own[:, 1], s=3, alpha=0.6, linewidths=0, label=str(label))
-        axes.annotate(str(label), np.median(own, axis=0), fontsize=16, weight="bold", ha="center")
+        group = points[labels == label]
+        axes.scatter(group[:, 0], group[:, 1], s=3, alpha=0.6, linewidths=0, label=str(label))
+        axes.annotate(str(label), np.median(group, axis=0), fontsize=16, weight="bold", ha="center")
     (left, bottom), (right, top) = np.quantile(points, (0.01, 0.99), axis=0)
-    axes.set(xlim=(left, right), ylim=(bottom, top))  # a few far points would shrink all others
+    axes.set(xlim=(left, right), ylim=(bottom, top))  # a few far points would shrink the rest
     axes.grid(alpha=0.2)
     return figure
 
@@ -73,13 +78,13 @@ def principal_axes(embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
 
 @torch.inference_mode()
 def reconstruction_sheet(model: Autoencoder, dataset: Dataset) -> Tensor:
-    """uint8[C, H, W]: for each class a row of originals above a row of reconstructions."""
+    """uint8[C, H, W]: for each of ten classes, a row of images above their reconstructions."""
     rows = []
-    for label in dataset.test_labels.unique().tolist()[:10]:
+    for label in np.unique(dataset.test_labels.numpy()).tolist()[:10]:
         images = dataset.test_images[dataset.test_labels == label][:PER_CLASS]
-        remembered = to_bytes(model(images))
+        reconstructions = to_bytes(model(images))
         blanks = torch.zeros(PER_CLASS - len(images), *images.shape[1:], dtype=torch.uint8)
-        rows += [torch.cat([part, blanks]) for part in (images, remembered)]
+        rows += [torch.cat([part, blanks]) for part in (images, reconstructions)]
     return tile(torch.stack(rows))
 
 
@@ -87,15 +92,15 @@ def reconstruction_sheet(model: Autoencoder, dataset: Dataset) -> Tensor:
 def manifold_sheet(model: Autoencoder, embeddings: NDArray[np.float32]) -> Tensor:
     """uint8[C, H, W]: what the decoder draws across the region where 98 % of images lie.
 
-    Rows and columns stand at even quantiles of the embeddings, not at even distances: most images
-    share a small part of the map, and that is where there is most to see.
+    Rows and columns are spaced by quantiles of the embeddings, not by distance: most images share a
+    small part of the map, and there is most to see there.
     """
-    quantiles = np.quantile(embeddings, np.linspace(0.01, 0.99, MANIFOLD), axis=0)
+    quantiles = np.quantile(embeddings, np.linspace(0.01, 0.99, MANIFOLD_SIDE), axis=0)
     x, y = torch.from_numpy(quantiles.astype(np.float32)).T
-    y = y.flip(0)  # up is more
+    y = y.flip(0)  # the greatest y is in the top row
     points = torch.stack(torch.meshgrid(x, y, indexing="xy"), 2)  # [rows, columns, 2]
     drawn = to_bytes(model.decode(points.flatten(0, 1)))
-    return tile(drawn.unflatten(0, (MANIFOLD, MANIFOLD)))
+    return tile(drawn.reshape(MANIFOLD_SIDE, MANIFOLD_SIDE, *drawn.shape[1:]))
 
 
 def to_bytes(images: Tensor) -> Tensor:
@@ -111,7 +116,5 @@ def tile(cells: Tensor) -> Tensor:
 
 def save_sheet(sheet: Tensor, path: Path) -> None:
     """Write uint8[C, H, W] as a PNG."""
-    from PIL import Image
-
     pixels = sheet[0] if len(sheet) == 1 else sheet.permute(1, 2, 0)
     Image.fromarray(pixels.contiguous().numpy()).save(path)

@@ -1,10 +1,10 @@
-"""A run folder: what a training run leaves behind while it goes, and resumes from.
+"""A run folder: what a training run writes while it goes, and resumes from.
 
-metrics.jsonl        one line for each epoch
-events.out.tfevents… the same for TensorBoard
-state.pt             where to resume from: the newest epoch that was saved
+metrics.jsonl        a line for each epoch
+events.out.tfevents… the same numbers for TensorBoard
+state.pt             the state after the newest epoch that was saved; --resume reads it
 checkpoint/          the result, once the run is done
-pictures/            what it looks like
+pictures/            pictures of the result
 """
 
 import json
@@ -21,14 +21,14 @@ from torch.utils.tensorboard import SummaryWriter
 from train.errors import CheckpointError
 from train.loop import Epoch, Trainer
 
-SAVE_EVERY_S = 20.0
+SAVE_EVERY_S = 20.0  # shortest time between two saved states; an epoch may take under a second
 
 
 class RunFolder:
-    """Writes the files of one run; use as a context, which saves the last state on the way out.
+    """Writes the files of a run. On exit, its context saves the state after the newest epoch.
 
     Args:
-        folder: made by start_afresh.
+        folder: need not exist; ``start_afresh`` makes it.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -51,8 +51,8 @@ class RunFolder:
         """Bring a fresh trainer to where the run in this folder stopped.
 
         Raises:
-            CheckpointError: there is nothing to resume, or it is damaged.
-            ConfigError: the run was of another configuration.
+            CheckpointError: the folder holds no state, or a damaged state.
+            ConfigError: the run had another configuration, dataset or device.
         """
         path = self.folder / "state.pt"
         try:
@@ -65,14 +65,14 @@ class RunFolder:
         self._write_metrics(trainer.history)
 
     def start_afresh(self) -> None:
-        """Forget what an earlier run in this folder wrote down, bar its result."""
+        """Delete the state and the metrics of an earlier run in this folder; keep its result."""
         self.folder.mkdir(parents=True, exist_ok=True)
         for stale in (self.folder / "state.pt", *self.folder.glob("events.out.tfevents.*")):
             stale.unlink(missing_ok=True)
         self._write_metrics([])
 
     def record(self, epoch: Epoch, trainer: Trainer) -> None:
-        """Write an epoch down, and its state if the last one written is old enough."""
+        """Write the metrics of an epoch, and the state if the last save is long enough ago."""
         self._state = trainer.state()
         with (self.folder / "metrics.jsonl").open("a") as file:
             file.write(json.dumps(asdict(epoch)) + "\n")
@@ -84,7 +84,7 @@ class RunFolder:
             self._save()
 
     def _save(self) -> None:
-        """Write the newest state whole, or leave the one on disk as it is."""
+        """Write the newest state whole, or leave the state on disk as it is."""
         if self._state is None:
             return
         draft = self.folder / "state.pt.draft"

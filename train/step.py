@@ -1,7 +1,8 @@
-"""One optimiser step, and the same step as one CUDA graph.
+"""An optimiser step, and the same step as a CUDA graph.
 
-A step is dozens of small kernels: on a GPU, starting them one by one takes several times longer
-than running them, so there they are recorded once and replayed with a single launch.
+A step is dozens of small kernels. On a GPU, launching these kernels one by one takes several times
+longer than running them. So the step is recorded once as a CUDA graph, and the graph is replayed
+with a single launch.
 """
 
 from typing import Any
@@ -15,16 +16,20 @@ from train.config import TrainConfig
 from train.device import choose_precision
 from train.model import Autoencoder, to_unit_range
 
-CLOSE = 0.1  # of the map's standard deviation: within it, the pull grows with the distance
-WARM_UP = 3  # full batches before a graph is recorded: allocations and cuDNN's choices settle
+# The beta of Huber's loss, in standard deviations of the map: below this distance the pull grows
+# with the distance, above it the pull is constant.
+HUBER_BETA = 0.1
+# Full batches that are learned before the graph is recorded: by then memory is allocated and cuDNN
+# has chosen its algorithms.
+WARM_UP_BATCHES = 3
 
 
 class Step:
     """Learn one batch after another.
 
     Attributes:
-        squared: float32[], the sum of mse times images since it was last zeroed.
-        warped: float32[], the share of the images to warp.
+        mse_sum: float32[], the sum of every learned image's mse since the caller zeroed it.
+        warped_share: float32[], the share of the images to warp.
         pull: float32[], how strongly embeddings are drawn to their places on the map.
     """
 
@@ -32,14 +37,14 @@ class Step:
         self._model, self._config, self._random = model, config, random
         self._device = next(model.parameters()).device
         on_cuda = self._device.type == "cuda"
-        # In a graph the learning rate has to be a tensor, or its first value would be recorded.
+        # A CUDA graph keeps a float as recorded, but reads a tensor again on every replay.
         rate = torch.zeros((), device=self._device) if on_cuda else 0.0
         self.optimiser = torch.optim.Adam(
             model.parameters(), lr=rate, fused=True, capturable=on_cuda
         )
         self._bf16 = choose_precision(config) == "bf16"
-        self.squared = torch.zeros((), device=self._device)
-        self.warped = torch.zeros((), device=self._device)
+        self.mse_sum = torch.zeros((), device=self._device)
+        self.warped_share = torch.zeros((), device=self._device)
         self.pull = torch.zeros((), device=self._device)
 
     def set_rate(self, rate: float) -> None:
@@ -51,15 +56,24 @@ class Step:
             group["lr"] = rate
 
     def restore(self, optimiser: dict[str, Any]) -> None:
-        """Take over an optimiser's state; before the first step, which a graph would record."""
+        """Take over an optimiser's state.
+
+        Call this before the first step: a recorded graph would go on using the tensors of the
+        state before.
+        """
         (group,) = self.optimiser.param_groups
         rate = group["lr"]
         self.optimiser.load_state_dict(optimiser)
-        self.optimiser.param_groups[0]["lr"] = rate  # the loaded one may lie on another device
+        self.optimiser.param_groups[0]["lr"] = rate  # the loaded rate may lie on another device
 
     def __call__(self, images: Tensor, places: Tensor) -> None:
-        """Learn uint8[N, C, H, W] with their places on the map, float32[N, D], NaN for none."""
-        images = augment(images, self._config.augment, self.warped, self._random)
+        """Learn a batch.
+
+        Args:
+            images: uint8[N, C, H, W].
+            places: float32[N, D], the images' places on the map; NaN for an image without a place.
+        """
+        images = augment(images, self._config.augment, self.warped_share, self._random)
         with torch.autocast(
             self._device.type, torch.bfloat16, enabled=self._bf16, cache_enabled=False
         ):
@@ -68,27 +82,27 @@ class Step:
         loss = mse + self._config.kl_weight * penalty
         if self._config.layout:
             loss = loss + self.pull * distance(z, places)
-        loss.backward()
+        torch.autograd.backward(loss)
         self.optimiser.step()
-        self.squared += mse.detach() * len(images)
+        self.mse_sum += mse.detach() * len(images)
 
 
 class CapturedStep:
-    """A Step on CUDA whose kernels are started as one graph once their shapes have settled."""
+    """A Step on CUDA that is recorded as a CUDA graph after a few batches, and then replayed."""
 
     def __init__(self, step: Step, batch_size: int, random: torch.Generator) -> None:
         self._step, self._batch_size, self._random = step, batch_size, random
-        self._stream = torch.cuda.Stream()
+        self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]  # torch has no hint
         self._graph: torch.cuda.CUDAGraph | None = None
         self._inputs: tuple[Tensor, Tensor] | None = None
-        self._warm = 0
+        self._warm_up_batches = 0
 
     def __call__(self, images: Tensor, places: Tensor) -> None:
-        """Learn a batch; one of another size (the epoch's last) goes the ordinary way."""
+        """Learn a batch; a smaller batch (the last of an epoch) without the graph."""
         if len(images) != self._batch_size:
             self._step(images, places)
-        elif self._warm < WARM_UP:
-            self._warm += 1
+        elif self._warm_up_batches < WARM_UP_BATCHES:
+            self._warm_up_batches += 1
             self._on_side_stream(images, places)
         else:
             if self._graph is None or self._inputs is None:
@@ -99,14 +113,14 @@ class CapturedStep:
             self._graph.replay()
 
     def _on_side_stream(self, images: Tensor, places: Tensor) -> None:
-        """Learn on the stream that will be recorded, as CUDA graphs demand of a warm-up."""
+        """Learn on the stream that will be recorded: CUDA graphs demand a warm-up there."""
         self._stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self._stream):
             self._step(images, places)
         torch.cuda.current_stream().wait_stream(self._stream)
 
     def _capture(self, images: Tensor, places: Tensor) -> torch.cuda.CUDAGraph:
-        """Record one step (nothing runs meanwhile) on a batch that later ones are copied into."""
+        """Record a step without running it; later batches are copied into these two tensors."""
         graph = torch.cuda.CUDAGraph()
         graph.register_generator_state(self._random)
         with torch.cuda.graph(graph, stream=self._stream):
@@ -115,23 +129,29 @@ class CapturedStep:
 
 
 def distance(z: Tensor, places: Tensor) -> Tensor:
-    """How far embeddings are from their places, both float32[N, D]; 0 for those without one.
+    """Huber's loss between embeddings and their places, both float32[N, D].
 
-    Huber's loss: where two neighbours pull an image apart, it may end up near one of them.
+    An embedding without a place (NaN) has a loss of 0. Under the squared distance, an image that
+    belongs to two neighbourhoods would end up half-way between the two; under Huber's loss the
+    image may end up near either of them.
     """
     target = torch.where(places.isnan(), z.detach(), places)
-    return functional.smooth_l1_loss(z, target, beta=CLOSE)
+    return functional.smooth_l1_loss(z, target, beta=HUBER_BETA)
 
 
 def objective(
     model: Autoencoder, images: Tensor, random: torch.Generator
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Of uint8[N, C, H, W]: embeddings, mse per pixel (in [0, 1]), and a penalty on the embeddings.
+    """What a batch, uint8[N, C, H, W], is to learn.
 
-    The penalty is 0 for an autoencoder. For a variational one it is the Kullback-Leibler
-    divergence from the standard normal prior, per pixel, so that with ``kl_weight`` 1 the sum is
-    the negative evidence lower bound for a pixel noise of variance 1/2 (Kingma & Welling 2014,
-    appendix B, divided by the number of pixels).
+    The penalty is 0 for an autoencoder. For a variational autoencoder it is the Kullback-Leibler
+    divergence from the standard normal prior, per pixel, so that with ``kl_weight`` 1 the sum of
+    mse and penalty is the negative evidence lower bound for a pixel noise of variance 1/2 (Kingma &
+    Welling 2014, appendix B, divided by the number of pixels).
+
+    Returns:
+        Embeddings float32[N, D]; the mse per pixel, pixels in [0, 1]; and the penalty on the
+        embeddings.
     """
     if model.to_log_variance is None:
         z = model.encode(images)

@@ -12,9 +12,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-from serve.__main__ import parse, settings_of
-from serve.bundle import load_bundle
-from serve.launcher import torchserve
+from serve.bundle.manifest import load_bundle
+from serve.launcher.settings import parse, settings_of
+from serve.torchserve import process
+from serve.torchserve.store import add_models
 
 HANDLER = "bench.peers.nothing_handler"
 
@@ -26,14 +27,14 @@ def main() -> int:
     os.environ["PYTHONPATH"] = str(Path(__file__).parents[2])  # so that workers find the handler
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as home:
-        torchserve.add_models(Path(home), load_bundle(options.bundle), 1, settings)
+        add_models(Path(home), load_bundle(options.bundle), 1, settings)
         for manifest in Path(home).glob("models/*/MAR-INF/MANIFEST.json"):
             replace_handler(manifest)
-        process = torchserve.start(settings, Path(home))
+        server = process.start(settings, Path(home))
         try:
-            return process.wait()
+            return server.wait()
         finally:
-            torchserve.stop(process)
+            process.stop(server)
 
 
 def replace_handler(path: Path) -> None:

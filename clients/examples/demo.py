@@ -1,4 +1,4 @@
-"""The whole service in one minute: start it, send it real handwriting, look at the answers.
+"""The whole service in one minute: start it, send it real handwriting, print its answers.
 
 Run by ``make demo``. The handwriting is scikit-learn's digits: pen strokes of 43 people, 8×8
 pixels each, which the model (trained on MNIST) has never seen.
@@ -20,7 +20,7 @@ from sklearn.datasets import load_digits
 from pinhole import Client, Reconstruction
 from pinhole.cli import main as pinhole
 
-PER_DIGIT = 3  # in the picture
+PER_DIGIT = 3  # Samples of each digit in the picture.
 START_S = 120
 
 
@@ -28,7 +28,7 @@ def main() -> int:
     """Run the demo; returns the exit code."""
     options = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     options.add_argument("bundle", type=Path)
-    options.add_argument("--out", type=Path, required=True, help="folder for what it makes")
+    options.add_argument("--out", type=Path, required=True, help="folder for the results")
     where = options.parse_args()
     digits = where.out / "digits"
     write_digits(digits)
@@ -67,7 +67,7 @@ def write_digits(folder: Path) -> None:
 
 
 def free_port() -> int:
-    """A port with five free ones after it, which is what a service takes."""
+    """The first of six free ports in a row, which is what a service takes."""
     for first in range(18_080, 28_080, 10):
         try:
             for port in range(first, first + 6):
@@ -87,19 +87,16 @@ def wait_until_ready(service: subprocess.Popen[bytes], port: int) -> None:
             if requests.get(f"http://127.0.0.1:{port + 3}/ready", timeout=5).ok:
                 return
         except requests.ConnectionError:
-            pass  # the launcher is still importing
+            pass  # The launcher doesn't listen yet.
         time.sleep(0.5)
     raise SystemExit("demo: the service did not become ready; its log says why")
 
 
 def show(client: Client, digits: Path, out: Path) -> None:
-    """Reconstruct some digits, and say what came of it."""
+    """Reconstruct some digits, print the numbers, and save the pictures."""
     print("\n      embedding        mse    percentile")
     samples = [sorted(digits.glob(f"{label}-*.png"))[:PER_DIGIT] for label in range(10)]
-    pairs = []
-    for path in (path for column in samples for path in column):
-        answer = client.reconstruct(path)
-        pairs.append((path, answer))
+    pairs = [(path, client.reconstruct(path)) for column in samples for path in column]
     for path, answer in pairs[::PER_DIGIT]:
         x, y = client.embed(path)
         print(

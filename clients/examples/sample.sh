@@ -9,7 +9,7 @@ curl -sS --fail-with-body --data-binary @"$file" -H 'Content-Type: image/png' \
   "$url/predictions/embed"
 echo
 
-# what the model remembers of it, as a picture
+# what the model remembers of the image, as a picture
 curl -sS --fail-with-body --data-binary @"$file" -H 'Content-Type: image/png' \
   -H 'Accept: image/png' -o reconstruction.png "$url/predictions/reconstruct"
 

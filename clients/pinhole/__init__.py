@@ -6,6 +6,8 @@
 array([-0.7839, -0.0597], dtype=float32)
 """
 
+from typing import TYPE_CHECKING
+
 from pinhole.answers import Health, Reconstruction
 from pinhole.client import Client
 from pinhole.errors import (
@@ -17,6 +19,9 @@ from pinhole.errors import (
     Unavailable,
 )
 
+if TYPE_CHECKING:
+    __version__: str
+
 __all__ = [
     "BadRequest",
     "Busy",
@@ -27,4 +32,16 @@ __all__ = [
     "ServerError",
     "Unauthorized",
     "Unavailable",
+    "__version__",
 ]
+
+
+def __getattr__(name: str) -> str:
+    """``__version__``, which is read from the installed package only when it is asked for."""
+    if name != "__version__":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib.metadata import version
+
+    from serve.bundle.distribution import DISTRIBUTION
+
+    return version(DISTRIBUTION)

@@ -1,6 +1,7 @@
-"""What a service answers, taken apart: a value or a refusal for each image, in order.
+"""Reads a service's replies: a value or a refusal for each image, in order.
 
-Whatever doesn't have the contract's form is a ServerError: something else answers at that address.
+A reply that doesn't have the contract's form becomes a ServerError: what answers at that address is
+no pinhole service.
 """
 
 import base64
@@ -25,10 +26,10 @@ class Reconstruction:
     """What the model remembers of one image.
 
     Attributes:
-        png: the picture, as a PNG file.
+        png: the reconstructed picture, as a PNG file.
         mse: mean squared error per pixel, pixels in [0, 1].
         percentile: share of known images, in percent, that were reconstructed better.
-        outlier: the image looks like nothing the model has learned.
+        outlier: whether the image looks like nothing the model has learned.
     """
 
     png: bytes
@@ -42,11 +43,11 @@ class Health:
     """A service that has just embedded an image.
 
     Attributes:
-        digest: of the model; equal digests mean equal embeddings.
+        digest: sha256 that names the model; equal digests mean equal embeddings.
         version: of the model.
-        precision: of its arithmetic.
+        precision: of the model's arithmetic, e.g. ``fp32``.
         embedding_width: D.
-        latency_ms: of the embedding, the connection included.
+        latency_ms: time that the embedding took, the connection included.
     """
 
     digest: str
@@ -57,8 +58,8 @@ class Health:
 
 
 @contextmanager
-def contract() -> Iterator[None]:
-    """Turn what an answer of another form leads to into a ServerError."""
+def expecting_contract() -> Iterator[None]:
+    """Turn the exceptions that reading a reply of another form raises into a ServerError."""
     try:
         yield
     except (requests.JSONDecodeError, LookupError, TypeError, ValueError) as error:
@@ -66,14 +67,19 @@ def contract() -> Iterator[None]:
 
 
 def read_rows(reply: requests.Response, count: int, first: int = 0) -> NDArray[Any]:
-    """An array of so many rows, counted from ``first``.
+    """The array in a reply.
+
+    Args:
+        reply: with a .npy file as its body.
+        count: number of rows that the array has to have.
+        first: number of the first row, for the message of a refusal.
 
     Raises:
-        BadRequest: some of them were refused.
-        ServerError: it isn't one.
+        BadRequest: the service refused some of the rows.
+        ServerError: the body is no such array.
     """
     if failures := reply.headers.get("X-Errors"):
-        with contract():
+        with expecting_contract():
             rows = ",".join(str(first + int(index)) for index in failures.split(","))
         raise BadRequest(f"the service refused rows {rows}")
     try:
@@ -86,36 +92,36 @@ def read_rows(reply: requests.Response, count: int, first: int = 0) -> NDArray[A
 
 
 def read_embedding(reply: requests.Response) -> Embedding:
-    """The embedding of one file."""
-    with contract():
+    """The embedding in the reply to one file."""
+    with expecting_contract():
         return to_embedding(reply.json()["embedding"])
 
 
 def read_embeddings(reply: requests.Response, count: int) -> list[Embedding | BadRequest]:
-    """The embedding of each file of several, or why there is none."""
-    with contract():
+    """The embeddings, or refusals, in the reply to several files."""
+    with expecting_contract():
         fields = reply.json()
-        return in_place(fields["embeddings"], fields["errors"], to_embedding, count)
+        return merge_errors(fields["embeddings"], fields["errors"], to_embedding, count)
 
 
 def read_reconstruction(reply: requests.Response) -> Reconstruction:
-    """The reconstruction of one file."""
-    with contract():
+    """The reconstruction in the reply to one file."""
+    with expecting_contract():
         fields = reply.json()
         return to_reconstruction((fields["reconstruction"], fields["mse"], fields["anomaly"]))
 
 
 def read_reconstructions(reply: requests.Response, count: int) -> list[Reconstruction | BadRequest]:
-    """The reconstruction of each image of several, or why there is none."""
-    with contract():
+    """The reconstructions, or refusals, in the reply to several images."""
+    with expecting_contract():
         fields = reply.json()
         columns = (fields["reconstructions"], fields["mse"], fields["anomaly"])
         rows = list(zip(*columns, strict=True))
-        return in_place(rows, fields["errors"], to_reconstruction, count)
+        return merge_errors(rows, fields["errors"], to_reconstruction, count)
 
 
 def read_health(reply: requests.Response, latency_ms: float) -> Health:
-    """What the reply to a file that was embedded says of the service."""
+    """What the reply to one file says of the service."""
     return Health(
         digest=reply.headers.get("X-Model-Digest", ""),
         version=reply.headers.get("X-Model-Version", ""),
@@ -125,10 +131,10 @@ def read_health(reply: requests.Response, latency_ms: float) -> Health:
     )
 
 
-def in_place(
+def merge_errors(
     rows: list[Any], errors: list[Any], read: Callable[[Any], Answer], count: int
 ) -> list[Answer | BadRequest]:
-    """Each row read, or its error instead."""
+    """Each row read; where the reply has an error for a row, the refusal is in its place."""
     refused = {
         error["index"]: BadRequest(str(error["message"]), 400, str(error["type"]))
         for error in errors
@@ -157,11 +163,11 @@ def to_reconstruction(row: tuple[Any, Any, Any]) -> Reconstruction:
     )
 
 
-def only(answers: Iterator[Answer | BadRequest]) -> Answer:
-    """The answer about the one image there is.
+def single(answers: Iterator[Answer | BadRequest]) -> Answer:
+    """The answer about a single image.
 
     Raises:
-        BadRequest: it is a refusal.
+        BadRequest: the answer is a refusal.
     """
     (answer,) = answers
     if isinstance(answer, BadRequest):
@@ -169,11 +175,11 @@ def only(answers: Iterator[Answer | BadRequest]) -> Answer:
     return answer
 
 
-def none_refused(answers: Iterator[Answer | BadRequest]) -> list[Answer]:
-    """All answers.
+def all_or_raise(answers: Iterator[Answer | BadRequest]) -> list[Answer]:
+    """All answers, if no image was refused.
 
     Raises:
-        BadRequest: the first refusal, with its index.
+        BadRequest: the first refusal, with the image's index.
     """
     found = list[Answer]()
     for index, answer in enumerate(answers):

@@ -1,16 +1,16 @@
 """The ``pinhole`` command: embed, reconstruct, decode and score images, or check the service.
 
 Results go to stdout, progress and errors to stderr. Exit codes: 0 all done, 1 some images failed,
-2 wrong usage, 3 the service can't be reached or refuses to work; 130 after Ctrl-C, and 141 where
-nobody reads the output any more, as of programs that these end.
+2 wrong usage, 3 the service can't be reached or refuses to work, 130 after Ctrl-C, 141 if the
+reader of the output has gone (the shells' codes for SIGINT and SIGPIPE).
 """
 
 import argparse
 import os
 import sys
 from collections.abc import Callable
-from importlib.metadata import version
 
+import pinhole
 from pinhole.commands import (
     UNAVAILABLE,
     USAGE,
@@ -50,16 +50,18 @@ def main(arguments: list[str] | None = None) -> int:
         try:
             return run(arguments)
         finally:
-            sys.stdout.flush()  # a closed pipe shows here, not when the interpreter ends
+            # A closed pipe has to raise here, not when the interpreter flushes stdout at its end.
+            sys.stdout.flush()
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is left
+        # What is still buffered goes to /dev/null, or the interpreter would complain at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return UNREAD
     except KeyboardInterrupt:
         return INTERRUPTED
 
 
 def run(arguments: list[str] | None) -> int:
-    """Run the command; what goes wrong becomes a line on stderr and an exit code."""
+    """Run the command; an error becomes a line on stderr and an exit code."""
     options = parser().parse_args(arguments)
     command: Callable[[argparse.Namespace], int] = options.run
     try:
@@ -73,7 +75,7 @@ def run(arguments: list[str] | None) -> int:
 
 
 def complain(error: Exception, code: int) -> int:
-    """Say what went wrong; returns the exit code."""
+    """Print an error to stderr; returns the exit code."""
     text = str(error)
     if isinstance(error, OSError) and error.strerror:
         text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
@@ -81,16 +83,25 @@ def complain(error: Exception, code: int) -> int:
     return code
 
 
+class PrintVersion(argparse.Action):
+    """Prints the version, which is read from the installed package only if it is asked for."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        """Print the version, and exit."""
+        print(parser.prog, pinhole.__version__)
+        parser.exit()
+
+
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """The parser of the command line."""
     top = argparse.ArgumentParser(
         prog="pinhole",
         description="Images through two numbers, and back: client of a pinhole service.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    top.add_argument("--version", action="version", version=f"%(prog)s {version('pinhole')}")
-    top.set_defaults(parser=top)  # which completion describes
+    top.add_argument("--version", action=PrintVersion, nargs=0, help="show the version and exit")
+    top.set_defaults(parser=top)  # ``pinhole completion`` describes this parser to the shell.
     commands = top.add_subparsers(required=True, metavar="COMMAND")
     for command in COMMANDS:
         command.add(commands)

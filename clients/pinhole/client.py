@@ -4,7 +4,6 @@ import base64
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
-from types import TracebackType
 from typing import Self, overload
 
 import numpy as np
@@ -16,28 +15,29 @@ from pinhole.answers import (
     Embedding,
     Health,
     Reconstruction,
-    contract,
-    none_refused,
-    only,
+    all_or_raise,
+    expecting_contract,
     read_embedding,
     read_embeddings,
     read_health,
     read_reconstruction,
     read_reconstructions,
     read_rows,
+    single,
 )
 from pinhole.errors import BadRequest, ServerError
 from pinhole.images import File, Image, Images, Item, Pixels, is_single, read_images
-from pinhole.limits import Limits, cut, read_limits, settle, too_large
+from pinhole.limits import Limits, ask_in_rounds, cut, read_limits, too_large
 from pinhole.tensors import NPY, pack
 from pinhole.transport import Transport
 
 FILE = "application/octet-stream"
 JSON = "application/json"
 PNG = "image/png"
-FILE_FAULTS = ("InvalidImage", "PayloadTooLarge")  # of one file, not of a whole request
+FILE_FAULTS = ("InvalidImage", "PayloadTooLarge")  # Refusals of a file, not of a whole request.
 
-# The smallest PNG there is: one grey pixel. Any model embeds it, so it proves a service works.
+# The smallest PNG there is: one grey pixel. Every model embeds it, so it proves that a service
+# works.
 PROBE = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg=="
 )
@@ -49,11 +49,11 @@ class Client:
     An image is a file (a path, its bytes, a file opened in binary mode, a Pillow image), of any
     size and colours, or an array of the model's own size: uint8[H, W], uint8[C, H, W] or
     uint8[H, W, C] with C = 1 or 3. Many images are uint8[N, C, H, W], or a sequence or iterator of
-    any of these; they are read as they are sent, in requests of a size that the service likes.
+    any of these; they are read as they are sent, in requests that keep to the service's limits.
 
     Args:
         url: e.g. ``http://127.0.0.1:8080``.
-        api_key: sent as a bearer token, where the gateway wants one.
+        api_key: sent as a bearer token; needed where the gateway has a key.
         timeout_s: longest wait for a connection, and for each answer.
 
     Raises:
@@ -66,12 +66,7 @@ class Client:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -82,10 +77,10 @@ class Client:
         """Return the embedding of each image.
 
         Args:
-            images: one, or many.
+            images: one image, or many.
 
         Returns:
-            float32[D] for one, float32[N, D] for many.
+            float32[D] for one image, float32[N, D] for many.
 
         Raises:
             BadRequest: the service refused an image (4xx). Never retried.
@@ -93,13 +88,13 @@ class Client:
             Busy: still 429 or 503 after every retry.
             ServerError: the service failed (5xx), or what answers is no pinhole service.
             Unavailable: no answer within ``timeout_s``, or none after every retry.
-            TypeError, ValueError: that is no image.
+            TypeError, ValueError: an argument is no image.
             OSError: a path can't be read.
         """
         answers = self.embed_each(images)
         if is_single(images):
-            return only(answers)
-        rows = none_refused(answers)
+            return single(answers)
+        rows = all_or_raise(answers)
         return np.stack(rows) if rows else np.empty((0, self.health().embedding_width), np.float32)
 
     def embed_each(self, images: Images) -> Iterator[Embedding | BadRequest]:
@@ -109,15 +104,16 @@ class Client:
             float32[D] for each image in order, or the refusal of that image.
 
         Raises:
-            As embed, bar refusals of single images.
+            As embed, except for refusals of single images.
         """
-        return self._each(images, self._embed)
+        return self._ask_in_chunks(images, self._embed_chunk)
 
     def try_embed(self, images: Images) -> list[Embedding | BadRequest]:
-        """All of what embed_each yields."""
+        """Everything that embed_each yields, as a list."""
         return list(self.embed_each(images))
 
-    # A str is also an Iterable[str], an array one of arrays: the first signature that fits counts.
+    # The order of the overloads matters: a str is also an Iterable[str], and an array an iterable
+    # of arrays.
     @overload
     def reconstruct(self, images: File) -> Reconstruction: ...  # type: ignore[overload-overlap]
     @overload
@@ -131,16 +127,16 @@ class Client:
         """Return what the model remembers of each image, and how unusual the image is.
 
         Args:
-            images: one, or many.
+            images: one image, or many.
 
         Returns:
-            A reconstruction for one, a list of them for many.
+            A reconstruction for one image, a list of reconstructions for many.
 
         Raises:
             As embed.
         """
         answers = self.reconstruct_each(images)
-        return only(answers) if is_single(images) else none_refused(answers)
+        return single(answers) if is_single(images) else all_or_raise(answers)
 
     def reconstruct_each(self, images: Images) -> Iterator[Reconstruction | BadRequest]:
         """Reconstruct images of which some may be broken, and more than fit into memory.
@@ -149,15 +145,15 @@ class Client:
             What the model remembers of each image in order, or the refusal of that image.
 
         Raises:
-            As embed, bar refusals of single images.
+            As embed, except for refusals of single images.
         """
-        return self._each(images, self._reconstruct)
+        return self._ask_in_chunks(images, self._reconstruct_chunk)
 
     def try_score(self, images: Images) -> list[float | BadRequest]:
         """The mse of each image, or the refusal of that image.
 
         Raises:
-            As embed, bar refusals of single images.
+            As embed, except for refusals of single images.
         """
         answers = self.reconstruct_each(images)
         return [answer if isinstance(answer, BadRequest) else answer.mse for answer in answers]
@@ -166,10 +162,10 @@ class Client:
         """Return the image of each embedding.
 
         Args:
-            embeddings: [D] for one, [N, D] for many.
+            embeddings: [D] for one embedding, [N, D] for many.
 
         Returns:
-            uint8[C, H, W] for one, uint8[N, C, H, W] for many.
+            uint8[C, H, W] for one embedding, uint8[N, C, H, W] for many.
 
         Raises:
             As embed.
@@ -179,7 +175,8 @@ class Client:
         limits = self._limits if len(rows) > 1 else Limits()
         step = limits.rows_of(rows[:1].nbytes)
         starts = range(0, max(1, len(rows)), step)
-        images: Pixels = np.concatenate([self._decode(rows[at : at + step], at) for at in starts])
+        chunks = [self._decode_chunk(rows[at : at + step], at) for at in starts]
+        images: Pixels = np.concatenate(chunks)
         return images if array.ndim == 2 else images.reshape(images.shape[1:])
 
     def decode_png(self, embeddings: ArrayLike) -> bytes:
@@ -204,48 +201,53 @@ class Client:
 
     @cached_property
     def _limits(self) -> Limits:
-        """What the service publishes; the contract's where it doesn't, as without a gateway."""
+        """The limits that the service publishes; a service without a gateway has the contract's."""
         try:
-            with contract():
+            with expecting_contract():
                 return read_limits(self._transport.get("/v2/models/embed").json())
         except (BadRequest, ServerError):
             return Limits()
 
-    def _each(
+    def _ask_in_chunks(
         self, images: Images, ask: Callable[[list[Item]], list[Answer | BadRequest]]
     ) -> Iterator[Answer | BadRequest]:
-        """Ask about every image, as many at a time as fit a request."""
+        """Ask about every image, as many at a time as fit into a request."""
         limits = Limits() if is_single(images) else self._limits
         for chunk in cut(read_images(images), limits):
             refusal = too_large(chunk[0], limits)
-            yield from [refusal] if refusal else settle(chunk, ask)
+            yield from [refusal] if refusal else ask_in_rounds(chunk, ask)
 
-    def _embed(self, chunk: list[Item]) -> list[Embedding | BadRequest]:
-        """One request."""
+    def _embed_chunk(self, chunk: list[Item]) -> list[Embedding | BadRequest]:
+        """Embed a chunk in one request."""
         files = [item for item in chunk if isinstance(item, bytes)]
         if files:
-            return self._files("embed", files, read_embedding, read_embeddings)
+            return self._ask_about_files("embed", files, read_embedding, read_embeddings)
         return list(read_rows(self._post("embed", pack(np.stack(chunk)), NPY, NPY), len(chunk)))
 
-    def _reconstruct(self, chunk: list[Item]) -> list[Reconstruction | BadRequest]:
-        """One request; the answer is JSON, since an array has no place for the anomaly score."""
+    def _reconstruct_chunk(self, chunk: list[Item]) -> list[Reconstruction | BadRequest]:
+        """Reconstruct a chunk in one request.
+
+        The answer is JSON, because an array has no place for the anomaly score.
+        """
         files = [item for item in chunk if isinstance(item, bytes)]
         if files:
-            return self._files("reconstruct", files, read_reconstruction, read_reconstructions)
+            return self._ask_about_files(
+                "reconstruct", files, read_reconstruction, read_reconstructions
+            )
         reply = self._post("reconstruct", pack(np.stack(chunk)), NPY)
         return read_reconstructions(reply, len(chunk))
 
-    def _files(
+    def _ask_about_files(
         self,
         endpoint: str,
         files: Sequence[bytes],
         read_one: Callable[[requests.Response], Answer],
         read_many: Callable[[requests.Response, int], list[Answer | BadRequest]],
     ) -> list[Answer | BadRequest]:
-        """One request: a file as it is; several as JSON, of which each can fail alone.
+        """Send one request: a single file as it is, or several as JSON, where each can fail alone.
 
-        A multipart form could carry them too, in three quarters of the bytes; but TorchServe takes
-        longer to read one, by a third for small files, and as long for photographs.
+        A multipart form could carry several files too, in three quarters of the bytes. But
+        TorchServe takes a third longer to read a form of small files, and as long for photographs.
         """
         if len(files) > 1:
             return read_many(self._post(endpoint, envelope(files), JSON), len(files))
@@ -256,8 +258,8 @@ class Client:
                 raise
             return [error]
 
-    def _decode(self, embeddings: Embedding, first: int = 0) -> Pixels:
-        """One request."""
+    def _decode_chunk(self, embeddings: Embedding, first: int) -> Pixels:
+        """Decode rows in one request; ``first`` is the number of the first of them."""
         reply = self._post("decode", pack(embeddings), NPY, NPY)
         images: Pixels = read_rows(reply, len(embeddings), first)
         return images
@@ -272,9 +274,10 @@ def to_embeddings(embeddings: ArrayLike) -> Embedding:
     """Numbers as float32[D] or float32[N, D].
 
     Raises:
-        ValueError: they have another form.
+        ValueError: they have another number of axes.
     """
-    with np.errstate(over="ignore"):  # becomes infinity, which the service refuses
+    # A number too large for float32 becomes infinity, which the service refuses.
+    with np.errstate(over="ignore"):
         array = np.asarray(embeddings, np.float32)
     if array.ndim not in (1, 2):
         raise ValueError(f"embeddings are [D] or [N, D]; these are {list(array.shape)}")
@@ -282,5 +285,5 @@ def to_embeddings(embeddings: ArrayLike) -> Embedding:
 
 
 def envelope(files: Iterable[bytes]) -> bytes:
-    """``{"images": ["<base64 file>", ...]}``, joined by hand: base64 needs no escaping."""
+    """``{"images": ["<base64 file>", ...]}``, without a JSON encoder: base64 needs no escaping."""
     return b'{"images":["' + b'","'.join(map(base64.b64encode, files)) + b'"]}'

@@ -1,8 +1,8 @@
 """One deadline for the whole of an answer.
 
-The time-out of requests starts anew with every byte that comes, so a server that drips an answer
-holds its caller for ever. Here the status line, the headers and the body have to come within the
-one time-out together.
+The time-out of ``requests`` starts anew with every byte that comes, so a server that sends its
+answer byte by byte can hold its caller for ever. Here the status line, the headers and the body
+together have to come within the time-out.
 """
 
 import http.client
@@ -17,7 +17,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 
 
 class TimedBytes(io.RawIOBase):
-    """The bytes that come from a socket within its time-out, counted from now."""
+    """The bytes that come from a socket within its time-out, which starts with this object."""
 
     def __init__(self, connection: socket.socket, source: io.RawIOBase) -> None:
         self._connection, self._source = connection, source
@@ -25,7 +25,7 @@ class TimedBytes(io.RawIOBase):
         self._deadline = None if self._timeout_s is None else time.monotonic() + self._timeout_s
 
     def readable(self) -> bool:
-        """They can be read."""
+        """Return True: this is the reading side."""
         return True
 
     def readinto(self, buffer: Any) -> int | None:
@@ -43,10 +43,11 @@ class TimedBytes(io.RawIOBase):
         try:
             return self._source.readinto(buffer)
         finally:
-            self._connection.settimeout(self._timeout_s)  # the next request's, if it is kept
+            # The next request on this connection has its whole time-out again.
+            self._connection.settimeout(self._timeout_s)
 
     def close(self) -> None:
-        """Let go of the socket, which http.client closes once nobody reads it."""
+        """Release the socket, which http.client closes once nobody reads from it."""
         self._source.close()
         super().close()
 
@@ -66,25 +67,25 @@ class TimedConnection(HTTPConnection):
 
 
 class TimedTlsConnection(HTTPSConnection):
-    """The same over TLS."""
+    """A TLS connection whose answers have a deadline."""
 
     response_class = TimedResponse
 
 
 class TimedPool(HTTPConnectionPool):
-    """Kept connections to one host."""
+    """Connections to one host, kept open."""
 
     ConnectionCls = TimedConnection
 
 
 class TimedTlsPool(HTTPSConnectionPool):
-    """The same over TLS."""
+    """TLS connections to one host, kept open."""
 
     ConnectionCls = TimedTlsConnection
 
 
 class TimedAdapter(HTTPAdapter):
-    """What a session of requests mounts."""
+    """The transport adapter that a requests.Session mounts."""
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         """Make the pools for direct connections."""
@@ -98,13 +99,13 @@ class TimedAdapter(HTTPAdapter):
         return manager
 
     def close(self) -> None:
-        """Close the kept connections now; urllib3 would when their pool is garbage-collected."""
+        """Close the kept connections now, not only when their pool is garbage-collected."""
         for manager in (self.poolmanager, *self.proxy_manager.values()):
-            for key in manager.pools.keys():  # noqa: SIM118 - it can't be iterated over itself
+            for key in manager.pools.keys():  # noqa: SIM118 - the container itself can't be iterated
                 manager.pools[key].close()
         super().close()
 
 
 def use_timed_pools(manager: PoolManager) -> None:
-    """Have a manager open connections whose answers have a deadline."""
+    """Make a manager open connections whose answers have a deadline."""
     manager.pool_classes_by_scheme = {"http": TimedPool, "https": TimedTlsPool}

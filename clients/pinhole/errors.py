@@ -3,12 +3,12 @@
 PinholeError
 ├── BadRequest      4xx: the service refused the input; sending it again won't help
 ├── Unauthorized    401: the API key is missing or wrong
-├── Busy            429 or 503, still, after every retry
+├── Busy            429 or 503 even after every retry
 ├── ServerError     5xx: the service's own fault, or what answers there is no pinhole service
 └── Unavailable     no answer: after every retry, or not in time
 
-Besides these, an argument that is no image is a TypeError or ValueError, and a path that can't be
-read an OSError; nothing has been sent then.
+An argument that is no image raises TypeError or ValueError, and a path that can't be read raises
+OSError, before anything is sent.
 """
 
 

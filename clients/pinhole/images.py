@@ -1,9 +1,9 @@
-"""What an image may be, and what becomes of it on the way: a file's bytes, or pixels.
+"""Turns what a caller may pass as an image into what is sent: a file's bytes, or pixels.
 
-Files are read by the service, whatever their size and colours. Arrays are taken for what they are:
-the pixels of the model's own size, uint8, 0 is background and 255 is ink for the shipped model.
+The service reads files of any size and colours. Arrays are sent as they are: pixels of the model's
+own size, uint8; for the shipped model 0 is background and 255 is ink.
 
-Pillow is not needed here, and not imported: whoever passes one of its images has it already.
+Pillow is not imported here: a caller who passes a Pillow image has imported it already.
 """
 
 import io
@@ -17,17 +17,17 @@ from numpy.typing import NDArray
 
 @runtime_checkable
 class PillowImage(Protocol):
-    """What makes a Pillow image one."""
+    """The attributes by which a Pillow image is recognised."""
 
     @property
     def mode(self) -> str:
-        """Its kind of pixels, e.g. ``RGB``."""
+        """The kind of the pixels, e.g. ``RGB``."""
 
     def getexif(self) -> Any:
-        """Its orientation, among other things."""
+        """The EXIF data, which hold the orientation."""
 
     def save(self, fp: BinaryIO, format: str, **options: Any) -> None:
-        """Write it as a file."""
+        """Write the image as a file."""
 
 
 Pixels: TypeAlias = NDArray[np.uint8]
@@ -36,15 +36,17 @@ File: TypeAlias = str | os.PathLike[str] | Buffer | BinaryIO | PillowImage
 Image: TypeAlias = File | Pixels
 Images: TypeAlias = Image | Iterable[Image]
 
-Item: TypeAlias = bytes | Pixels  # a file's content, or uint8[C, H, W]
+Item: TypeAlias = bytes | Pixels  # A file's content, or uint8[C, H, W].
 
-CHANNELS = (1, 3)  # what a model may have
-PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")  # of Pillow; others travel as TIFF
+CHANNELS = (1, 3)  # The numbers of channels that a model may have.
+
+# Pillow's modes that PNG can hold; images of other modes are sent as TIFF.
+PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
 KINDS = "a path, bytes, a file opened in binary mode, a Pillow image or a numpy array"
 
 
 def is_single(images: Images) -> TypeGuard[Image]:
-    """Whether this is one image; else it should be many of them."""
+    """Whether this is one image, not a collection of images."""
     if isinstance(images, np.ndarray):
         return images.ndim != 4
     files = (str, os.PathLike, Buffer, PillowImage)
@@ -52,14 +54,15 @@ def is_single(images: Images) -> TypeGuard[Image]:
 
 
 def read_images(images: Images) -> Iterator[Item]:
-    """Read one image, or each of many, as they are asked for.
+    """Read one image, or each of many, when the next item is asked for.
 
     Yields:
-        A file's bytes, or uint8[C, H, W]; of uint8[N, C, H, W] anywhere, N of these.
+        A file's bytes, or uint8[C, H, W]. An array uint8[N, C, H, W], also within a collection,
+        yields N items.
 
     Raises:
-        TypeError: not an image.
-        ValueError: an array of a shape that is no image's.
+        TypeError: an argument is no image.
+        ValueError: an array has a shape that is no image's.
         OSError: a path can't be read.
     """
     if isinstance(images, np.ndarray) or is_single(images):
@@ -72,7 +75,7 @@ def read_images(images: Images) -> Iterator[Item]:
 
 
 def read_image(image: Any) -> Iterator[Item]:
-    """Read a file, or the images of an array."""
+    """Read a file, or each image of an array."""
     if isinstance(image, np.ndarray):
         yield from read_array(image)
     else:
@@ -80,16 +83,16 @@ def read_image(image: Any) -> Iterator[Item]:
 
 
 def read_file(image: Any) -> bytes:
-    """The content of a file, whichever way it was given.
+    """The content of a file that was given as a path, bytes, an open file or a Pillow image.
 
     Raises:
-        TypeError: it isn't one.
-        OSError: it can't be read.
+        TypeError: the argument is none of these.
+        OSError: the path can't be read.
     """
     if isinstance(image, Buffer):
         return bytes(image)
     if isinstance(image, (str, os.PathLike)):
-        with open(image, "rb") as file:  # noqa: PTH123 - any os.PathLike
+        with open(image, "rb") as file:  # noqa: PTH123 - an os.PathLike need not be a Path
             return file.read()
     if isinstance(image, PillowImage):
         return to_file(image)
@@ -102,7 +105,7 @@ def read_file(image: Any) -> bytes:
 
 
 def to_file(image: PillowImage) -> bytes:
-    """A Pillow image as a lossless file, its orientation included."""
+    """A Pillow image as a lossless file, with its orientation."""
     file = io.BytesIO()
     kind = "PNG" if image.mode in PNG_MODES else "TIFF"
     image.save(file, kind, exif=image.getexif())
@@ -116,8 +119,8 @@ def read_array(array: NDArray[Any]) -> Iterator[Pixels]:
         array: uint8[H, W]; uint8[C, H, W] or uint8[H, W, C]; or uint8[N, C, H, W]. C is 1 or 3.
 
     Raises:
-        TypeError: it doesn't hold bytes.
-        ValueError: its shape is none of these, or could be two of them.
+        TypeError: the array's elements aren't uint8.
+        ValueError: the shape is none of these, or could be two of them.
     """
     if array.dtype != np.uint8:
         raise TypeError(f"an image's pixels are uint8, 0 to 255; this array is {array.dtype}")
@@ -135,10 +138,10 @@ def read_array(array: NDArray[Any]) -> Iterator[Pixels]:
 
 
 def channels_first(array: Pixels) -> Pixels:
-    """One image of three axes, as [C, H, W].
+    """One image, [C, H, W] or [H, W, C], as [C, H, W].
 
     Raises:
-        ValueError: neither its first nor its last axis can be the channels, or both can.
+        ValueError: neither the first nor the last axis can be the channels, or both can.
     """
     first, last = array.shape[0] in CHANNELS, array.shape[2] in CHANNELS
     if first and not last:

@@ -1,4 +1,4 @@
-"""How much one request may carry, and images cut to that measure."""
+"""How much one request may carry, and images cut into chunks that keep to it."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -9,20 +9,25 @@ from pinhole.images import Item
 
 Answer = TypeVar("Answer")
 
-ROWS = 1_024  # images a request: more gain nothing, and take longer than a caller should wait
-ENVELOPE_BYTES = 1_024  # around the images of a request: the head of an array, brackets, commas
-PICTURE_BYTES = 256  # around the pixels of one in a reply: PNG's head, mse, anomaly
+# The most images in a request. More images are no faster each, and the caller waits longer.
+ROWS = 1_024
+
+# Bytes of a request beside its images: an array's header, or JSON's brackets and commas.
+ENVELOPE_BYTES = 1_024
+
+# Bytes of a reply for each picture beside its pixels: PNG's headers, mse, anomaly score.
+PICTURE_BYTES = 256
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a service accepts; without arguments, what the contract grants.
+    """The most that a service accepts; the defaults are what the contract grants.
 
     Attributes:
-        body_bytes: of a request.
-        reply_bytes: of its answer.
-        rows: images or embeddings of a request.
-        image_bytes: of one image's pixels, which come back; 0 where that isn't known.
+        body_bytes: of a request's body.
+        reply_bytes: of a reply's body.
+        rows: images or embeddings in a request.
+        image_bytes: of one image's pixels, which a reply may hold; 0 if that isn't known.
     """
 
     body_bytes: int = 16 << 20
@@ -32,11 +37,11 @@ class Limits:
 
     @property
     def room_bytes(self) -> int:
-        """For the images of a request."""
+        """Bytes of a request that are left for its images."""
         return self.body_bytes - ENVELOPE_BYTES
 
     def rows_of(self, row_bytes: int) -> int:
-        """How many rows of so many bytes make a good request, whose pictures fit into its reply."""
+        """The most rows of ``row_bytes`` each in a request whose pictures fit into a reply."""
         picture_bytes = in_base64(self.image_bytes) + PICTURE_BYTES
         fitting = min(self.room_bytes // max(1, row_bytes), self.reply_bytes // picture_bytes)
         return max(1, min(ROWS, self.rows, fitting))
@@ -46,7 +51,7 @@ def read_limits(page: Any) -> Limits:
     """The limits in an endpoint's metadata.
 
     Raises:
-        LookupError, TypeError, ValueError: it isn't the metadata of a pinhole service.
+        LookupError, TypeError, ValueError: the page isn't the metadata of a pinhole service.
     """
     limits, image = page["limits"], page["image"]
     return Limits(
@@ -58,9 +63,10 @@ def read_limits(page: Any) -> Limits:
 
 
 def cut(items: Iterable[Item], limits: Limits) -> Iterator[list[Item]]:
-    """Cut into chunks that fit a request each: files only, or pixels of one shape only.
+    """Cut images into chunks that fit into a request each.
 
-    A file too large for company makes a chunk of its own.
+    A chunk holds files only, or pixels of one shape only. A file that is too large to share a
+    request makes a chunk of its own.
     """
     most, room_bytes = limits.rows_of(0), limits.room_bytes
     chunk = list[Item]()
@@ -77,34 +83,36 @@ def cut(items: Iterable[Item], limits: Limits) -> Iterator[list[Item]]:
 
 
 def sent_bytes(item: Item) -> int:
-    """What an item takes of a request with others: files travel in base64, quoted."""
+    """Bytes that an item takes in a request with other items: files are sent in base64, quoted."""
     return in_base64(len(item)) + 3 if isinstance(item, bytes) else item.nbytes
 
 
 def in_base64(size_bytes: int) -> int:
-    """The length of so many bytes in base64."""
+    """The length of ``size_bytes`` bytes in base64."""
     return (size_bytes + 2) // 3 * 4
 
 
 def kind_of(item: Item) -> tuple[int, ...] | None:
-    """The shape of pixels; None of a file."""
+    """The shape of pixels; None for a file."""
     return None if isinstance(item, bytes) else item.shape
 
 
 def too_large(item: Item, limits: Limits) -> BadRequest | None:
-    """The refusal of a file that no request can carry; it needn't be sent to be known."""
+    """The refusal of a file that no request can carry, which is known without sending it."""
     if not isinstance(item, bytes) or len(item) <= limits.body_bytes:
         return None
     message = f"the file has {len(item):,} bytes; the limit is {limits.body_bytes:,}"
     return BadRequest(message, 413, "PayloadTooLarge")
 
 
-def settle(
+def ask_in_rounds(
     chunk: list[Item], ask: Callable[[list[Item]], list[Answer | BadRequest]]
 ) -> list[Answer | BadRequest]:
-    """Ask about a chunk, and anew about what that request had no pixels left for.
+    """Ask about a chunk; ask again about the images that the request had no room for.
 
-    How many pixels a file holds shows only where it is read.
+    The service limits the pixels of all files in a request, and only the service, which reads the
+    files, knows how many pixels they have. The rounds end when no image lacks room any more, or
+    when all images of a round do.
     """
     answers = ask(chunk)
     before, waiting = len(chunk), [i for i in range(len(chunk)) if lacks_room(answers[i])]
@@ -117,5 +125,5 @@ def settle(
 
 
 def lacks_room(answer: object) -> bool:
-    """Whether an image was refused for those before it."""
+    """Whether an image was refused because the images before it had used up the request's room."""
     return isinstance(answer, BadRequest) and answer.type == "PayloadTooLarge"

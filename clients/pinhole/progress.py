@@ -1,4 +1,4 @@
-"""The progress bar of a job, on stderr, and only on a terminal."""
+"""The progress bar of a job: on stderr, and only if that is a terminal."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,7 +16,7 @@ from rich.text import Text
 
 
 class Rate(ProgressColumn):
-    """Images per second, once known."""
+    """Images per second, as soon as the rate is known."""
 
     def render(self, task: Task) -> Text:
         """The rate over the last seconds, as rich measures it."""
@@ -25,7 +25,7 @@ class Rate(ProgressColumn):
 
 @contextmanager
 def job_progress(total: int) -> Iterator[Callable[[int], None]]:
-    """Show a bar of ``total`` images; yields what to call with each number of finished ones."""
+    """Show a bar of ``total`` images; yields a function that advances it."""
     console = Console(stderr=True)
     columns = (BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:

@@ -1,4 +1,4 @@
-"""Arrays as bytes for the wire: application/x-npy, which numpy itself writes and reads."""
+"""Arrays as bytes for HTTP: application/x-npy, which numpy itself writes and reads."""
 
 import io
 import tokenize
@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 NPY = "application/x-npy"
-HOSTILE = (TypeError, LookupError, SyntaxError, tokenize.TokenError, MemoryError)
-# what numpy raises on headers that make no sense, besides ValueError
+
+# What numpy raises for a header that makes no sense, besides ValueError.
+BAD_HEADER = (TypeError, LookupError, SyntaxError, tokenize.TokenError, MemoryError)
 
 
 def pack(array: NDArray[Any]) -> bytes:
@@ -23,10 +24,10 @@ def unpack(data: bytes) -> NDArray[Any]:
     """The array in the bytes of a .npy file.
 
     Raises:
-        ValueError: they aren't one.
+        ValueError: the bytes are no .npy file.
     """
     try:
         array: NDArray[Any] = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
-    except HOSTILE as error:
+    except BAD_HEADER as error:
         raise ValueError("not a .npy file") from error
     return array

@@ -1,13 +1,15 @@
 """Requests to one service, sent again where that is safe and useful.
 
-Every call of the contract is idempotent, so any of them may be sent again. It helps
+Every call of the contract is idempotent, so every request may be sent again. That helps
 
-- where the connection failed, before the answer or within it;
+- when the connection failed, before the answer or within it;
 - after 429 and 503, which mean busy, once the pause in Retry-After is over;
-- after a worker died, perhaps of another request: once, lest this one kill them all.
+- after a worker died, perhaps of another request. Such a request is sent again only once: if it is
+  what kills workers, it must not kill them all.
 
-Any other answer is final. So is a time-out: what was given up on may still be running over there,
-and asking again would double the load. The pauses grow, are capped, and are jittered.
+Any other answer is final. A time-out is final too: the service may still be working on the request
+that the client gave up on, and sending it again would double the load. The pauses between retries
+grow, are capped, and are jittered.
 
 urllib3's own Retry does less: it can't see a body that breaks off, nor what a 500 says.
 """
@@ -26,36 +28,40 @@ from pinhole.deadline import TimedAdapter
 from pinhole.errors import BadRequest, Busy, PinholeError, ServerError, Unauthorized, Unavailable
 
 RETRIES = 4
-PAUSE_S = 0.2  # before the second try; doubled for each further one
-JITTER_S = 0.2  # at random on top, so that callers refused together don't return together
+PAUSE_S = 0.2  # The pause before the first retry; it doubles with each further retry.
+JITTER_S = 0.2  # The most that is added at random, so that callers refused together spread out.
 LONGEST_PAUSE_S = 5.0
-CONNECTIONS = 32  # kept open, for as many threads
+CONNECTIONS = 32  # Connections that are kept open: as many threads can share a client.
 
 BUSY = (429, 503)
 TIMEOUTS = (TimeoutError, requests.Timeout, urllib3.exceptions.TimeoutError)
 
 
 class BearerKey(AuthBase):
-    """An API key; as a bare header, requests would replace it by what a .netrc says."""
+    """Sends an API key as a bearer token.
+
+    An Authorization header that is set directly would be replaced by requests if the user's .netrc
+    has an entry for the host.
+    """
 
     def __init__(self, key: str) -> None:
         self._key = key
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        """Sign a request."""
+        """Add the key to a request."""
         request.headers["Authorization"] = f"Bearer {self._key}"
         return request
 
 
 @dataclass(frozen=True)
 class Failure:
-    """A request that brought no 200.
+    """The outcome of a request that wasn't answered with status 200.
 
     Attributes:
-        error: what the caller will see, unless another try helps.
-        final: none will.
-        worker_died: perhaps of this request.
-        pause_s: how long the service asks to be left alone.
+        error: raised, unless a retry succeeds.
+        final: whether a retry is useless.
+        worker_died: whether a worker of the service died, perhaps of this request.
+        pause_s: the pause before a retry that the service asks for.
     """
 
     error: PinholeError
@@ -68,12 +74,12 @@ class Transport:
     """A service's address and the connections kept to it; threads may share them.
 
     Args:
-        url: of the service.
+        url: the service's.
         api_key: sent as a bearer token, if there is one.
         timeout_s: longest wait for a connection, and for each answer as a whole.
 
     Raises:
-        ValueError: that is no web address.
+        ValueError: the URL is no web address.
     """
 
     def __init__(self, url: str, api_key: str | None, timeout_s: float) -> None:
@@ -91,29 +97,29 @@ class Transport:
         self._session.close()
 
     def post(self, path: str, body: bytes, content_type: str, accept: str) -> requests.Response:
-        """POST a body; the answer is a 200.
+        """POST a body; returns the reply, whose status is 200.
 
         Raises:
             PinholeError: as pinhole.errors says.
         """
         headers = {"Content-Type": content_type, "Accept": accept}
-        return self._send("POST", path, headers, body)
+        return self._send_with_retries("POST", path, headers, body)
 
     def get(self, path: str) -> requests.Response:
-        """GET a page; the answer is a 200.
+        """GET a page; returns the reply, whose status is 200.
 
         Raises:
             PinholeError: as pinhole.errors says.
         """
-        return self._send("GET", path, {"Accept": "application/json"})
+        return self._send_with_retries("GET", path, {"Accept": "application/json"})
 
-    def _send(
+    def _send_with_retries(
         self, method: str, path: str, headers: dict[str, str], body: bytes | None = None
     ) -> requests.Response:
-        """Send a request until the answer is a 200, or final, or for the last time."""
+        """Send a request until its status is 200, a failure is final, or no retry is left."""
         retry, worker_died = 0, False
         while True:
-            outcome = self._exchange(method, path, headers, body)
+            outcome = self._send_once(method, path, headers, body)
             if isinstance(outcome, requests.Response):
                 return outcome
             final = outcome.final or (outcome.worker_died and worker_died)
@@ -122,10 +128,10 @@ class Transport:
             wait(retry, outcome.pause_s)
             retry, worker_died = retry + 1, worker_died or outcome.worker_died
 
-    def _exchange(
+    def _send_once(
         self, method: str, path: str, headers: dict[str, str], body: bytes | None
     ) -> requests.Response | Failure:
-        """Send a request once, and take in the whole answer."""
+        """Send a request, and read the whole answer."""
         try:
             reply = self._session.request(
                 method,
@@ -133,13 +139,13 @@ class Transport:
                 data=body,
                 headers=headers,
                 timeout=self._timeout_s,
-                allow_redirects=False,  # a POST would be redirected as a GET
+                allow_redirects=False,  # requests would repeat a redirected POST as a GET.
             )
         except requests.RequestException as error:
-            return Failure(self._no_answer(error), final=not is_broken(error))
+            return Failure(self._unavailable(error), final=not is_broken(error))
         return reply if reply.status_code == 200 else to_failure(reply)
 
-    def _no_answer(self, error: requests.RequestException) -> Unavailable:
+    def _unavailable(self, error: requests.RequestException) -> Unavailable:
         """The exception that a failed connection becomes."""
         why = f": {type(error).__name__}"
         if ran_out_of_time(error):
@@ -150,28 +156,28 @@ class Transport:
 
 
 def is_broken(error: requests.RequestException) -> bool:
-    """Whether a connection failed, as one does in passing: not for lack of time, nor of trust."""
+    """Whether a connection broke; False for a time-out and for an untrusted certificate."""
     if isinstance(error, requests.exceptions.SSLError) or ran_out_of_time(error):
         return False
     return isinstance(error, (requests.ConnectionError, requests.exceptions.ChunkedEncodingError))
 
 
 def ran_out_of_time(error: BaseException) -> bool:
-    """Whether an exception, or one of those it wraps, is a time-out: requests hides some."""
+    """Whether an exception, or an exception that it wraps, is a time-out: requests wraps some."""
     return isinstance(error, TIMEOUTS) or any(
         ran_out_of_time(cause) for cause in error.args if isinstance(cause, BaseException)
     )
 
 
 def to_failure(reply: requests.Response) -> Failure:
-    """What an answer other than 200 means."""
+    """What an answer with another status than 200 means for retries."""
     worker_died = reply.status_code in (500, 507) and b"worker died" in reply.content.lower()
     final = reply.status_code not in BUSY and not worker_died
     return Failure(refusal(reply), final, worker_died, asked_pause_s(reply))
 
 
 def refusal(reply: requests.Response) -> PinholeError:
-    """The exception that an answer other than 200 becomes."""
+    """The exception that an answer with another status than 200 becomes."""
     try:
         fields = reply.json()
         message, kind = str(fields["message"]), str(fields["type"])
@@ -189,7 +195,7 @@ def refusal(reply: requests.Response) -> PinholeError:
 
 
 def asked_pause_s(reply: requests.Response) -> float:
-    """Seconds until the moment that Retry-After names; 0 where it names none."""
+    """Seconds until the moment that Retry-After names; 0 without a valid Retry-After."""
     try:
         return Retry().parse_retry_after(reply.headers.get("Retry-After", "0"))
     except InvalidHeader:
@@ -197,6 +203,6 @@ def asked_pause_s(reply: requests.Response) -> float:
 
 
 def wait(retry: int, asked_s: float) -> None:
-    """Pause before another try: as long as was asked for, or longer each time, within reason."""
+    """Pause before a retry: at least as long as asked, longer each time, within LONGEST_PAUSE_S."""
     pause_s = min(LONGEST_PAUSE_S, max(asked_s, PAUSE_S * 2**retry))
     time.sleep(pause_s + random.uniform(0, JITTER_S))  # noqa: S311 - no secret

@@ -6,14 +6,16 @@ from typing import Any
 
 import numpy as np
 
-from serve import limits
-from serve.bundle import ENDPOINTS, Bundle
+from serve.bundle import limits
+from serve.bundle.distribution import DISTRIBUTION
+from serve.bundle.manifest import Bundle
+from serve.endpoints import ENDPOINTS, tensors
 
 DECIMALS = 4  # of an embedding on the map: finer than a pixel of any screen
 
 
 def pages(bundle: Bundle, precision: str) -> dict[str, dict[str, Any]]:
-    """Path → JSON body of everything that stays the same as long as one bundle is served."""
+    """Path → JSON body of every page that stays the same as long as this bundle is served."""
     models = {
         f"/v2/models/{endpoint}": model(bundle, endpoint, precision) for endpoint in ENDPOINTS
     }
@@ -24,30 +26,21 @@ def server() -> dict[str, Any]:
     """GET /v2."""
     return {
         "name": "pinhole",
-        "version": version("pinhole"),
+        "version": version(DISTRIBUTION),
         "extensions": ["binary_tensor_data"],
     }
 
 
 def model(bundle: Bundle, endpoint: str, precision: str) -> dict[str, Any]:
-    """GET /v2/models/{endpoint}; the protocol's fields, then ours."""
-    manifest = bundle.manifest
-    images = {"datatype": "UINT8", "shape": [-1, *manifest.image.shape]}
-    embeddings = {"datatype": "FP32", "shape": [-1, manifest.embedding_width]}
-    inputs, outputs = {
-        "embed": ({"images": images}, {"embeddings": embeddings}),
-        "reconstruct": (
-            {"images": images},
-            {"reconstructions": images, "mse": {"datatype": "FP32", "shape": [-1]}},
-        ),
-        "decode": ({"embeddings": embeddings}, {"images": images}),
-    }[endpoint]
+    """GET /v2/models/{endpoint}: the fields of the Open Inference Protocol, then our own."""
+    manifest, known = bundle.manifest, tensors(bundle.manifest)
+    takes, gives = (ENDPOINTS[endpoint].takes,), ENDPOINTS[endpoint].gives
     return {
         "name": endpoint,
         "versions": [manifest.version],
         "platform": "pinhole",
-        "inputs": [{"name": name, **tensor} for name, tensor in inputs.items()],
-        "outputs": [{"name": name, **tensor} for name, tensor in outputs.items()],
+        "inputs": [{"name": name, **known[name]} for name in takes],
+        "outputs": [{"name": name, **known[name]} for name in gives],
         "model": manifest.name,
         "digest": manifest.digest,
         "precision": precision,

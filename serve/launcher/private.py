@@ -1,7 +1,7 @@
-"""The launcher's private port: readiness, metadata, the map, metrics, and the door for swaps.
+"""The launcher's private port: readiness, metadata, the map, metrics, and swaps.
 
-Its paths are the contract's (serve/openapi.yaml), for the gateway to pass on; /metrics and /swap
-are not, and /swap is for callers on this host alone.
+Most of its paths are the contract's (serve/openapi.yaml), and the gateway passes them on. /metrics
+and /swap are not in the contract, and /swap is for callers on this host alone.
 """
 
 import ipaddress
@@ -9,17 +9,18 @@ import json
 import logging
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from serve.bundle import ENDPOINTS
-from serve.errors import LaunchError, ServeError
+from serve.bundle.errors import ServeError
+from serve.endpoints import ENDPOINTS
+from serve.errors import LaunchError
 
 logger = logging.getLogger(__name__)
 
-MAX_SWAP_BYTES = 65_536  # of a request to swap: a path
+MAX_SWAP_BYTES = 65_536  # of the body of a request to swap, which holds a path
 PATIENCE_S = 5.0  # for a caller to send the request it has begun
 TEXT = "text/plain; version=0.0.4; charset=utf-8"  # Prometheus' format
 JSON = "application/json"
@@ -27,30 +28,30 @@ JSON = "application/json"
 
 @dataclass(frozen=True)
 class Answers:
-    """Where the answers come from.
+    """What the private port calls for its answers.
 
     Attributes:
         reason: why the service isn't ready; None if it is.
-        pages: path → body of what is merely told.
+        pages: path → body of every page that only describes what is served.
         metrics: the text of /metrics.
-        swap: serve the bundle in this folder, or for None the former one; tells which.
+        swap: serves the bundle in this folder, or for None the bundle before; returns which.
     """
 
     reason: Callable[[], str | None]
-    pages: Callable[[], dict[str, dict[str, Any]]]
+    pages: Callable[[], Mapping[str, dict[str, Any]]]
     metrics: Callable[[], bytes]
     swap: Callable[[str | None], dict[str, Any]]
 
 
 class PrivateServer(ThreadingHTTPServer):
-    """An HTTP server in threads of its own, from its making until ``stop``.
+    """An HTTP server in threads of its own, which serves from its construction until ``stop``.
 
     Raises:
         LaunchError: the port is taken.
     """
 
     daemon_threads = True
-    request_queue_size = 128  # or a few askers at once would wait for one another to connect
+    request_queue_size = 128  # connections that wait to be accepted; Python's default is 5
 
     def __init__(self, host: str, port: int, answers: Answers) -> None:
         self.answers = answers
@@ -61,23 +62,23 @@ class PrivateServer(ThreadingHTTPServer):
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
     def stop(self) -> None:
-        """Answer nobody any more."""
+        """Stop listening."""
         self.shutdown()
         self.server_close()
 
     def handle_error(self, request: object, client_address: Any) -> None:
-        """Say in one line what http.server would print a traceback for: callers hang up."""
+        """Log one line where http.server would print a traceback, as when a caller hangs up."""
         logger.warning("private port: %s: %s", client_address[0], sys.exc_info()[1])
 
 
 class PrivateHandler(BaseHTTPRequestHandler):
-    """One request."""
+    """One request to the private port."""
 
     server: PrivateServer
     timeout = PATIENCE_S
 
     def do_GET(self) -> None:
-        """Tell."""
+        """A page, readiness or the metrics."""
         answers, path = self.server.answers, self.path.partition("?")[0]
         if path == "/metrics":
             self._send(200, answers.metrics(), TEXT)
@@ -98,27 +99,33 @@ class PrivateHandler(BaseHTTPRequestHandler):
     do_HEAD = do_GET
 
     def do_POST(self) -> None:
-        """Swap, if asked from this host, as JSON: a web page can't send that unasked."""
+        """Swap, if this host asks in JSON, which a web page can't send without permission."""
         if self.path != "/swap":
             return self._send_error(404, "NotFound", "no such path")
-        host = self.headers.get("Host", "").partition(":")[0]  # a rebound name gives itself away
+        host = self.headers.get("Host", "").partition(":")[0]  # another name: DNS rebinding
         local = ipaddress.ip_address(self.client_address[0]).is_loopback
         if not local or host not in ("127.0.0.1", "localhost"):
             return self._send_error(403, "Forbidden", "swaps are asked for on this host")
         if self.headers.get("Content-Type") != JSON:
             return self._send_error(415, "UnsupportedMediaType", f"send {JSON}")
         try:
-            length = int(self.headers.get("Content-Length", "0"))
-            folder = json.loads(self.rfile.read(max(0, min(length, MAX_SWAP_BYTES))))["bundle"]
-            if not isinstance(folder, str | None):
-                raise TypeError
+            folder = self._read_folder()
         except (ValueError, LookupError, TypeError, RecursionError):
-            message = 'send {"bundle": "FOLDER"}, or null for the former one'
+            message = 'send {"bundle": "FOLDER"}, or null for the bundle before'
             return self._send_error(400, "InvalidRequest", message)
         try:
             return self._send_json(200, self.server.answers.swap(folder))
         except ServeError as error:
             return self._send_error(409, type(error).__name__, str(error))
+
+    def _read_folder(self) -> str | None:
+        """The folder that a request to swap names; ValueError, say, where it names none."""
+        length = int(self.headers.get("Content-Length", "0"))
+        body = self.rfile.read(max(0, min(length, MAX_SWAP_BYTES)))
+        folder = json.loads(body)["bundle"]
+        if not isinstance(folder, str | None):
+            raise TypeError("a folder is a string")
+        return folder
 
     def _send_error(self, code: int, kind: str, message: str) -> None:
         self._send_json(code, {"code": code, "type": kind, "message": message})
@@ -137,4 +144,4 @@ class PrivateHandler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing: probes come every few seconds."""
+        """Log nothing: health checks come every few seconds."""

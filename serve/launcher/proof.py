@@ -1,4 +1,4 @@
-"""Does the engine start, and answer rightly? Asked once, before TorchServe is.
+"""Does the engine start, and answer rightly? Found out once, before the server is started.
 
 ``python -m serve.launcher.proof BUNDLE RUNTIME DEVICE PRECISION`` exits 0, or says why not.
 """
@@ -7,10 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-from serve.bundle import Bundle, load_bundle
-from serve.engine import check_golden, open_engine
-from serve.errors import LaunchError, ServeError
-from serve.launcher.torchserve import Settings
+from serve.bundle.engine.checks import check_golden
+from serve.bundle.engine.opening import open_engine
+from serve.bundle.errors import ServeError
+from serve.bundle.manifest import Bundle, load_bundle
+from serve.errors import LaunchError
+from serve.launcher.settings import Settings
 
 PROOF_S = 120.0
 
@@ -18,8 +20,8 @@ PROOF_S = 120.0
 def prove_engine(bundle: Bundle, settings: Settings) -> None:
     """Open the engine and check it on the golden images, in a process that ends afterwards.
 
-    The workers will do the same; but a fault that each of them must meet is better said once, at
-    once, and the runtime's memory doesn't stay in the launcher.
+    Each worker checks the same as it starts. But a fault that all of them would meet is better told
+    at once, and once. In a process of its own, the runtime leaves no memory behind in the launcher.
 
     Raises:
         LaunchError: the engine can't start, answers wrongly, or crashed.

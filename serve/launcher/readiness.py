@@ -1,74 +1,63 @@
 """Readiness that is true: workers that are up, and answers that are right.
 
-TorchServe's own /ping stays healthy while every worker is dead. Here ready means that the
-management API calls every worker READY (each has passed the golden check as it started) and that
-one canary request for each endpoint has just come back with the golden answer.
+TorchServe's own /ping stays healthy while every worker is dead. Here, ready means that the server
+calls every worker ready (each has passed the golden check as it started), and that one canary for
+each endpoint has just come back with the golden answer.
 
 ``python -m serve.launcher.readiness`` asks a running service, for health checks.
 """
 
 import argparse
-import json
 import os
 import sys
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 
-import numpy as np
 import requests
-from numpy.typing import NDArray
 
-from serve.bundle import ENDPOINTS, Bundle
-from serve.errors import LaunchError, RequestError
-from serve.images import PixelBudget, read_image, write_png
-from serve.launcher.management import Management, loopback_session
-from serve.launcher.torchserve import Settings
-from serve.wire.requests import CANARY_HEADER, JSON, PNG
+from serve.bundle.errors import RequestError
+from serve.canary import Canary
+from serve.errors import LaunchError
+from serve.launcher.loopback import loopback_session
+from serve.launcher.settings import Settings
+from serve.wire.requests import CANARY_HEADER
 
-TIMEOUT_S = 5.0  # of each request of a check
-
-
-@dataclass(frozen=True)
-class Canary:
-    """A request whose answer is known.
-
-    Attributes:
-        body: what to POST.
-        headers: to send with it.
-        is_golden: whether a 200 reply holds the golden answer.
-    """
-
-    body: bytes
-    headers: dict[str, str]
-    is_golden: Callable[[requests.Response], bool]
+TIMEOUT_S = 5.0  # for each answer of a check
 
 
 class Readiness:
-    """The state of one TorchServe.
-
-    ``check`` finds it out, and two attributes remember it.
+    """Whether a service is ready; ``check`` finds out, and the attributes remember.
 
     Attributes:
         reason: None when ready, else why not.
-        working: every endpoint has a worker that may yet answer; a service that is merely busy
-            is not ready, but it works.
+        working: every endpoint has a ready worker, and no answer was wrong. A service that is
+            merely busy is not ready, but it works.
         been_ready: at some time.
-        canaries: the requests with known answers, by endpoint.
-        changing: held while the default version, and with it the right answer, changes.
+        canaries: by endpoint.
+        changing: held while the bundle, and with it the right answers, changes.
+
+    Args:
+        canaries: by endpoint.
+        settings: of the service.
+        ready_workers: counts the ready workers of an endpoint. Raises LaunchError where the
+            server doesn't say.
     """
 
-    def __init__(self, bundle: Bundle, settings: Settings) -> None:
+    def __init__(
+        self,
+        canaries: Mapping[str, Canary],
+        settings: Settings,
+        ready_workers: Callable[[str], int],
+    ) -> None:
         self.reason: str | None = "starting"
         self.working = self.been_ready = False
         self.changing = threading.Lock()
-        self._settings = settings
-        self._management = Management(settings.management_url)
+        self.canaries = canaries
+        self._settings, self._ready_workers = settings, ready_workers
         self._session = loopback_session()
-        self.canaries = make_canaries(bundle, settings)
 
     def check(self) -> bool:
-        """Ask TorchServe; True if it is ready."""
+        """Ask the service; True if it is ready."""
         with self.changing:
             self.working = False
             try:
@@ -80,7 +69,7 @@ class Readiness:
 
     def _worker_fault(self) -> str | None:
         wanted = self._settings.workers
-        ready = {endpoint: self._management.ready_workers(endpoint) for endpoint in ENDPOINTS}
+        ready = {endpoint: self._ready_workers(endpoint) for endpoint in self.canaries}
         self.working = all(ready.values())
         for endpoint, count in ready.items():
             if count < wanted:
@@ -90,28 +79,28 @@ class Readiness:
     def _canary_fault(self) -> str | None:
         for endpoint, canary in self.canaries.items():
             url = f"{self._settings.inference_url}/predictions/{endpoint}"
-            fault, wrong = ask(self._session, url, canary)
-            if wrong:
+            fault, is_wrong = try_canary(self._session, url, canary, self._settings.canary_token)
+            if is_wrong:
                 self.working = False
             if fault:
                 return f"{endpoint}: {fault}"
         return None
 
 
-def send(
-    session: requests.Session, url: str, canary: Canary, timeout_s: float
-) -> requests.Response:
-    """POST a canary. Raises requests.RequestException where no answer comes in time."""
-    return session.post(url, canary.body, headers=canary.headers, timeout=timeout_s)
+def try_canary(
+    session: requests.Session, url: str, canary: Canary, token: str
+) -> tuple[str | None, bool]:
+    """Send a canary, and compare the answer with the golden one.
 
-
-def ask(session: requests.Session, url: str, canary: Canary) -> tuple[str | None, bool]:
-    """Send a canary: what is wrong with the answer (None if nothing), and whether it is untrue."""
+    Returns:
+        What is the matter (None if nothing is), and whether the answer is wrong: a wrong answer is
+        worse than none.
+    """
     try:
-        reply = send(session, url, canary, TIMEOUT_S)
+        reply = send_canary(session, url, canary, token, TIMEOUT_S)
         if reply.status_code != 200:
             return f"the canary got HTTP {reply.status_code}", False
-        if canary.is_golden(reply):
+        if canary.is_golden(reply.content):
             return None, False
     except requests.RequestException as error:
         return f"the canary got no answer ({type(error).__name__})", False
@@ -120,42 +109,16 @@ def ask(session: requests.Session, url: str, canary: Canary) -> tuple[str | None
     return "the canary's answer is wrong", True
 
 
-def make_canaries(bundle: Bundle, settings: Settings) -> dict[str, Canary]:
-    """One request for each endpoint, made of the first golden image."""
-    golden, tolerance = bundle.golden(), bundle.manifest.tolerances[settings.precision]
-    image, embedding = golden.images[0], golden.embeddings[0]
-    vector = json.dumps({"embeddings": [embedding.tolist()]}).encode()
-    levels = np.rint(golden.reconstructions * 255)
-    reconstruction = levels[0]
-    others = (float(np.abs(other - reconstruction).mean()) for other in levels[1:])
-    nearest = min(others, default=0.0)  # a model of very few images has one golden one
-
-    def is_embedding(reply: requests.Response) -> bool:
-        gap = np.abs(np.array(reply.json()["embedding"]) - embedding)
-        return bool(gap.max() <= tolerance.embedding)
-
-    def gaps(reply: requests.Response) -> NDArray[np.float64]:
-        pixels = read_image(reply.content, bundle.manifest.image, PixelBudget())
-        found: NDArray[np.float64] = np.abs(pixels.astype(np.float64) - reconstruction)
-        return found
-
-    def is_decoded(reply: requests.Response) -> bool:
-        return bool(gaps(reply).max() <= 1 + 255 * tolerance.pixel)  # 1: rounded either way
-
-    def is_reconstruction(reply: requests.Response) -> bool:
-        # A coarse precision moves the embedding, and the edges of the picture with it: on average
-        # by less than a grey level, and by less than half the way to another golden picture.
-        return bool(gaps(reply).mean() <= max(1.0, nearest / 2))
-
-    def headers(content_type: str, accept: str) -> dict[str, str]:
-        told = {"Content-Type": content_type, "Accept": accept}
-        return {**told, CANARY_HEADER: settings.canary_token}
-
-    return {
-        "embed": Canary(write_png(image), headers(PNG, JSON), is_embedding),
-        "reconstruct": Canary(write_png(image), headers(PNG, PNG), is_reconstruction),
-        "decode": Canary(vector, headers(JSON, PNG), is_decoded),
+def send_canary(
+    session: requests.Session, url: str, canary: Canary, token: str, timeout_s: float
+) -> requests.Response:
+    """POST a canary. Raises requests.RequestException where no answer comes in time."""
+    headers = {
+        "Content-Type": canary.content_type,
+        "Accept": canary.accept,
+        CANARY_HEADER: token,
     }
+    return session.post(url, canary.body, headers=headers, timeout=timeout_s)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -163,6 +126,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m serve.launcher.readiness",
         description="Ask a service on this host whether it is ready; exit 1 and say why if not.",
+        epilog="example: python -m serve.launcher.readiness --port 9080",
     )
     add_port(parser)
     port = parser.parse_args(sys.argv[1:] if arguments is None else arguments).port
@@ -176,7 +140,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def add_port(parser: argparse.ArgumentParser) -> None:
-    """Let ``parser`` take the port of a running service; its variable is the service's own."""
+    """Let ``parser`` take the port of a running service, by default what PINHOLE_PORT says."""
     set_port = os.environ.get("PINHOLE_PORT", "")
     default = int(set_port) if set_port.isdecimal() else Settings.port
     parser.add_argument(

@@ -1,7 +1,7 @@
 """``python -m serve.launcher.swap BUNDLE``: have a running service serve another bundle.
 
-No request fails meanwhile. The three endpoints change one after the other within milliseconds, so
-a caller who needs one model for several requests compares the digests of their replies.
+No request fails meanwhile. The endpoints change within milliseconds of each other, not at once: a
+caller who needs one model for several requests compares the digests of their replies.
 """
 
 import argparse
@@ -11,19 +11,19 @@ from pathlib import Path
 import requests
 
 from serve.errors import LaunchError
-from serve.launcher.management import loopback_session
+from serve.launcher.loopback import loopback_session
 from serve.launcher.readiness import add_port
-from serve.launcher.torchserve import Settings
+from serve.launcher.settings import Settings
 
-SWAP_S = 600.0  # for the new workers to start and the old ones to finish
+SWAP_S = 600.0  # for the new workers to start and the old workers to finish
 
 EXAMPLES = """
 examples:
   python -m serve.launcher.swap build/mnist-2
   python -m serve.launcher.swap --rollback
 
-The service keeps a copy: the folder may be changed or removed afterwards. A service that is started
-anew serves the bundle that it is started with.
+The service keeps a copy of the bundle, so the folder may be changed or removed afterwards. When the
+service is started again, it serves the bundle named on its command line, not this one.
 """
 
 
@@ -59,10 +59,17 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 
 def ask_for_swap(port: int, folder: str | None) -> dict[str, str]:
-    """Ask the launcher on its private port; see serve.launcher.instance.Instance.swap.
+    """Ask the launcher, on its private port, to serve another bundle.
+
+    Args:
+        port: the private port.
+        folder: of the bundle, absolute; None goes back to the bundle before.
+
+    Returns:
+        Name, version and digest of what is served now, and the digest of what was.
 
     Raises:
-        LaunchError: it isn't there, or refused.
+        LaunchError: no launcher answers, or it refused.
     """
     url = f"http://127.0.0.1:{port}/swap"
     try:

@@ -1,4 +1,4 @@
-"""Arrays as application/x-npy (NumPy's .npy, NEP 1), read without trusting what they claim."""
+"""Arrays as application/x-npy (NumPy's .npy, NEP 1), read without trusting their header."""
 
 import io
 import math
@@ -11,17 +11,17 @@ from serve.errors import InvalidRequest
 
 MAX_HEADER_BYTES = 1_000
 MAX_AXES = 4
-LONGEST = 2**31 - 1  # of one axis
+LARGEST_SIZE = 2**31 - 1  # of an axis, and of the array in numbers
 DTYPES = tuple(np.dtype(name) for name in ("u1", "i4", "i8", "f2", "f4", "f8"))
+# What numpy is known to raise on hostile headers, which it reads with Python's own parser.
 UNREADABLE = (ValueError, TypeError, LookupError, SyntaxError, tokenize.TokenError)
-# what numpy is known to raise on hostile headers, which it reads with Python's own parser
 
 
 def read_npy(body: bytes) -> NDArray[np.generic]:
     """Read an array as a view of ``body``.
 
-    ``np.load`` would allocate whatever shape the header claims; here the claim has to match the
-    bytes that came.
+    ``np.load`` would allocate memory for whatever shape the header claims. Here the header has to
+    match the bytes that follow it.
 
     Raises:
         InvalidRequest: not a .npy file of plain numbers, or its length isn't what its header says.
@@ -38,15 +38,15 @@ def read_npy(body: bytes) -> NDArray[np.generic]:
         raise InvalidRequest("the body is not a .npy file") from error
     if dtype not in DTYPES or fortran_order:
         raise InvalidRequest("a .npy body must hold plain numbers in C order")
-    if len(shape) > MAX_AXES or not all(type(n) is int and 0 <= n <= LONGEST for n in shape):
+    if len(shape) > MAX_AXES or not all(type(n) is int and 0 <= n <= LARGEST_SIZE for n in shape):
         raise InvalidRequest(f"a .npy body has at most {MAX_AXES} axes, none negative or huge")
     expected, actual = math.prod(shape) * dtype.itemsize, len(body) - file.tell()
     if actual != expected:
         raise InvalidRequest(
             f"the .npy header promises {expected:,} bytes of data, {actual:,} came"
         )
-    if math.prod(n for n in shape if n) > LONGEST:
-        raise InvalidRequest(f"a .npy body has at most {LONGEST:,} numbers")
+    if math.prod(n for n in shape if n) > LARGEST_SIZE:
+        raise InvalidRequest(f"a .npy body has at most {LARGEST_SIZE:,} numbers")
     if actual == 0:
         return np.empty(shape, dtype)  # np.frombuffer refuses an empty buffer
     return np.frombuffer(body, dtype, offset=file.tell()).reshape(shape)

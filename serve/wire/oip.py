@@ -23,15 +23,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from serve.bundle.limits import check_count
 from serve.errors import InvalidRequest
-from serve.limits import check_count
 
 HEADER_LENGTH = "inference-header-content-length"
 DTYPES: dict[Any, np.dtype[Any]] = {"UINT8": np.dtype("u1"), "FP32": np.dtype("<f4")}
 NAMES = {np.dtype(np.uint8): "UINT8", np.dtype(np.float32): "FP32"}
 LENGTH_FORM = re.compile("[0-9]{1,9}")
-LARGEST = 2**31 - 1  # numbers of one tensor
-LENGTH = struct.Struct("<I")  # before each element of a raw BYTES tensor
+LARGEST_TENSOR = 2**31 - 1  # in numbers
+LENGTH = struct.Struct("<I")  # stands before each element of a raw BYTES tensor
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class OipRequest:
     """A request whose tensor could be read.
 
     Attributes:
-        form: of the reply.
+        form: what the reply has to look like.
         tensor: numbers as an array of the sent shape, or the files of a BYTES tensor.
     """
 
@@ -68,8 +68,8 @@ def read_oip(
     Args:
         body: of the request.
         headers: by lower-case name.
-        name: of the one input there is.
-        outputs: names of the outputs there are.
+        name: of the endpoint's one input.
+        outputs: names of the endpoint's outputs.
 
     Raises:
         InvalidRequest: it is not of the protocol, or not for this model.
@@ -131,8 +131,8 @@ def read_shape(shape: Any) -> tuple[int, ...]:
     if not all(type(size) is int and size >= 0 for size in shape):
         raise InvalidRequest("the sizes of a shape are whole numbers, none negative")
     check_count(shape[0])
-    if math.prod(size for size in shape if size) > LARGEST:
-        raise InvalidRequest(f"a tensor has at most {LARGEST:,} numbers")
+    if math.prod(size for size in shape if size) > LARGEST_TENSOR:
+        raise InvalidRequest(f"a tensor has at most {LARGEST_TENSOR:,} numbers")
     return tuple(shape)
 
 
@@ -239,14 +239,14 @@ def read_numbers(given: Any, dtype: np.dtype[Any], count: int) -> NDArray[np.gen
         return np.frombuffer(given, dtype) if given else np.empty(0, dtype)
     flat = flatten(given)
     kinds, name = ({int}, "UINT8") if dtype == np.uint8 else ({int, float}, "FP32")
-    if not set(map(type, flat)) <= kinds:  # bool is no number, though Python thinks so
+    if not set(map(type, flat)) <= kinds:  # not isinstance: True is an int in Python
         raise InvalidRequest(f"data must be a list of {name} numbers, flat or of the shape")
     if len(flat) != count:
         raise InvalidRequest(f"the shape is that of {count:,} numbers; {len(flat):,} came")
     if dtype == np.uint8 and flat and not 0 <= min(flat) <= max(flat) <= 255:
         raise InvalidRequest("a UINT8 is a whole number from 0 to 255")
     try:
-        with np.errstate(over="ignore"):  # becomes infinity, which no embedding may be
+        with np.errstate(over="ignore"):  # overflow becomes infinity, which is refused later
             return np.array(flat, np.float64).astype(dtype)
     except OverflowError as error:
         raise InvalidRequest("a number is out of every range") from error

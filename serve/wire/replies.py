@@ -11,11 +11,14 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from serve.errors import InvalidRequest, RequestError
-from serve.images import write_grid, write_png
+from serve.bundle.errors import PayloadTooLarge, RequestError
+from serve.bundle.images import write_grid, write_png
+from serve.bundle.limits import MAX_REPLY_BYTES
+from serve.errors import InvalidRequest
+from serve.wire.media import JSON, NPY, PNG
 from serve.wire.npy import write_npy
 from serve.wire.oip import HEADER_LENGTH, write_oip
-from serve.wire.requests import JSON, NPY, PNG, Item, Request
+from serve.wire.requests import Item, Request
 
 BINARY = "application/octet-stream"
 NO_HEADERS: Mapping[str, str] = {}
@@ -194,6 +197,20 @@ def error_reply(error: RequestError, oip: bool = False) -> Reply:
     body: dict[str, Any] = {"code": error.status, "type": type(error).__name__}
     body = {"error": str(error)} if oip else {**body, "message": str(error)}
     return Reply(json.dumps(body).encode(), status=error.status, phrase=error.phrase)
+
+
+def within_limit(reply: Reply, oip: bool) -> Reply:
+    """The reply, or a 413 in its place where its body is over MAX_REPLY_BYTES.
+
+    TorchServe kills a worker whose reply is larger than it allows.
+    """
+    if len(reply.body) <= MAX_REPLY_BYTES:
+        return reply
+    message = (
+        f"the reply would have {len(reply.body):,} bytes; the limit is {MAX_REPLY_BYTES:,}: "
+        "ask for fewer images"
+    )
+    return error_reply(PayloadTooLarge(message), oip)
 
 
 def item_errors(items: Sequence[Item]) -> list[dict[str, Any]]:

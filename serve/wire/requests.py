@@ -7,34 +7,24 @@ multipart form and an array are *plural*, whatever the count; OIP is answered in
 import base64
 import binascii
 import json
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from serve.bundle import ImageSpec
-from serve.errors import (
-    InvalidEmbedding,
-    InvalidImage,
-    InvalidRequest,
-    PayloadTooLarge,
-    RequestError,
-    UnsupportedMediaType,
-)
-from serve.images import PixelBudget, read_image
-from serve.limits import MAX_BODY_BYTES, MAX_EMBEDDING, check_count
+from serve.bundle.errors import InvalidImage, PayloadTooLarge, RequestError
+from serve.bundle.images import PixelBudget, read_image
+from serve.bundle.limits import MAX_BODY_BYTES, MAX_EMBEDDING, check_count
+from serve.bundle.manifest import ImageSpec
+from serve.errors import InvalidEmbedding, InvalidRequest, UnsupportedMediaType
+from serve.wire.media import JSON, MULTIPART, NPY, best_reply_type
 from serve.wire.npy import read_npy
 from serve.wire.oip import OipForm, read_oip
 
-JSON = "application/json"
-PNG = "image/png"
-NPY = "application/x-npy"
-MULTIPART = "multipart/form-data"
-CANARY_HEADER = "X-Canary"  # the launcher's own requests carry its token in it
+CANARY_HEADER = "X-Canary"  # holds the launcher's token; only its canaries have that
 
 Item = NDArray[np.uint8] | NDArray[np.float32] | RequestError
 
@@ -46,8 +36,8 @@ class Message:
     Attributes:
         body: the bytes after the headers.
         headers: by lower-case name.
-        parts: the files of a multipart form, in order.
-        oip: it came in the Open Inference Protocol.
+        parts: the files of a multipart form, in order; the body is empty then.
+        oip: whether it came in the Open Inference Protocol.
     """
 
     body: bytes
@@ -66,8 +56,8 @@ class Message:
         return self.headers.get("content-type", "").partition(";")[0].strip().lower()
 
     def reply_type(self) -> str:
-        """The one of JSON, PNG and NPY that the Accept header ranks highest; JSON if none."""
-        return best_type(self.headers.get("accept", ""))
+        """The media type of JSON, PNG and NPY that the Accept header ranks highest."""
+        return best_reply_type(self.headers.get("accept", ""))
 
 
 @dataclass(frozen=True)
@@ -75,10 +65,10 @@ class Request:
     """A request that could be read; single items may still have failed.
 
     Attributes:
-        items: uint8[C, H, W] (images) or float32[D] (embeddings), or why it can't be read.
-        singular: one file was sent, so one object is the answer.
+        items: uint8[C, H, W] (images) or float32[D] (embeddings) each, or why it can't be read.
+        singular: one file was sent, so the reply is one object.
         reply_type: JSON, PNG (a picture, where the endpoint makes pictures) or NPY (an array).
-        oip: how to answer in the Open Inference Protocol, where it was asked in that.
+        oip: the form of the reply to a request in the Open Inference Protocol.
     """
 
     items: list[Item]
@@ -96,12 +86,14 @@ def read_image_request(message: Message, spec: ImageSpec, outputs: Sequence[str]
         outputs: names of the tensors that OIP may ask for.
 
     Raises:
-        RequestError: nothing can be answered; in a singular request also a file that can't be read.
+        RequestError: the request can't be read; or it is singular, and its file can't be read.
     """
     check_body(message)
     if message.oip:
         return read_oip_images(message, spec, outputs)
-    singular, items, budget = False, list[Item](), PixelBudget()
+    if is_file_type(message.content_type):
+        return Request([read_image(message.body, spec, PixelBudget())], True, message.reply_type())
+    items, budget = list[Item](), PixelBudget()
     if message.content_type == JSON:
         files = read_envelope(message.body, "images")
         items += [read_base64_image(file, spec, budget) for file in files]
@@ -114,26 +106,29 @@ def read_image_request(message: Message, spec: ImageSpec, outputs: Sequence[str]
         items += [image_or_error(part, spec, budget) for part in message.parts]
     elif message.content_type == NPY:
         items += to_images(read_npy(message.body), spec)
-    elif is_file_type(message.content_type):
-        singular, items = True, [read_image(message.body, spec, budget)]
     else:
         raise UnsupportedMediaType(
             "this Content-Type is not read here; send one file as image/* or "
             "application/octet-stream, several as multipart/form-data or application/json "
             '{"images": ["<base64 file>", ...]}, or an array as application/x-npy'
         )
-    return Request(items, singular, message.reply_type())
+    return Request(items, False, message.reply_type())
 
 
-def read_embedding_request(message: Message, width: int) -> Request:
+def read_embedding_request(message: Message, width: int, outputs: Sequence[str]) -> Request:
     """Read a request to decode.
 
+    Args:
+        message: as it arrived.
+        width: D, numbers of an embedding.
+        outputs: names of the tensors that OIP may ask for.
+
     Raises:
-        RequestError: nothing can be answered.
+        RequestError: the request can't be read.
     """
     check_body(message)
     if message.oip:
-        return read_oip_embeddings(message, width)
+        return read_oip_embeddings(message, width, outputs)
     items = list[Item]()
     if message.content_type == JSON:
         vectors = read_envelope(message.body, "embeddings")
@@ -163,13 +158,13 @@ def read_oip_images(message: Message, spec: ImageSpec, outputs: Sequence[str]) -
     return Request(items, False, JSON, request.form)
 
 
-def read_oip_embeddings(message: Message, width: int) -> Request:
+def read_oip_embeddings(message: Message, width: int, outputs: Sequence[str]) -> Request:
     """Read an OIP request to decode: an array as FP32.
 
     Raises:
         RequestError: it can't be read, or one of its rows can't.
     """
-    request = read_oip(message.body, message.headers, "embeddings", ["images"])
+    request = read_oip(message.body, message.headers, "embeddings", outputs)
     if isinstance(request.tensor, list):
         raise InvalidRequest("embeddings are FP32, not BYTES")
     items = none_failed(to_embeddings(request.tensor, width))
@@ -177,7 +172,7 @@ def read_oip_embeddings(message: Message, width: int) -> Request:
 
 
 def none_failed(items: Iterable[Item]) -> list[Item]:
-    """The items; the protocol has no place for single failures.
+    """The items, if all could be read: the protocol has no place for single failures.
 
     Raises:
         RequestError: the first failure, with its index.
@@ -312,30 +307,3 @@ def out_of_range() -> InvalidEmbedding:
 def is_number(value: Any) -> bool:
     """Whether a JSON value is a number (``true`` is not)."""
     return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-@lru_cache(maxsize=64)  # callers send a handful of headers again and again
-def best_type(accept: str) -> str:
-    """The one of JSON, PNG and NPY that an Accept header ranks highest; JSON if none."""
-    ranks = accept_ranks(accept)
-    return max((JSON, PNG, NPY), key=lambda media_type: rank_of(media_type, ranks))
-
-
-def accept_ranks(header: str) -> dict[str, float]:
-    """``image/png;q=0.5, */*`` → ``{"image/png": 0.5, "*/*": 1.0}`` (RFC 9110, 12.5.1)."""
-    ranks = {}
-    for choice in header.split(","):
-        media_type, *parameters = (part.strip().lower() for part in choice.split(";"))
-        quality = next((p[2:] for p in parameters if p.startswith("q=")), "1")
-        try:
-            rank = float(quality)
-        except ValueError:
-            rank = 0.0
-        ranks[media_type] = min(1.0, max(0.0, rank)) if math.isfinite(rank) else 0.0
-    return ranks
-
-
-def rank_of(media_type: str, ranks: Mapping[str, float]) -> float:
-    """A media type's own rank, else that of its wildcard; what nobody asks for has 0."""
-    wildcards = (media_type, media_type.partition("/")[0] + "/*", "*/*")
-    return next((ranks[wildcard] for wildcard in wildcards if wildcard in ranks), 0.0)

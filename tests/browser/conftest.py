@@ -1,4 +1,4 @@
-"""The explorer in Debian's Chromium, against real services: run by ``make browser-test``."""
+"""The explorer in Debian's Chromium, with real services: run by ``make browser-test``."""
 
 import shutil
 import threading
@@ -10,11 +10,11 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from pinhole.proxy import Proxy
+from pinhole.explorer.server import ExplorerServer
 
 from ..e2e.conftest import Running, service
 
-__all__ = ["service"]  # the shipped weights, served once for all
+__all__ = ["service"]  # The shipped weights, served once for all tests.
 
 Visit = Callable[..., Page]
 
@@ -22,7 +22,7 @@ Visit = Callable[..., Page]
 @contextmanager
 def exploring(url: str, api_key: str = "") -> Iterator[str]:
     """The explorer of the service at ``url``; yields its own address."""
-    with Proxy(url, api_key, timeout_s=10) as server:
+    with ExplorerServer(url, api_key, timeout_s=10) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         try:
             yield server.url
@@ -50,14 +50,14 @@ def chromium() -> Iterator[Browser]:
 
 
 class Watch:
-    """What a page must not do unseen: complain on the console, or ask anybody else."""
+    """Records what a page must not do: write errors to the console, or call another host."""
 
     def __init__(self) -> None:
         self.complaints: list[str] = []
         self.strangers: list[str] = []
 
     def follow(self, page: Page, home: str) -> None:
-        """Take note of everything; only ``home`` may be asked."""
+        """Record a page's console errors, and its requests to hosts other than ``home``."""
         page.on("console", lambda message: self._note(message.type, message.text))
         page.on("pageerror", lambda error: self._note("error", str(error)))
         page.on("request", lambda request: self._check(request.url, home))
@@ -74,7 +74,7 @@ class Watch:
 
 @pytest.fixture
 def watch() -> Iterator[Watch]:
-    """Nothing on the console and no request to strangers, unless a test expects it."""
+    """Fails a test whose page wrote errors to the console or called another host."""
     watch = Watch()
     yield watch
     assert watch.complaints == []

@@ -1,4 +1,4 @@
-"""What a hand does on the page, and what an eye sees there."""
+"""Movements and clicks on the page, and what its canvases show."""
 
 from playwright.sync_api import Locator, Page
 

@@ -1,4 +1,4 @@
-"""Drawings and files: what comes of one's own images."""
+"""What the page makes of the user's drawings and files."""
 
 import re
 from pathlib import Path
@@ -44,7 +44,7 @@ def test_a_small_seven_is_the_same_seven(explorer: str, visit: Visit) -> None:
 
 
 def test_a_scribble_is_called_unseen(explorer: str, visit: Visit) -> None:
-    """An outlier gets its words."""
+    """An outlier has a sentence of its own."""
     page = visit(explorer)
 
     draw(page, SCRIBBLE)
@@ -53,7 +53,7 @@ def test_a_scribble_is_called_unseen(explorer: str, visit: Visit) -> None:
 
 
 def test_undo_and_clear(explorer: str, visit: Visit) -> None:
-    """A stroke taken back brings the former verdict; cleared, nothing is left on page or map."""
+    """Undo brings back the verdict before; Clear removes everything from page and map."""
     page = visit(explorer)
     marks = picture(page, "#map canvas.marks")
     draw(page, SEVEN)
@@ -101,13 +101,13 @@ def test_dropped_files(explorer: str, visit: Visit, watch: Watch) -> None:
     expect(broken).to_contain_text("12 bytes can't be read as an image")
     expect(page.locator("#files li", has_text="empty.png")).to_contain_text("0 bytes")
     assert overflow(page) <= 0
-    assert len(watch.complaints) == 2  # the browser's own lines about the two refusals
+    assert len(watch.complaints) == 2  # The browser's own lines about the two refusals.
     assert all("400" in line for line in watch.complaints)
     watch.complaints.clear()
 
 
 def test_chosen_files(explorer: str, visit: Visit) -> None:
-    """The same without a mouse that can drag."""
+    """Files can be chosen in a dialog, without dragging."""
     page = visit(explorer)
 
     page.set_input_files("#files input", SEVEN_PNG)

@@ -1,4 +1,4 @@
-"""The map under a pointer, under a finger and under the keyboard."""
+"""The map, used with a mouse, a finger and the keyboard."""
 
 import json
 import re
@@ -52,7 +52,7 @@ def test_fast_hands_make_no_queue(explorer: str, visit: Visit) -> None:
 
 
 def test_images_move_as_arrays(explorer: str, visit: Visit) -> None:
-    """The page asks for decoded pictures as .npy, both ways."""
+    """The page sends embeddings and receives pictures as .npy."""
     page = visit(explorer)
 
     with page.expect_response("**/predictions/decode") as caught:
@@ -104,7 +104,7 @@ def test_keyboard_alone(explorer: str, visit: Visit) -> None:
 
 
 def test_pins_move_by_keyboard(explorer: str, visit: Visit) -> None:
-    """A focused pin goes where the arrows say, and away with Delete."""
+    """Arrow keys move a focused pin, and Delete removes it."""
     page = visit(explorer)
     pick(page, 0.5, 0.5)
     pin = page.locator(".pin")
@@ -119,7 +119,7 @@ def test_pins_move_by_keyboard(explorer: str, visit: Visit) -> None:
 
 
 def test_legend_filters(explorer: str, visit: Visit) -> None:
-    """One label chosen: the others fade; chosen again, all are back."""
+    """With one label chosen, the other points fade; chosen again, all points are back."""
     page = visit(explorer)
     everything = picture(page, "#map canvas.dots")
     seven = page.get_by_role("button", name="7", exact=True)
@@ -177,7 +177,7 @@ def test_phone(explorer: str, visit: Visit) -> None:
 
 
 def centre(page: Page) -> tuple[float, float]:
-    """Of the map, in the window's pixels."""
+    """The middle of the map, in the window's pixels."""
     page.locator("#map").scroll_into_view_if_needed()
     box = page.locator("#map").bounding_box()
     assert box is not None

@@ -9,7 +9,7 @@ from playwright.sync_api import expect
 
 from export.__main__ import export
 from train.__main__ import main as train_main
-from train.data import Dataset
+from train.dataset import Dataset
 
 from ..conftest import train_small
 from ..e2e.conftest import running

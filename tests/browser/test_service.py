@@ -1,4 +1,4 @@
-"""A service that goes and comes back, one that wants a key, and strangers."""
+"""A service with outages, a service that wants a key, and calls of other hosts."""
 
 import threading
 from collections.abc import Iterator
@@ -9,8 +9,8 @@ import pytest
 import requests
 from playwright.sync_api import Route, expect
 
-from pinhole.proxy import SECURITY
-from serve.bundle import Bundle
+from pinhole.explorer.server import SECURITY
+from serve.bundle.manifest import Bundle
 
 from ..e2e.conftest import Running, running
 from .conftest import Visit, Watch, exploring
@@ -36,7 +36,7 @@ def test_stopped_and_started_again(
             before = page.locator("#lens output").inner_text()
             hover(page, 0.8, 0.2)
             expect(page.locator("#lens output")).not_to_have_text(before)
-    assert watch.complaints  # the browser's own lines about 503s
+    assert watch.complaints  # The browser's own lines about 503s.
     assert all("503" in line for line in watch.complaints)
     watch.complaints.clear()
 
@@ -44,7 +44,7 @@ def test_stopped_and_started_again(
 def test_opened_before_the_service(
     shipped_bundle: Bundle, visit: Visit, watch: Watch, tmp_path: Path
 ) -> None:
-    """Nobody there at first: the page waits, and fills itself when somebody comes."""
+    """Without a service the page waits, and builds itself when the service comes up."""
     with running(shipped_bundle, tmp_path) as former:
         port = former.port
     with exploring(f"http://127.0.0.1:{port}") as url:
@@ -157,7 +157,7 @@ def test_another_model_is_noticed(explorer: str, visit: Visit) -> None:
 
 
 def test_the_policy_holds(explorer: str, visit: Visit, watch: Watch) -> None:
-    """What the page wasn't written to do, the browser refuses."""
+    """The browser refuses scripts and hosts that the page's policy doesn't name."""
     page = visit(explorer)
     script = "const s = document.createElement('script'); s.textContent = 'window.in = 1';"
 

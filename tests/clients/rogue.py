@@ -8,13 +8,13 @@ import threading
 import time
 from collections.abc import Callable
 
-DRIP_S = 0.04  # between bytes
+DRIP_S = 0.04  # The pause between two bytes.
 
 Behaviour = Callable[[socket.socket], None]
 
 
 class Rogue:
-    """A server that answers one request after another as it was told, the last way for ever."""
+    """A server that answers requests as it was told, one behaviour each; the last one repeats."""
 
     def __init__(self) -> None:
         self.behaviours: list[Behaviour] = []
@@ -27,7 +27,7 @@ class Rogue:
         self._thread.start()
 
     def stop(self) -> None:
-        """Hang up on everybody."""
+        """Stop answering, and close the port."""
         self._stopped.set()
         self._thread.join()
         self._listener.close()
@@ -40,7 +40,7 @@ class Rogue:
                     self._converse(connection)
 
     def _converse(self, connection: socket.socket) -> None:
-        """Answer the requests of one connection until one of us hangs up."""
+        """Answer the requests of one connection until the client or the server closes it."""
         self.connections += 1
         connection.settimeout(5)
         while read_request(connection):
@@ -49,7 +49,7 @@ class Rogue:
 
 
 def read_request(connection: socket.socket) -> bool:
-    """Take in one request; whether there was one."""
+    """Read one request; returns whether there was one."""
     head = b""
     while not head.endswith(b"\r\n\r\n"):
         byte = connection.recv(1)
@@ -69,49 +69,49 @@ def answer(
     length: int | None = None,
     **headers: str,
 ) -> bytes:
-    """An HTTP response; its Content-Length need not be true."""
+    """An HTTP response; its Content-Length may be false."""
     fields = {"Content-Length": str(len(body) if length is None else length), **headers}
     lines = [f"HTTP/1.1 {status}", *(f"{k.replace('_', '-')}: {v}" for k, v in fields.items())]
     return "\r\n".join([*lines, "", ""]).encode() + body
 
 
 def say(*arguments: object, **keywords: object) -> Behaviour:
-    """Answer, and wait for the next request."""
+    """Makes a behaviour: send a response, and keep the connection open."""
     return lambda connection: connection.sendall(answer(*arguments, **keywords))
 
 
 def reset(connection: socket.socket) -> None:
-    """Hang up the hard way."""
+    """Close the connection with a TCP reset."""
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     connection.close()
 
 
 def break_off(connection: socket.socket) -> None:
-    """Hang up within the body."""
+    """Close the connection within the body."""
     connection.sendall(answer(length=1_000))
     connection.close()
 
 
 def reset_within(connection: socket.socket) -> None:
-    """Hang up the hard way within the body."""
+    """Reset the connection within the body."""
     connection.sendall(answer(length=1_000))
-    time.sleep(0.05)  # a reset would overtake what was sent
+    time.sleep(0.05)  # Otherwise the reset would overtake the bytes that were sent.
     reset(connection)
 
 
 def stall(connection: socket.socket) -> None:
-    """Say nothing until the other side gives up."""
+    """Send nothing until the client gives up."""
     connection.recv(1)
 
 
 def stall_within(connection: socket.socket) -> None:
-    """Promise more than comes."""
+    """Send less than the Content-Length, and wait until the client gives up."""
     connection.sendall(answer(length=1_000))
     connection.recv(1)
 
 
 def drip(data: bytes) -> Behaviour:
-    """Send byte after byte, slowly."""
+    """Makes a behaviour: send bytes one at a time, with pauses."""
 
     def send(connection: socket.socket) -> None:
         for byte in data:
@@ -122,6 +122,6 @@ def drip(data: bytes) -> Behaviour:
 
 
 def drip_body(connection: socket.socket) -> None:
-    """Drip the body alone."""
+    """Send the headers at once, and the body one byte at a time."""
     connection.sendall(answer(b"", length=1_000))
     drip(b"x" * 1_000)(connection)

@@ -18,8 +18,8 @@ class Script:
     url: str = ""
     answers: list[Answer] = field(default_factory=list)
     requests: list[tuple[str, dict[str, str], bytes]] = field(default_factory=list)
-    page: object = None  # of /v2/models/embed
-    pages_told: int = 0
+    page: object = None  # The reply to GET /v2/models/embed; None is a 404.
+    pages_told: int = 0  # How often that page was asked for.
 
     def say(self, status: int, body: bytes | object = b"", **headers: str) -> None:
         """Add an answer; an object is sent as JSON."""
@@ -40,10 +40,10 @@ def serve(script: Script) -> Iterator[Script]:
             status, headers, data = script.answers[
                 min(len(script.requests), len(script.answers)) - 1
             ]
-            if status == 0:  # hang up without a word
+            if status == 0:  # Close the connection without an answer.
                 self.close_connection = True
                 return
-            if status == -1:  # say nothing for a while
+            if status == -1:  # Answer nothing for a while.
                 time.sleep(1)
                 return
             self.send_response(status)

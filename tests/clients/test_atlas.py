@@ -70,7 +70,7 @@ def test_one_file_with_everything(table: Path, capsys: pytest.CaptureFixture[str
 
 
 def test_thumbnails_are_limited(table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Once the room is used up, points come without."""
+    """Once the room is used up, points have no thumbnails."""
     monkeypatch.setattr(pinhole.atlas, "MAX_THUMBNAILS_BYTES", 1)
 
     atlas = pinhole.atlas.make_atlas(table, None)
@@ -81,7 +81,7 @@ def test_thumbnails_are_limited(table: Path, monkeypatch: pytest.MonkeyPatch) ->
 def test_points_are_limited(
     table: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What is left out is said."""
+    """The command says how many rows it left out."""
     monkeypatch.setattr(pinhole.atlas, "MAX_POINTS", 2)
 
     assert main(["atlas", str(table), "--out", str(table.with_name("a.html"))]) == 0
@@ -102,7 +102,7 @@ def test_images_elsewhere(table: Path, capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_what_is_no_table_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Not Parquet, no such columns, not one embedding, or no folder: exit 2, one line."""
+    """A file that isn't Parquet, lacks the columns, or has no embedding: exit 2, one line."""
     text, other, empty = (tmp_path / name for name in ("a.parquet", "b.parquet", "c.parquet"))
     text.write_text("hello")
     pq.write_table(pa.table({"x": [1]}), other)

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
+import pinhole
 from pinhole import transport
 from pinhole.cli import main
 
 NOBODY = ["--url", "http://127.0.0.1:9"]
-PINHOLE = [sys.executable, "-m", "pinhole.cli"]
+PINHOLE = [sys.executable, "-m", "pinhole"]
 
 
 def test_help_shows_examples(capsys: pytest.CaptureFixture[str]) -> None:
@@ -43,11 +44,12 @@ def test_wrong_usage_exits_2(arguments: list[str]) -> None:
 
 
 def test_version_is_the_package_s(capsys: pytest.CaptureFixture[str]) -> None:
-    """What a report of a fault begins with."""
+    """--version and __version__ are the installed distribution's."""
     with pytest.raises(SystemExit, match="0"):
         main(["--version"])
 
-    assert capsys.readouterr().out == f"pinhole {version('pinhole')}\n"
+    assert capsys.readouterr().out == f"pinhole {version('pinhole-autoencoder')}\n"
+    assert pinhole.__version__ == version("pinhole-autoencoder")
 
 
 def test_images_of_one_name_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
@@ -60,7 +62,7 @@ def test_images_of_one_name_are_refused(capsys: pytest.CaptureFixture[str]) -> N
 def test_unreachable_service_exits_3(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """One line that names the address."""
+    """The error is one line that names the address."""
     monkeypatch.setattr(transport, "PAUSE_S", 0)
     monkeypatch.setattr(transport, "JITTER_S", 0)
 
@@ -75,7 +77,7 @@ def test_unreachable_service_exits_3(
 def test_source_without_images_exits_2(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], make: bool, words: str
 ) -> None:
-    """Before the service is asked anything."""
+    """The source is looked at before the service is asked anything."""
     source = tmp_path / "images"
     if make:
         source.mkdir()
@@ -88,7 +90,7 @@ def test_source_without_images_exits_2(
 def test_output_that_cannot_be_written_is_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The file and why, in words."""
+    """The error names the file and says why, in words."""
     (tmp_path / "file").touch()
     folder = tmp_path / "file" / "folder"
 
@@ -98,7 +100,7 @@ def test_output_that_cannot_be_written_is_named(
 
 
 def test_base_install_is_enough() -> None:
-    """Client and command load with requests and numpy alone; the rest is for those who use it."""
+    """Client and command load with requests and numpy alone."""
     program = """if True:
         import sys
         for name in ("PIL", "pyarrow", "rich", "shtab", "torch", "serve"):
@@ -140,7 +142,7 @@ def test_interrupt_ends_quietly() -> None:
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # as in a terminal
         ) as process:
             connection, _ = mute.accept()
-            connection.recv(1)  # it has asked
+            connection.recv(1)  # The command has sent its request.
             process.send_signal(signal.SIGINT)
 
             _, said = process.communicate(timeout=10)
@@ -150,7 +152,7 @@ def test_interrupt_ends_quietly() -> None:
 
 
 def test_bash_completes_words_and_files(tmp_path: Path) -> None:
-    """Commands, options and, where a command takes them, files."""
+    """The shell completes commands, options and, where a command takes them, files."""
     script = tmp_path / "pinhole.bash"
     script.write_bytes(subprocess.check_output([*PINHOLE, "completion", "bash"]))
     (tmp_path / "seven.png").touch()
@@ -168,22 +170,11 @@ def test_bash_completes_words_and_files(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("shell", ["zsh", "fish"])
 def test_other_shells_know_every_command(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """Their scripts, which these shells alone could run, name what there is."""
+    """The scripts name every command; only these shells themselves could run them."""
     assert main(["completion", shell]) == 0
 
     script = capsys.readouterr().out
     assert all(word in script for word in ("health", "embed", "score", "timeout-s"))
-
-
-def test_completion_without_its_library(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """It is optional; the message says how to get it."""
-    monkeypatch.setitem(sys.modules, "shtab", None)
-
-    assert main(["completion", "bash"]) == 2
-
-    assert "pip install 'pinhole[completion]'" in capsys.readouterr().err
 
 
 def test_job_without_a_service_exits_3(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -48,7 +48,7 @@ def error(status: int, kind: str = "Any", message: str = "why") -> dict[str, obj
 
 
 def test_one_file_one_embedding(script: Script, client: Client, tmp_path: Path) -> None:
-    """A path or its bytes: the same request, with the key, and float32[D] back."""
+    """A path and its bytes make the same request, with the key, and give float32[D]."""
     (tmp_path / "a.png").write_bytes(b"file")
     script.say(200, {"embedding": [1.5, -2.0]})
 
@@ -73,7 +73,7 @@ def test_many_files_one_request(script: Script, client: Client) -> None:
 
 
 def test_many_images_many_requests(script: Script, client: Client) -> None:
-    """As many as the service publishes at a time, one for all; the answers are one array."""
+    """Each request has as many images as the service allows; the answers are one array."""
     limits = {"body_bytes": 9_999, "reply_bytes": 9_999, "images": 2}
     image = {"channels": 1, "height": 4, "width": 4}
     script.page = {"limits": limits, "image": image}
@@ -91,7 +91,7 @@ def test_many_images_many_requests(script: Script, client: Client) -> None:
 
 
 def test_nothing_has_a_width(script: Script, client: Client) -> None:
-    """No images, no rows; but as many columns as any embedding."""
+    """No images give no rows, but as many columns as any embedding has."""
     script.say(200, {"embedding": [0, 0, 0]})
 
     assert client.embed([]).shape == (0, 3)
@@ -99,7 +99,7 @@ def test_nothing_has_a_width(script: Script, client: Client) -> None:
 
 
 def test_many_reconstructions(script: Script, client: Client) -> None:
-    """Each whole, or refused in its place."""
+    """Each image has a reconstruction, or its refusal in its place."""
     anomaly = {"percentile": 97.3, "outlier": False}
     failure = {"index": 1, "type": "InvalidImage", "message": "unreadable"}
     script.say(
@@ -130,7 +130,7 @@ def test_one_embedding_one_image(script: Script, client: Client) -> None:
 
 
 def test_refused_rows_count_from_the_first_request(script: Script, client: Client) -> None:
-    """Not from that of the request they went in."""
+    """Rows are counted from the first row of all requests."""
     limits = {"body_bytes": 9_999, "reply_bytes": 9_999, "images": 4}
     script.page = {"limits": limits, "image": {"channels": 1, "height": 1, "width": 1}}
     script.say(200, pack(np.zeros((4, 1, 1, 1), np.uint8)))
@@ -143,7 +143,7 @@ def test_refused_rows_count_from_the_first_request(script: Script, client: Clien
 def test_netrc_does_not_replace_the_key(
     script: Script, client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As requests would by itself, whoever has an entry for the host."""
+    """By itself, requests would replace the key by an entry for the host in the .netrc."""
     (tmp_path / "netrc").write_text("default login someone password else\n")
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     script.say(200, {"embedding": [1, 2]})
@@ -154,7 +154,7 @@ def test_netrc_does_not_replace_the_key(
 
 
 def test_address_without_a_scheme() -> None:
-    """The most common slip has a message of its own."""
+    """A missing scheme, the most common mistake, has a message of its own."""
     with pytest.raises(ValueError, match=r"starts with http:// or https://; got 127\.0\.0\.1"):
         Client("127.0.0.1:8080")
 
@@ -173,7 +173,7 @@ def test_broken_file_among_many(script: Script, client: Client) -> None:
 
 
 def test_arrays_travel_as_arrays(script: Script, client: Client) -> None:
-    """Numpy in, numpy out, no JSON between."""
+    """Arrays are sent and answered as arrays, without JSON."""
     images = np.arange(32, dtype=np.uint8).reshape(2, 1, 4, 4)
     script.say(200, pack(np.ones((2, 2), np.float32)))
     script.say(200, pack(images))
@@ -186,7 +186,7 @@ def test_arrays_travel_as_arrays(script: Script, client: Client) -> None:
 
 
 def test_refused_rows_of_an_array_are_named(script: Script, client: Client) -> None:
-    """NaN in the answer would go unnoticed; the header is heeded."""
+    """The header names the refused rows; NaN in the answer could go unnoticed."""
     script.say(200, pack(np.zeros((2, 2))), X_Errors="0,1")
 
     with pytest.raises(BadRequest, match="rows 0,1"):
@@ -194,7 +194,7 @@ def test_refused_rows_of_an_array_are_named(script: Script, client: Client) -> N
 
 
 def test_reconstruction_is_complete(script: Script, client: Client) -> None:
-    """Picture, error and anomaly score."""
+    """It has the picture, the mse and the anomaly score."""
     anomaly = {"percentile": 97.3, "outlier": False}
     picture = base64.b64encode(b"PNG").decode()
     script.say(200, {"reconstruction": picture, "mse": 0.02, "anomaly": anomaly})
@@ -218,7 +218,7 @@ def test_reconstruction_is_complete(script: Script, client: Client) -> None:
 def test_final_answers_are_not_retried(
     script: Script, client: Client, status: int, expected: type[PinholeError]
 ) -> None:
-    """Sending the same again would change nothing."""
+    """Sending the same request again would change nothing."""
     script.say(status, error(status))
 
     with pytest.raises(expected, match="why"):
@@ -228,7 +228,7 @@ def test_final_answers_are_not_retried(
 
 @pytest.mark.parametrize("status", [429, 503, 0])
 def test_passing_trouble_is_retried(script: Script, client: Client, status: int) -> None:
-    """Busy twice, or hung up twice, then well: the caller never knows."""
+    """Busy twice, or disconnected twice, then well: the caller doesn't notice."""
     script.say(status, error(status), Retry_After="0")
     script.say(status, error(status), Retry_After="0")
     script.say(200, {"embedding": [1, 2]})

@@ -1,4 +1,4 @@
-"""What an image may be, and how many of them make a request."""
+"""What is accepted as an image, and how many images make a request."""
 
 import base64
 import io
@@ -12,14 +12,14 @@ from PIL import Image, ImageOps
 
 from pinhole.errors import BadRequest
 from pinhole.images import Item, is_single, read_images
-from pinhole.limits import ROWS, Limits, cut, read_limits, settle, too_large
+from pinhole.limits import ROWS, Limits, ask_in_rounds, cut, read_limits, too_large
 
 GREY = np.arange(30, dtype=np.uint8).reshape(5, 6)
 RGB = np.arange(90, dtype=np.uint8).reshape(5, 6, 3)
 
 
 def test_every_kind_of_file_is_its_bytes(tmp_path: Path) -> None:
-    """A path in either form, bytes in every form, and a file from where it stands."""
+    """A path, bytes and an open file, of every type, give the file's bytes."""
     path = tmp_path / "a.png"
     path.write_bytes(b"file")
 
@@ -42,7 +42,7 @@ def test_every_kind_of_file_is_its_bytes(tmp_path: Path) -> None:
     ids=lambda picture: picture.mode,
 )
 def test_pillow_images_lose_nothing(picture: Image.Image) -> None:
-    """Mode, pixels and orientation are those of the file that is sent."""
+    """The file that is sent has the image's mode, pixels and orientation."""
     picture.getexif()[0x0112] = 6  # turned by a quarter
 
     (sent,) = read_images(picture)
@@ -71,7 +71,7 @@ def test_pillow_images_lose_nothing(picture: Image.Image) -> None:
     ids=["HW", "1HW", "HW1", "HWC", "CHW", "NCHW", "list", "generator", "none"],
 )
 def test_arrays_become_channels_first(array: np.ndarray, expected: list[np.ndarray]) -> None:
-    """The channels are the axis of 1 or 3; four axes are many images, wherever they come."""
+    """The axis of length 1 or 3 is the channels; an array of four axes is many images, anywhere."""
     found = list(read_images(array))
 
     assert len(found) == len(expected)
@@ -93,13 +93,13 @@ def test_arrays_become_channels_first(array: np.ndarray, expected: list[np.ndarr
     ],
 )
 def test_what_is_no_image_is_refused(images: object, error: type[Exception], words: str) -> None:
-    """Nothing is guessed; the message says what would do."""
+    """Nothing is guessed; the message says what would be accepted."""
     with pytest.raises(error, match=re.escape(words)):
         list(read_images(images))
 
 
 def test_chunks_hold_one_kind_in_order() -> None:
-    """Files apart from pixels, shape apart from shape."""
+    """A chunk holds files only, or pixels of one shape only."""
     other = np.zeros((1, 7, 7), np.uint8)
     items: list[Item] = [b"a", b"b", GREY[None], GREY[None], other, b"c"]
 
@@ -110,7 +110,7 @@ def test_chunks_hold_one_kind_in_order() -> None:
 
 
 def test_chunks_fit_a_request() -> None:
-    """Files as base64, pixels as they are, within the published body; a huge file goes alone."""
+    """Files count as base64, pixels as they are; a file too large to share a request goes alone."""
     limits = Limits(body_bytes=5_000)
     files = [bytes(700)] * 20 + [bytes(4_900)] + [b""] * 3
 
@@ -133,13 +133,13 @@ def test_chunks_fit_a_request() -> None:
     ],
 )
 def test_chunks_have_as_many_rows_as_can_be_answered(limits: Limits, rows: int) -> None:
-    """The published count, and pictures that fit the published reply; or a good number."""
+    """The published count, and what the published reply can hold, limit a chunk's rows."""
     assert len(next(cut([b"x"] * 5_000, limits))) == rows
     assert limits.rows_of(8) == rows
 
 
 def test_images_are_read_as_they_are_sent() -> None:
-    """Of an endless source, no more than a request and the image after it."""
+    """No more of an endless source is read than a request and one image."""
     taken = 0
 
     def source() -> Iterator[bytes]:
@@ -155,7 +155,7 @@ def test_images_are_read_as_they_are_sent() -> None:
 
 
 def test_published_limits_are_read() -> None:
-    """The page of an endpoint, in the contract's form and in no other."""
+    """An endpoint's metadata are read in the contract's form, and in no other form."""
     limits = {"body_bytes": 1, "reply_bytes": 2, "images": 3, "image_pixels": 4}
     page = {"limits": limits, "image": {"channels": 3, "height": 4, "width": 5}}
 
@@ -166,7 +166,7 @@ def test_published_limits_are_read() -> None:
 
 
 def test_file_over_the_limit_is_refused_unsent() -> None:
-    """As the service would refuse it."""
+    """The refusal is the service's, without a request."""
     refusal = too_large(bytes(11), Limits(body_bytes=10))
 
     assert refusal is not None
@@ -176,16 +176,16 @@ def test_file_over_the_limit_is_refused_unsent() -> None:
 
 
 def test_what_found_no_room_goes_again() -> None:
-    """In company, as often as anything comes of it; what has no room alone is refused."""
+    """Images without room are sent again together, as long as some of them are answered."""
     asked = []
 
     def ask(chunk: list[Item]) -> list[int | BadRequest]:
         asked.append(len(chunk))
-        room = iter(range(2))  # a request takes two, and never a "big" one
+        room = iter(range(2))  # A request has room for two images, and never for a "big" one.
         full = BadRequest("pixels exceed the limit", 400, "PayloadTooLarge")
         return [full if item == b"big" or next(room, None) is None else 1 for item in chunk]
 
-    answers = settle([b"a", b"b", b"big", b"c", b"d", b"e"], ask)
+    answers = ask_in_rounds([b"a", b"b", b"big", b"c", b"d", b"e"], ask)
 
     assert [answer == 1 for answer in answers] == [True, True, False, True, True, True]
     assert asked == [6, 4, 2, 1]

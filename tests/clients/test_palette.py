@@ -1,4 +1,4 @@
-"""The explorer's colours: told apart by everybody, legible on both grounds."""
+"""The explorer's colours: distinct to everybody, legible on both backgrounds."""
 
 import re
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pinhole.proxy import PAGE
+from pinhole.explorer.assets import PAGE
 
 # Linear RGB as people without one kind of cone see it (Machado, Oliveira and Fernandes, 2009).
 SIGHTS = {
@@ -21,11 +21,12 @@ SIGHTS = {
         [[1.256, -0.077, -0.179], [-0.078, 0.931, 0.148], [0.005, 0.691, 0.304]]
     ),
 }
-APART = 0.08  # in OKLab; matplotlib's ten come as close as 0.007 in protanopia
+# The least distance of two colours in OKLab. Two of matplotlib's ten are 0.007 apart in protanopia.
+APART = 0.08
 
 
 def schemes() -> dict[str, dict[str, str]]:
-    """Scheme → variable → colour, out of the style sheet."""
+    """Scheme → variable → colour, from the style sheet."""
     light, dark = (PAGE / "style.css").read_text().split("@media (prefers-color-scheme: dark)")[:2]
     found = {"light": light, "dark": dark}
     return {name: dict(re.findall(r"--([\w-]+): (#\w{6});", text)) for name, text in found.items()}
@@ -49,7 +50,7 @@ def oklab(rgb: NDArray[np.float64]) -> NDArray[np.float64]:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("sight", SIGHTS)
 def test_classes_are_told_apart(scheme: str, sight: str) -> None:
-    """No two of the ten colours are close, whatever cones one has."""
+    """No two of the ten colours are close, whichever cones the viewer has."""
     colours = np.stack([linear(schemes()[scheme][f"class-{i}"]) for i in range(10)])
     seen = oklab(colours @ SIGHTS[sight].T)
     distances = np.linalg.norm(seen[:, None] - seen[None], axis=-1)
@@ -59,7 +60,7 @@ def test_classes_are_told_apart(scheme: str, sight: str) -> None:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_contrast(scheme: str) -> None:
-    """WCAG 2: text 4.5 to 1, dots 3 to 1, against what they lie on."""
+    """WCAG 2: text has 4.5 to 1, dots have 3 to 1, against their background."""
     named = schemes()[scheme]
     weights = np.array([0.2126, 0.7152, 0.0722])
 

@@ -1,4 +1,4 @@
-"""The client against a server that misbehaves on purpose: the right error, in bounded time."""
+"""The client against a server that misbehaves: the right error, in bounded time."""
 
 import contextlib
 import email.utils
@@ -28,8 +28,8 @@ from .rogue import (
 )
 
 ARRAY = pack(np.ones((2, 2), np.uint8))
-TIMEOUT_S = 0.4  # of the client
-SOON_S = 2.0  # several times that, for a busy host; dripping takes far longer
+TIMEOUT_S = 0.4  # The client's.
+SOON_S = 2.0  # Several time-outs, for a busy host; a dripped answer takes far longer.
 
 DIED = say(b'{"code": 500, "type": "InternalServerException", "message": "Worker died."}', "500 -")
 BUSY = say(b'{"code": 503, "type": "Unavailable", "message": "queue full"}', "503 -")
@@ -37,7 +37,7 @@ BUSY = say(b'{"code": 503, "type": "Unavailable", "message": "queue full"}', "50
 
 @pytest.fixture
 def rogue(monkeypatch: pytest.MonkeyPatch) -> Iterator[Rogue]:
-    """A server to instruct; the client's own pauses are none."""
+    """A server that a test instructs; the client's own pauses are 0."""
     monkeypatch.setattr(transport, "PAUSE_S", 0)
     monkeypatch.setattr(transport, "JITTER_S", 0)
     rogue = Rogue()
@@ -47,14 +47,14 @@ def rogue(monkeypatch: pytest.MonkeyPatch) -> Iterator[Rogue]:
 
 @pytest.fixture
 def client(rogue: Rogue) -> Iterator[Client]:
-    """A client of little patience."""
+    """A client with a short time-out."""
     with Client(rogue.url, timeout_s=TIMEOUT_S) as client:
         yield client
 
 
 @contextlib.contextmanager
 def soon() -> Iterator[None]:
-    """Fail unless what is done here takes little time."""
+    """Fail unless the block takes less than SOON_S."""
     started = time.monotonic()
     yield
     assert time.monotonic() - started < SOON_S
@@ -62,7 +62,7 @@ def soon() -> Iterator[None]:
 
 @pytest.mark.parametrize("behaviour", [reset, break_off, reset_within, say(b"", "junk")])
 def test_broken_connection_is_mended(rogue: Rogue, client: Client, behaviour: Behaviour) -> None:
-    """Cut off before the answer or within it, once: the caller never knows."""
+    """A connection that breaks once, before the answer or within it: the caller doesn't notice."""
     rogue.behaviours = [behaviour, say()]
 
     assert client.embed(b"x").tolist() == [1, 2]
@@ -71,7 +71,7 @@ def test_broken_connection_is_mended(rogue: Rogue, client: Client, behaviour: Be
 
 @pytest.mark.parametrize("behaviour", [reset, break_off, reset_within])
 def test_connection_that_always_breaks(rogue: Rogue, client: Client, behaviour: Behaviour) -> None:
-    """Given up on after four more tries."""
+    """The client gives up after four retries."""
     rogue.behaviours = [behaviour]
 
     with soon(), pytest.raises(Unavailable, match=r"no answer from http://127\.0\.0\.1"):
@@ -85,7 +85,7 @@ def test_connection_that_always_breaks(rogue: Rogue, client: Client, behaviour: 
     ids=["stall", "stall within", "drip", "drip body"],
 )
 def test_answer_that_takes_too_long(rogue: Rogue, client: Client, behaviour: Behaviour) -> None:
-    """One time-out is for the whole answer, however busy the line is, and is not tried again."""
+    """The time-out is for the whole answer, however many bytes come; no retry follows."""
     rogue.behaviours = [behaviour]
 
     with soon(), pytest.raises(Unavailable, match=r"no answer from .* within 0\.4 s: Timeout"):
@@ -94,7 +94,7 @@ def test_answer_that_takes_too_long(rogue: Rogue, client: Client, behaviour: Beh
 
 
 def test_server_that_does_not_listen() -> None:
-    """A request nobody takes in runs into the time-out as well."""
+    """A request that the server doesn't read ends with the time-out too."""
     with socket.create_server(("127.0.0.1", 0)) as deaf:
         url = f"http://127.0.0.1:{deaf.getsockname()[1]}"
         with (
@@ -120,7 +120,7 @@ def test_slow_answer_leaves_the_next_request_its_time(rogue: Rogue, client: Clie
 
 
 def test_answer_longer_than_it_says(rogue: Rogue, client: Client) -> None:
-    """Cut short it is no answer; what is left on the line doesn't spoil the next one."""
+    """The answer is refused, and the rest of its bytes don't spoil the next answer."""
     rogue.behaviours = [say(length=5), say()]
 
     with pytest.raises(ServerError, match="not that of a pinhole service"):
@@ -140,7 +140,7 @@ def test_answer_longer_than_it_says(rogue: Rogue, client: Client) -> None:
     ids=["nothing", "web page", "truncated", "broken head", "huge head"],
 )
 def test_something_else_instead_of_an_array(rogue: Rogue, client: Client, body: bytes) -> None:
-    """Damaged, or from something else at that address."""
+    """A damaged array, or a reply of another server, is a ServerError."""
     rogue.behaviours = [say(body)]
 
     with pytest.raises(ServerError, match="not an array"):
@@ -158,8 +158,9 @@ def test_something_else_instead_of_an_array(rogue: Rogue, client: Client, body: 
     ],
 )
 def test_answer_about_other_images(rogue: Rogue, client: Client, body: bytes) -> None:
-    """As many rows as images, each of numbers; or it isn't taken for an answer."""
-    rogue.behaviours = [say(b"", "404 -"), say(body)]  # first it is asked for its limits
+    """An answer needs as many rows as images, each of numbers."""
+    # The client first asks for the limits.
+    rogue.behaviours = [say(b"", "404 -"), say(body)]
 
     with pytest.raises(ServerError, match="not that of a pinhole service"):
         client.embed([b"x", b"y"])
@@ -167,7 +168,7 @@ def test_answer_about_other_images(rogue: Rogue, client: Client, body: bytes) ->
 
 @pytest.mark.parametrize("status", ["429 -", "503 -"])
 def test_asked_pause_is_kept(rogue: Rogue, client: Client, status: str) -> None:
-    """Retry-After in seconds."""
+    """The client waits for the seconds in Retry-After."""
     rogue.behaviours = [say(b"{}", status, Retry_After="1"), say()]
     started = time.monotonic()
 
@@ -176,7 +177,7 @@ def test_asked_pause_is_kept(rogue: Rogue, client: Client, status: str) -> None:
 
 
 def test_pauses_grow_within_reason(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Doubled each time, jittered, never over a few seconds, and never shorter than was asked."""
+    """Pauses double, are jittered, are at most a few seconds, and not shorter than asked."""
     pauses: list[float] = []
     monkeypatch.setattr(transport.time, "sleep", pauses.append)
 
@@ -191,7 +192,7 @@ def test_pauses_grow_within_reason(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("moment", ["soon", email.utils.formatdate(time.time() - 60)])
 def test_pause_that_makes_no_sense(rogue: Rogue, client: Client, moment: str) -> None:
-    """What is no time, or has passed, asks for no pause."""
+    """A Retry-After that is no time, or has passed, asks for no pause."""
     rogue.behaviours = [say(b"{}", "503 -", Retry_After=moment), say()]
 
     with soon():
@@ -200,7 +201,7 @@ def test_pause_that_makes_no_sense(rogue: Rogue, client: Client, moment: str) ->
 
 @pytest.mark.parametrize("status", ["500 -", "507 -"])
 def test_worker_that_died_once(rogue: Rogue, client: Client, status: str) -> None:
-    """Another one answers, even if it is busy at first."""
+    """Another worker answers, even if it is busy at first."""
     rogue.behaviours = [say(b"Worker died.", status), BUSY, say()]
 
     assert client.embed(b"x").tolist() == [1, 2]
@@ -217,7 +218,7 @@ def test_worker_that_dies_of_a_request(rogue: Rogue, client: Client) -> None:
 
 
 def test_busy_to_the_end(rogue: Rogue, client: Client) -> None:
-    """In the service's own words."""
+    """The error has the service's own message."""
     rogue.behaviours = [BUSY]
 
     with soon(), pytest.raises(Busy, match="queue full"):

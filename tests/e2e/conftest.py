@@ -13,7 +13,7 @@ import pytest
 import requests
 
 from pinhole import Client
-from serve.bundle import Bundle
+from serve.bundle.manifest import Bundle
 
 START_S = 120
 STOP_S = 40

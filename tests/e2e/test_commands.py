@@ -17,8 +17,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from pinhole.cli import COMMANDS, main
-from serve.images import write_png
-from train.data import Dataset
+from serve.bundle.images import write_png
+from train.dataset import Dataset
 
 from .conftest import Running
 

@@ -17,11 +17,12 @@ import requests
 
 from export.archive import write_archives
 from pinhole import Client
-from serve.bundle import Bundle
-from serve.engine import open_engine, processor_has_bf16
-from serve.images import write_png
-from serve.launcher.java import find_java
-from train.data import Dataset
+from serve.bundle.engine.host import processor_has_bf16
+from serve.bundle.engine.opening import open_engine
+from serve.bundle.images import write_png
+from serve.bundle.manifest import Bundle
+from serve.torchserve.java import find_java
+from train.dataset import Dataset
 
 from .conftest import START_S, STOP_S, free_port, running, wait_until
 

@@ -14,14 +14,14 @@ import pytest
 import requests
 from PIL import Image
 
-from serve.bundle import Bundle
-from serve.limits import (
+from serve.bundle.limits import (
     MAX_BODY_BYTES,
     MAX_IMAGE_PIXELS,
     MAX_IMAGES,
     MAX_REPLY_BYTES,
     MAX_REQUEST_PIXELS,
 )
+from serve.bundle.manifest import Bundle
 from serve.wire.npy import write_npy
 
 from .conftest import Running, running

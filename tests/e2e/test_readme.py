@@ -1,4 +1,4 @@
-"""What the README shows works as it stands."""
+"""What the README and the page on the API show works as it stands."""
 
 import re
 import subprocess
@@ -9,18 +9,47 @@ import pytest
 
 from .conftest import Running
 
-README = Path(__file__).parents[2] / "README.md"
+ROOT = Path(__file__).parents[2]
+PAGES = ("README.md", "docs/api.md")
+ADDRESS = "http://127.0.0.1:8080"
+PROGRAMS = {"bash": ["bash", "-ec"], "python": [sys.executable, "-c"]}
+
+# What a block that contains these words has to print.
+OUTPUTS = {
+    "@$SEVEN $URL/predictions/embed": '{"embedding',
+    "/predictions/reconstruct\n": '"anomaly":{"percentile":',
+    "filename=b.png": '"type":"InvalidImage"',
+    "-d garbage": "}400\n",
+    "np.save(body": "(3, 1, 28, 28) 3\n",
+    "tritonclient": "(5, 2)\n",
+    "embed_each": "refused: 6 bytes",
+}
+PICTURE = re.compile(r"-o (\w+\.png)")
+SUMMARY = re.compile(r"\(-?\d+\.\d\d, -?\d+\.\d\d\), mse 0\.\d{4}, outlier: \w+\n")
 
 
-@pytest.mark.parametrize("language", ["bash", "python"])
-def test_blocks_run(service: Running, tmp_path: Path, language: str) -> None:
+def blocks(page: str) -> list[tuple[str, str]]:
+    """Language and text of every block of a page."""
+    content = (ROOT / page).read_text()
+    return re.findall(r"^```(\w*)\n(.*?)^```$", content, re.DOTALL | re.MULTILINE)
+
+
+RUNNING = [
+    pytest.param(language, text, id=f"{page}-{number}-{language}")
+    for page in PAGES
+    for number, (language, text) in enumerate(blocks(page))
+    if language in PROGRAMS
+]
+
+
+@pytest.mark.parametrize(("language", "text"), RUNNING)
+def test_block_runs(service: Running, tmp_path: Path, language: str, text: str) -> None:
     """Each code block, with nothing changed but the address."""
-    (block,) = re.findall(rf"```{language}\n(.*?)```", README.read_text(), re.DOTALL)
-    (tmp_path / "clients").symlink_to(README.parent / "clients")
-    program = ["bash", "-ec"] if language == "bash" else [sys.executable, "-c"]
+    (tmp_path / "clients").symlink_to(ROOT / "clients")
+    assert ADDRESS in text
 
     done = subprocess.run(
-        [*program, block.replace("http://127.0.0.1:8080", service.url)],
+        [*PROGRAMS[language], text.replace(ADDRESS, service.url)],
         cwd=tmp_path,
         capture_output=True,
         text=True,
@@ -28,12 +57,24 @@ def test_blocks_run(service: Running, tmp_path: Path, language: str) -> None:
     )
 
     assert done.returncode == 0, done.stderr
-    if language == "python":
-        assert re.fullmatch(
-            r"\(-?\d+\.\d\d, -?\d+\.\d\d\), mse 0\.\d{4}, outlier: \w+\n", done.stdout
-        )
-    else:
-        assert '{"embedding":[' in done.stdout
-        assert '"anomaly":{"percentile":' in done.stdout
-        for name in ("remembered.png", "drawn.png"):
-            assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
+    for words, output in OUTPUTS.items():
+        assert words not in text or output in done.stdout
+    if "outlier: {" in text:
+        assert SUMMARY.fullmatch(done.stdout)
+    for name in PICTURE.findall(text):
+        assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_blocks_run_or_are_text(page: str) -> None:
+    """Each page shows both languages, and none that is misspelt and so never run."""
+    languages = {language for language, _ in blocks(page)}
+
+    assert set(PROGRAMS) <= languages <= {*PROGRAMS, "text"}
+
+
+def test_expected_outputs_are_of_blocks_there_are() -> None:
+    """No expectation has lost its block."""
+    texts = [text for page in PAGES for _, text in blocks(page)]
+
+    assert [words for words in OUTPUTS if not any(words in text for text in texts)] == []

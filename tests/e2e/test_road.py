@@ -21,11 +21,11 @@ from pinhole import BadRequest, Client
 from pinhole.cli import main
 from pinhole.images import Image
 from pinhole.limits import Limits, read_limits
-from serve.bundle import Bundle
-from serve.images import write_png
+from serve.bundle.images import write_png
+from serve.bundle.manifest import Bundle
 from serve.launcher import readiness
 from train.checkpoint import load_checkpoint
-from train.data import Dataset
+from train.dataset import Dataset
 
 from .conftest import Running
 

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 import requests
 
-from serve.bundle import Bundle, Tolerance
-from serve.images import write_png
+from serve.bundle.images import write_png
+from serve.bundle.manifest import Bundle, Tolerance
 from serve.launcher.swap import main
 
 from .conftest import Running, running

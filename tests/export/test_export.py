@@ -1,4 +1,4 @@
-"""From a checkpoint to a bundle that gives the same answers."""
+"""A checkpoint becomes a bundle that gives the same answers."""
 
 import json
 import shutil
@@ -12,14 +12,14 @@ import pytest
 import torch
 
 from export import parity
-from export.__main__ import export, main
+from export.__main__ import export, main, model_digest
 from export.errors import ParityError
 from export.parity import EagerEngine, Parity, answer_eagerly, compare, tolerance_for
-from serve.bundle import FILES, Bundle, Golden, Tolerance
-from serve.engine import open_engine
-from serve.errors import EngineError
+from serve.bundle.engine.opening import open_engine
+from serve.bundle.errors import EngineError
+from serve.bundle.manifest import FILES, Bundle, Golden, Tolerance
 from train.checkpoint import load_checkpoint
-from train.data import Dataset
+from train.dataset import Dataset
 
 ROOT = Path(__file__).parent.parent.parent
 SHIPPED = ROOT / "weights" / "mnist"
@@ -37,7 +37,7 @@ def test_bundle_is_complete(small_bundle: Bundle) -> None:
 def test_graphs_run_in_plain_onnxruntime(
     small_bundle: Bundle, small_checkpoint: Path, digits: Dataset, count: int
 ) -> None:
-    """Someone who has only the files gets eager PyTorch's answers, for any batch size."""
+    """The files alone give eager PyTorch's answers, for any batch size."""
     images = digits.train_images[:count]
     model = load_checkpoint(small_checkpoint).model
     encoder, decoder = (
@@ -55,7 +55,7 @@ def test_graphs_run_in_plain_onnxruntime(
 
 @pytest.mark.filterwarnings("ignore:`torch.jit.load` is deprecated:DeprecationWarning")
 def test_torchscript_has_its_three_methods(small_bundle: Bundle, digits: Dataset) -> None:
-    """encode, decode and forward, from the file alone."""
+    """The file alone has encode, decode and forward."""
     script = torch.jit.load(str(small_bundle.folder / "autoencoder.ts"))
     images = digits.test_images[:5]
 
@@ -65,7 +65,7 @@ def test_torchscript_has_its_three_methods(small_bundle: Bundle, digits: Dataset
 def test_digest_is_of_the_model_alone(
     small_bundle: Bundle, small_checkpoint: Path, tmp_path: Path
 ) -> None:
-    """Exporting again gives the same digest; another calibration gives another."""
+    """Exporting again gives the same digest; another calibration gives another digest."""
     again = export(small_checkpoint, tmp_path / "again", "2.0")
     assert again.manifest.digest == small_bundle.manifest.digest
 
@@ -76,6 +76,34 @@ def test_digest_is_of_the_model_alone(
     card_file.write_text(json.dumps(card))
     other = export(tmp_path / "checkpoint", tmp_path / "other", "1.0")
     assert other.manifest.digest != small_bundle.manifest.digest
+
+
+def test_digest_knows_every_slope(small_bundle: Bundle, small_checkpoint: Path) -> None:
+    """Two networks that differ in a single LeakyReLU's slope alone have different digests."""
+    manifest, model = small_bundle.manifest, load_checkpoint(small_checkpoint).model
+    assert model_digest(model, manifest.image, manifest.calibration) == manifest.digest
+
+    model.encoder.convolutions[1] = torch.nn.LeakyReLU(0.2)
+    assert model_digest(model, manifest.image, manifest.calibration) != manifest.digest
+
+
+def test_layer_that_cannot_be_rewritten_is_one_line(
+    small_checkpoint: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The command names the layer on a single line, exits 1 and writes nothing."""
+    checkpoint = load_checkpoint(small_checkpoint)
+    checkpoint.model.decoder.convolutions.insert(1, torch.nn.Dropout()).eval()
+    monkeypatch.setattr("export.__main__.load_checkpoint", lambda folder: checkpoint)
+
+    assert main([str(small_checkpoint), "--out", str(tmp_path / "bundle")]) == 1
+
+    error = capsys.readouterr().err
+    assert error.startswith("export: can't rewrite decoder.convolutions.1 (Dropout): ")
+    assert error.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_disagreement_is_an_error(small_bundle: Bundle) -> None:
@@ -89,7 +117,7 @@ def test_disagreement_is_an_error(small_bundle: Bundle) -> None:
 
 
 def test_precision_that_moves_too_much_is_not_offered() -> None:
-    """1 % of the embeddings' deviation or of the mse is too much; less sets the tolerance."""
+    """1 % of the embeddings' deviation or of the mse is too much; less gives a tolerance."""
     kept = tolerance_for(Parity(0.02, 0.009, 0.03, 0.001, -0.009), spread=2.0)
     assert kept == Tolerance(pytest.approx(0.12), pytest.approx(0.09))
     assert tolerance_for(Parity(0.02, 0.011, 0.03, 0.001, 0.0), spread=2.0) is None
@@ -99,9 +127,10 @@ def test_precision_that_moves_too_much_is_not_offered() -> None:
 def test_half_precision_graphs_give_half_precision_answers(
     shipped_bundle: Bundle, tmp_path: Path
 ) -> None:
-    """The .fp16 graphs have the same inputs and outputs, and move no more than is allowed.
+    """The .fp16 graphs have the same inputs and outputs, and keep within the fp16 tolerance.
 
-    Run here on the CPU, which stores what lies between in half precision, as CUDA would.
+    They run on the CPU here, which stores every intermediate tensor in half precision, as CUDA
+    would.
     """
     golden, allowed = shipped_bundle.golden(), shipped_bundle.manifest.tolerances["fp16"]
     encoder, decoder = (
@@ -118,7 +147,7 @@ def test_half_precision_graphs_give_half_precision_answers(
 
 @pytest.mark.parametrize("name", ["encoder", "decoder", "encoder.fp16", "decoder.fp16"])
 def test_graphs_say_what_they_take(small_bundle: Bundle, name: str) -> None:
-    """Named, typed inputs and outputs of any batch size, and a note for who has only the file."""
+    """Inputs and outputs have names, types and any batch size, and a note describes them."""
     graph = onnx.load(small_bundle.folder / f"{name}.onnx")
 
     pixels = onnx.TensorProto.UINT8 if name.startswith("encoder") else onnx.TensorProto.FLOAT
@@ -141,8 +170,8 @@ def test_graphs_say_what_they_take(small_bundle: Bundle, name: str) -> None:
 
 
 def test_manifest_follows_its_schema(small_bundle: Bundle) -> None:
-    """serve/manifest.schema.json describes what export writes, and notices what is missing."""
-    schema = json.loads((ROOT / "serve" / "manifest.schema.json").read_text())
+    """manifest.schema.json describes what export writes, and every key is required."""
+    schema = json.loads((ROOT / "serve" / "bundle" / "manifest.schema.json").read_text())
     manifest = json.loads((small_bundle.folder / "manifest.json").read_text())
 
     jsonschema.Draft202012Validator.check_schema(schema)
@@ -153,7 +182,7 @@ def test_manifest_follows_its_schema(small_bundle: Bundle) -> None:
 
 
 def test_faster_precision_keeps_the_test_error(mnist: Dataset, shipped_bundle: Bundle) -> None:
-    """What is offered was judged on warped drawings; handwriting bears it out: under 1 %."""
+    """Precisions are judged on warped reconstructions; on handwriting they change under 1 % too."""
     checkpoint = load_checkpoint(SHIPPED)
     images = mnist.test_images[:1_000].numpy()
     eager = EagerEngine(checkpoint.model)
@@ -173,7 +202,7 @@ def test_faster_precision_keeps_the_test_error(mnist: Dataset, shipped_bundle: B
 def test_failed_export_writes_nothing(
     small_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where parity fails, no folder appears: a bundle without a manifest can't be met."""
+    """If parity fails, no folder appears, not even one without a manifest."""
     monkeypatch.setattr("export.parity.PIXEL_TOLERANCE", -1.0)  # nothing can pass
 
     with pytest.raises(ParityError, match="pixels"):
@@ -185,7 +214,7 @@ def test_failed_export_writes_nothing(
 def test_accelerator_that_cannot_start_is_left_out(
     small_bundle: Bundle, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The bundle is none the worse for it; a CPU that can't start is another matter."""
+    """An accelerator that can't start costs a line on stderr; a CPU that can't is an error."""
     monkeypatch.setattr(parity, "available", lambda runtime: [("cuda", "fp32"), ("cpu", "fp32")])
     engines = list(parity.open_engines(small_bundle))
 
@@ -201,7 +230,7 @@ def test_accelerator_that_cannot_start_is_left_out(
 
 
 def test_missing_checkpoint_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The command says what is missing and exits 1."""
+    """The command says which file is missing and exits 1."""
     assert main([str(tmp_path / "nothing"), "--out", str(tmp_path / "out")]) == 1
 
     error = capsys.readouterr().err

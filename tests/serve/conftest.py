@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from serve.bundle import Bundle, ImageSpec
+from serve.bundle.manifest import Bundle, ImageSpec
 from serve.service import Service
 
 SPEC = ImageSpec(channels=1, height=28, width=28, polarity="auto")

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from serve.bundle import FILES, Bundle, load_bundle
-from serve.errors import BundleError
+from serve.bundle.errors import BundleError
+from serve.bundle.manifest import FILES, Bundle, load_bundle
 
 
 @pytest.fixture

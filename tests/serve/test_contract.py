@@ -11,11 +11,12 @@ import pytest
 import requests
 import yaml
 
-from serve.bundle import ENDPOINTS, Bundle
-from serve.errors import RequestError
+from serve.bundle.errors import RequestError
+from serve.bundle.limits import MAX_EMBEDDING, MAX_IMAGES
+from serve.bundle.manifest import Bundle
+from serve.endpoints import ENDPOINTS
 from serve.launcher.metadata import pages
 from serve.launcher.private import Answers, PrivateServer
-from serve.limits import MAX_EMBEDDING, MAX_IMAGES
 from serve.service import Service
 from serve.wire.npy import write_npy
 from serve.wire.requests import Message

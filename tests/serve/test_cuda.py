@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from serve.engine.cuda import has_gpu, locked_array
+from serve.bundle.engine.cuda import has_gpu, locked_array
 
 
 class FakeDriver:
@@ -41,7 +41,7 @@ def load(monkeypatch: pytest.MonkeyPatch, driver: FakeDriver) -> None:
     """Have ``driver`` found as the driver's library."""
     fake = SimpleNamespace(**{name: getattr(ctypes, name) for name in dir(ctypes)})
     fake.CDLL = lambda name: driver
-    monkeypatch.setattr("serve.engine.cuda.ctypes", fake)
+    monkeypatch.setattr("serve.bundle.engine.cuda.ctypes", fake)
 
 
 def test_gpu_is_one_that_the_driver_finds(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,26 +10,21 @@ import onnxruntime
 import pytest
 import torch
 
-from serve import engine as engine_module
-from serve.bundle import Bundle, ImageSpec, Tolerance
-from serve.engine import (
-    RUNTIMES,
-    Engine,
-    available,
-    check_golden,
-    chunk_size,
-    onnx,
-    open_engine,
-)
-from serve.engine.onnx import (
+from serve.bundle.engine import checks, onnx
+from serve.bundle.engine.checks import check_golden
+from serve.bundle.engine.chunks import chunk_size
+from serve.bundle.engine.onnx import (
     PROVIDERS,
     BoundGraph,
     choose_device,
     open_session,
     provider_options,
 )
-from serve.errors import EngineError
-from train.data import Dataset
+from serve.bundle.engine.opening import RUNTIMES, available, open_engine
+from serve.bundle.engine.protocol import Engine
+from serve.bundle.errors import EngineError
+from serve.bundle.manifest import Bundle, ImageSpec, Tolerance
+from train.dataset import Dataset
 
 WITHOUT_CUDA_PROVIDER = pytest.mark.skipif(
     "CUDAExecutionProvider" in onnxruntime.get_available_providers(), reason="there is CUDA"
@@ -94,8 +89,8 @@ def test_memory_is_bounded(small_bundle: Bundle, runtime: str) -> None:
 import resource, sys
 from pathlib import Path
 import numpy as np
-from serve.bundle import load_bundle
-from serve.engine import open_engine
+from serve.bundle.manifest import load_bundle
+from serve.bundle.engine.opening import open_engine
 engine = open_engine(load_bundle(Path(sys.argv[1])), sys.argv[2], "cpu")
 images = np.ones((100_000, 1, 28, 28), np.uint8)
 engine.decode(engine.embed(images[:1_000]))
@@ -162,7 +157,7 @@ def test_bf16_needs_a_processor_that_has_it(
     shipped_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Emulated, it would be slower than fp32."""
-    monkeypatch.setattr(engine_module, "processor_has_bf16", lambda: False)
+    monkeypatch.setattr(checks, "processor_has_bf16", lambda: False)
 
     with pytest.raises(EngineError, match="AMX or AVX512-BF16"):
         open_engine(shipped_bundle, "torchscript", "cpu", "bf16")
@@ -222,7 +217,7 @@ def test_read_only_arrays_are_taken(engine: Engine) -> None:
 @pytest.mark.parametrize(
     ("runtime", "words"),
     [
-        pytest.param("onnxruntime", r"pinhole\[gpu\]", marks=WITHOUT_CUDA_PROVIDER),
+        pytest.param("onnxruntime", r"pinhole-autoencoder\[gpu\]", marks=WITHOUT_CUDA_PROVIDER),
         pytest.param("torchscript", "no CUDA device", marks=WITHOUT_CUDA_DEVICE),
     ],
 )
@@ -234,7 +229,7 @@ def test_cuda_is_never_replaced_silently(small_bundle: Bundle, runtime: str, wor
 
 def test_missing_runtime_is_named(small_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     """A host without onnxruntime gets one line, not a traceback."""
-    monkeypatch.setitem(sys.modules, "serve.engine.onnx", None)
+    monkeypatch.setitem(sys.modules, "serve.bundle.engine.onnx", None)
 
     with pytest.raises(EngineError, match="runtime onnxruntime isn't installed"):
         open_engine(small_bundle, "onnxruntime")

@@ -5,7 +5,7 @@ import json
 import logging
 import struct
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,18 +14,19 @@ from ts.context import Context, RequestProcessor
 from ts.protocol import otf_message_handler
 from ts.utils.util import list_classes_from_module
 
-from serve.bundle import ENDPOINTS, Bundle
-from serve.engine import open_engine
-from serve.errors import EngineError
-from serve.handlers import decode, embed, reconstruct
-from serve.handlers import torchserve as adapter
-from serve.handlers.embed import EmbedHandler
-from serve.handlers.torchserve import Worker
-from serve.images import write_png
-from serve.journal import Report
-from serve.service import Service
+from serve.bundle.engine.opening import open_engine
+from serve.bundle.errors import EngineError
+from serve.bundle.images import write_png
+from serve.bundle.manifest import Bundle
+from serve.service import Report, Service
+from serve.torchserve import handler as handler_file
+from serve.torchserve import startup
+from serve.torchserve.handler import Handler
+from serve.torchserve.worker import Worker
+from serve.wire import replies
 from serve.wire.npy import write_npy
-from train.data import Dataset
+from serve.wire.requests import Message
+from train.dataset import Dataset
 
 from .conftest import FakeEngine, png
 
@@ -33,7 +34,7 @@ from .conftest import FakeEngine, png
 def context_of(bundle: Bundle, headers: Sequence[dict[str, str]]) -> Context:
     """A TorchServe context for one batch."""
     choice = {"runtime": "onnxruntime", "device": "cpu", "precision": "fp32"}
-    config = {"handler": {"bundle": str(bundle.folder), **choice}}
+    config = {"handler": {"endpoint": "embed", "bundle": str(bundle.folder), **choice}}
     context = Context("embed", "/", {}, 1, None, "0.12.0", model_yaml_config=config)
     context.request_processor = [RequestProcessor({"url_path": "", **each}) for each in headers]
     context.request_ids = {index: f"id-{index}" for index in range(len(headers))}
@@ -61,7 +62,7 @@ def test_bad_image_fails_alone(small_bundle: Bundle, service: Service) -> None:
     context = context_of(small_bundle, [{"content-type": "image/png"}] * 3)
     batch = [{"body": png(10)}, {"body": b"not an image"}, {"data": png(20)}]
 
-    bodies = Worker(service, "embed").answer(batch, context)
+    bodies = Worker(service, "embed").handle_batch(batch, context)
 
     assert statuses(context, 3) == [200, 400, 200]
     assert json.loads(bodies[0]) == {"embedding": [10.0, 10.0]}
@@ -93,7 +94,9 @@ def test_mixed_batch_answers_each_as_if_alone(
         context = context_of(shipped_bundle, [])
         context.request_processor = [RequestProcessor(headers) for headers, _ in sent]
         context.request_ids = {index: f"id-{index}" for index in range(len(sent))}
-        bodies = Worker(service, endpoint).answer([{"body": body} for _, body in sent], context)
+        bodies = Worker(service, endpoint).handle_batch(
+            [{"body": body} for _, body in sent], context
+        )
         return list(zip(statuses(context, len(sent)), bodies, strict=True))
 
     together = answer(rows)
@@ -103,13 +106,13 @@ def test_mixed_batch_answers_each_as_if_alone(
 
 
 def test_light_requests_do_not_wait_for_heavy_ones(small_bundle: Bundle, service: Service) -> None:
-    """They are answered in a message of their own, which leaves the batch open."""
+    """Light requests are answered in a message of their own, which leaves the batch open."""
     npy, file = {"content-type": "application/x-npy"}, {"content-type": "image/png"}
     context = context_of(small_bundle, [npy, file, file, file])
     heavy = images_of(400, 7)
     batch = [{"body": heavy}, {"body": b"garbage"}, {"body": png(10)}, {"body": png(20)}]
 
-    bodies = Worker(service, "embed").answer(batch, context)
+    bodies = Worker(service, "embed").handle_batch(batch, context)
     (early,) = context.cl_socket.messages
 
     assert list(answers_in(early)) == [
@@ -131,14 +134,14 @@ def test_light_requests_do_not_wait_for_heavy_ones(small_bundle: Bundle, service
         ([b"heavy", b"garbage"], "its connection would be closed after the head"),
     ],
 )
-def test_others_are_answered_at_once(
+def test_nothing_is_sent_early_without_need(
     small_bundle: Bundle, service: Service, batch: list[bytes], reason: str
 ) -> None:
     """Nothing is sent early without a heavy request and a light one that succeeds."""
     context = context_of(small_bundle, [{"content-type": "image/png"}] * len(batch))
     rows = [{"body": bytes(300_000) if body == b"heavy" else body} for body in batch]
 
-    bodies = Worker(service, "embed").answer(rows, context)
+    bodies = Worker(service, "embed").handle_batch(rows, context)
 
     assert len(bodies) == len(context.request_ids) == len(batch)
     assert not context.cl_socket.messages, reason
@@ -150,7 +153,7 @@ def images_of(count: int, value: int) -> bytes:
 
 
 def answers_in(message: bytes) -> Iterator[tuple[str, int, str | None, bytes]]:
-    """What TorchServe's other side reads from a worker: ids, statuses, ts_stream_next, bodies."""
+    """What the JVM reads in a worker's message: ids, statuses, ts_stream_next, bodies."""
     file = io.BytesIO(message)
 
     def number() -> int:
@@ -171,7 +174,7 @@ def test_every_reply_names_the_model(small_bundle: Bundle, service: Service) -> 
     """Digest, version and precision, on errors too; header names match in any case."""
     context = context_of(small_bundle, [{"CONTENT-TYPE": "image/png"}, {"Content-type": "a/b"}])
 
-    Worker(service, "embed").answer([{"body": png(1)}, {"body": b""}], context)
+    Worker(service, "embed").handle_batch([{"body": png(1)}, {"body": b""}], context)
 
     assert statuses(context, 2) == [200, 415]
     for index in range(2):
@@ -189,7 +192,7 @@ def test_failures_are_told_and_successes_sampled(
     worker = Worker(service, "embed", None, "mine")
 
     def answer(body: bytes, **headers: str) -> None:
-        worker.answer([{"body": body}], context_of(small_bundle, [{**headers}]))
+        worker.handle_batch([{"body": body}], context_of(small_bundle, [{**headers}]))
         worker.tell()
 
     with caplog.at_level(logging.INFO, "serve.journal"):
@@ -206,18 +209,30 @@ def test_failures_are_told_and_successes_sampled(
     assert failed.endswith("untold=1 replies=id-0:400")
 
 
-def test_phases_add_up_and_nested_ones_count_once() -> None:
-    """A phase within another is taken out of it."""
+def test_phases_add_up(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Inference is timed as such, in none of the other phases, and together they take the time."""
+    monkeypatch.setattr(FakeEngine, "embed", slow(FakeEngine.embed))
     report = Report()
+    message = Message(images_of(200, 7), {"content-type": "application/x-npy"})
+
     started = time.perf_counter()
-    with report.phase("write"):
-        time.sleep(0.02)
-        with report.phase("infer"):
-            time.sleep(0.03)
+    service.reconstruct([message], report)
     whole = time.perf_counter() - started
 
-    assert report.seconds["infer"] >= 0.03
-    assert 0.02 <= report.seconds["write"] <= whole - report.seconds["infer"]
+    assert report.seconds["infer"] >= 0.05
+    assert 0 < report.seconds["read"] < whole - report.seconds["infer"]
+    assert 0 < report.seconds["write"] < whole - report.seconds["infer"]
+    assert sum(report.seconds.values()) <= whole
+
+
+def slow(embed: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
+    """The same, after 50 ms."""
+
+    def late(*arguments: Any) -> np.ndarray:
+        time.sleep(0.05)
+        return embed(*arguments)
+
+    return late
 
 
 def test_unexpected_error_hits_the_guilty_only(
@@ -238,7 +253,7 @@ def test_unexpected_error_hits_the_guilty_only(
     context = context_of(small_bundle, [{"content-type": "image/png"}] * 3)
     batch = [{"body": png(10)}, {"body": png(66)}, {"body": png(20)}]
 
-    bodies = Worker(service, "embed").answer(batch, context)
+    bodies = Worker(service, "embed").handle_batch(batch, context)
 
     assert statuses(context, 3) == [200, 500, 200]
     assert json.loads(bodies[2]) == {"embedding": [20.0, 20.0]}
@@ -251,20 +266,18 @@ def test_reply_over_the_limit_is_refused(
     small_bundle: Bundle, service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """TorchServe would kill the worker; the caller gets a 413 with the limit."""
-    monkeypatch.setattr(adapter, "MAX_REPLY_BYTES", 20)
+    monkeypatch.setattr(replies, "MAX_REPLY_BYTES", 20)
     context = context_of(small_bundle, [{"content-type": "image/png"}])
 
-    (body,) = Worker(service, "embed").answer([{"body": png(10)}], context)
+    (body,) = Worker(service, "embed").handle_batch([{"body": png(10)}], context)
 
     assert statuses(context, 1) == [413]
     assert "the limit is 20" in json.loads(body)["message"]
 
 
-@pytest.mark.parametrize("module", [decode, embed, reconstruct])
-def test_handler_files_hold_one_class(module: object) -> None:
+def test_handler_file_holds_one_class() -> None:
     """TorchServe takes the only class of a handler file, and refuses a file with two."""
-    assert len(list_classes_from_module(module)) == 1
-    assert module.__name__.rpartition(".")[2] in ENDPOINTS
+    assert list_classes_from_module(handler_file) == [Handler]
 
 
 @pytest.fixture
@@ -287,12 +300,12 @@ def test_worker_takes_the_gpu_it_is_given(
         asked.append(arguments[4])
         raise EngineError("seen enough")
 
-    monkeypatch.setattr(adapter, "open_engine", refuse)
+    monkeypatch.setattr(startup, "open_engine", refuse)
     context = context_of(small_bundle, [])
     context.system_properties["gpu_id"] = given
 
     with pytest.raises(EngineError):
-        EmbedHandler().initialize(context)
+        Handler().initialize(context)
 
     assert asked == [taken]
 
@@ -300,9 +313,9 @@ def test_worker_takes_the_gpu_it_is_given(
 @pytest.mark.usefixtures("in_worker")
 def test_worker_proves_itself_first(small_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     """A real engine on a real bundle initialises; one with wrong answers never becomes ready."""
-    handler = EmbedHandler()
+    handler = Handler()
     handler.initialize(context_of(small_bundle, []))
 
-    monkeypatch.setattr(adapter, "open_engine", lambda *_: FakeEngine())
+    monkeypatch.setattr(startup, "open_engine", lambda *_: FakeEngine())
     with pytest.raises(EngineError, match="fake is wrong"):
         handler.initialize(context_of(small_bundle, []))

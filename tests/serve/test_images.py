@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from serve import images
-from serve.bundle import ImageSpec
-from serve.errors import InvalidImage, PayloadTooLarge
-from serve.images import PixelBudget, read_image, read_plain_png, write_grid, write_png
+from serve.bundle import images
+from serve.bundle.errors import InvalidImage, PayloadTooLarge
+from serve.bundle.images import PixelBudget, read_image, read_plain_png, write_grid, write_png
+from serve.bundle.manifest import ImageSpec
 
 GREY = ImageSpec(channels=1, height=28, width=28, polarity="auto")
 RGB = ImageSpec(channels=3, height=32, width=32, polarity="keep")

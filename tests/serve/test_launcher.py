@@ -11,14 +11,15 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import pytest
-import requests
 
-from serve.__main__ import main, parse
-from serve.bundle import Bundle
-from serve.images import write_png
-from serve.launcher.java import find_java, java_version
-from serve.launcher.readiness import make_canaries
-from serve.launcher.torchserve import Settings, server_config, write_model
+from serve.__main__ import main
+from serve.bundle.images import write_png
+from serve.bundle.manifest import Bundle
+from serve.endpoints import make_canaries
+from serve.launcher.settings import Settings, parse
+from serve.torchserve.java import find_java, java_version
+from serve.torchserve.process import server_config
+from serve.torchserve.store import write_model
 
 
 @pytest.fixture(autouse=True)
@@ -93,12 +94,12 @@ def test_canaries_know_the_golden_answer_from_another(shipped_bundle: Bundle) ->
     )
     vectors = [json.dumps({"embedding": vector.tolist()}) for vector in golden.embeddings[:2]]
     for precision in shipped_bundle.manifest.tolerances:
-        canaries = make_canaries(shipped_bundle, Settings(precision=precision))
+        canaries = make_canaries(shipped_bundle, precision)
         for endpoint in ("reconstruct", "decode"):
-            assert canaries[endpoint].is_golden(reply_of(right))
-            assert not canaries[endpoint].is_golden(reply_of(wrong))
-        assert canaries["embed"].is_golden(reply_of(vectors[0].encode()))
-        assert not canaries["embed"].is_golden(reply_of(vectors[1].encode()))
+            assert canaries[endpoint].is_golden(right)
+            assert not canaries[endpoint].is_golden(wrong)
+        assert canaries["embed"].is_golden(vectors[0].encode())
+        assert not canaries["embed"].is_golden(vectors[1].encode())
 
 
 def test_one_golden_image_is_enough(tmp_path: Path, small_bundle: Bundle) -> None:
@@ -108,18 +109,11 @@ def test_one_golden_image_is_enough(tmp_path: Path, small_bundle: Bundle) -> Non
     names = ("images", "embeddings", "reconstructions")
     first = {name: rows[:1] for name, rows in zip(names, arrays, strict=True)}
     np.savez(tmp_path / "golden.npz", **first)
-    canaries = make_canaries(replace(small_bundle, folder=tmp_path), Settings())
+    canaries = make_canaries(replace(small_bundle, folder=tmp_path), "fp32")
     right = np.rint(golden.reconstructions[0] * 255).astype(np.uint8)
 
-    assert canaries["reconstruct"].is_golden(reply_of(write_png(right)))
-    assert not canaries["reconstruct"].is_golden(reply_of(write_png(255 - right)))
-
-
-def reply_of(body: bytes) -> requests.Response:
-    """A 200 with this body."""
-    reply = requests.Response()
-    reply.status_code, reply._content = 200, body
-    return reply
+    assert canaries["reconstruct"].is_golden(write_png(right))
+    assert not canaries["reconstruct"].is_golden(write_png(255 - right))
 
 
 @pytest.mark.skipif(
@@ -131,7 +125,7 @@ def test_engine_that_cannot_start_is_one_line(
     """Said at once, by the launcher, instead of by every worker again and again."""
     assert main([str(small_bundle.folder), "--device", "cuda", "--port", "31990"]) == 1
 
-    assert "pinhole[gpu]" in capsys.readouterr().err
+    assert "pinhole-autoencoder[gpu]" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -171,9 +165,9 @@ def test_model_folder_names_our_handler(small_bundle: Bundle, tmp_path: Path) ->
     write_model(tmp_path, "embed", small_bundle, 2, Settings(workers=3))
 
     config = (tmp_path / "models" / "embed-2" / "model-config.yaml").read_text()
-    assert (
-        '"serve.handlers.embed"' in (tmp_path / "models/embed-2/MAR-INF/MANIFEST.json").read_text()
-    )
+    manifest = (tmp_path / "models" / "embed-2" / "MAR-INF" / "MANIFEST.json").read_text()
+    assert '"serve.torchserve.handler"' in manifest
+    assert "endpoint: embed" in config
     assert "minWorkers: 3" in config
     assert str(small_bundle.folder) in config
 
@@ -196,7 +190,7 @@ def test_no_java_is_one_line(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """What to install, and exit 1; nothing is left behind."""
-    monkeypatch.setattr("serve.launcher.java.candidates", list)
+    monkeypatch.setattr("serve.torchserve.java.candidates", list)
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", None)
 

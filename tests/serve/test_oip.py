@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from serve.bundle.limits import MAX_IMAGES
 from serve.errors import InvalidRequest
-from serve.limits import MAX_IMAGES
 from serve.service import Service
 from serve.wire.oip import read_oip
 from serve.wire.replies import Reply

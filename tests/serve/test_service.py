@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from serve.limits import MAX_BODY_BYTES, MAX_IMAGES
+from serve.bundle.limits import MAX_BODY_BYTES, MAX_IMAGES
 from serve.service import Service
 from serve.wire.npy import read_npy, write_npy
 from serve.wire.replies import Reply

@@ -1,4 +1,4 @@
-"""What TorchServe's other side sends, as the worker reads it."""
+"""What the JVM sends, as the worker reads it."""
 
 import io
 import socket
@@ -14,8 +14,8 @@ import ts.service
 from ts.context import Context
 from ts.protocol import otf_message_handler
 
-from serve.handlers.torchserve import to_message
-from serve.handlers.upstream import PARTS, Frames
+from serve.torchserve.messages import to_message
+from serve.torchserve.upstream import PARTS, Frames
 
 
 @pytest.mark.parametrize("piece", [1, 7, 1 << 20])
@@ -47,7 +47,7 @@ def as_torchserve_reads(message: bytes) -> Any:
         return otf_message_handler._retrieve_inference_msg(connection)
 
 
-def test_worker_exits_with_its_other_side() -> None:
+def test_worker_exits_once_the_jvm_has_closed() -> None:
     """Bytes come in any sizes as they were sent; once there are no more, the worker exits."""
     ours, theirs = socket.socketpair()
     frames = Frames(ours)
@@ -89,7 +89,7 @@ def test_path_and_parts_make_the_message() -> None:
 
 
 def batch_of(requests: Sequence[tuple[dict[str, str], list[tuple[str, str, bytes]]]]) -> bytes:
-    """A batch as TorchServe's other side sends it: requests of headers and parameters."""
+    """A batch as the JVM sends it: requests of headers and parameters."""
 
     def string(content: str | bytes) -> bytes:
         raw = content.encode() if isinstance(content, str) else content

@@ -10,7 +10,7 @@ from train.errors import ConfigError
 
 
 def test_defaults_are_the_published_recipe() -> None:
-    """Names and values of the recipe this project grew from."""
+    """The defaults have the names and values of the recipe that this project grew from."""
     config = TrainConfig()
 
     assert (config.input_dim, config.hidden_dim, config.output_dim) == (1, 64, 2)
@@ -19,7 +19,7 @@ def test_defaults_are_the_published_recipe() -> None:
 
 
 def test_every_field_is_an_option() -> None:
-    """What the command line says arrives in the configuration, with its type."""
+    """An option's value arrives in the configuration, with the field's type."""
     parser = argparse.ArgumentParser()
     add_options(parser, "seed")
 
@@ -30,7 +30,7 @@ def test_every_field_is_an_option() -> None:
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_recipes_are_defaults(recipe: str) -> None:
-    """A recipe fills in what the command line doesn't say, and the command line wins."""
+    """A recipe gives the defaults, and an option on the command line overrides them."""
     parser = argparse.ArgumentParser()
     add_options(parser, recipe)
 
@@ -39,7 +39,7 @@ def test_recipes_are_defaults(recipe: str) -> None:
 
 
 def test_unknown_recipe_lists_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
-    """One line, exit code 1."""
+    """An unknown recipe costs one line on stderr and exit code 1."""
     assert main(["--recipe", "secret"]) == 1
 
     assert capsys.readouterr().err == "train: recipe must be one of seed, best; got 'secret'\n"

@@ -5,12 +5,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from train.data import Dataset, load_dataset, split
+from train.data import load_dataset
+from train.dataset import Dataset, split
 from train.errors import DatasetError
 
 
 def test_split_is_80_20_and_complete() -> None:
-    """Every index once, four fifths to learn, the same for the same seed."""
+    """Every index is in one of the parts, four fifths train, and the seed decides the split."""
     learn, watch = split(1_000, seed=3)
 
     assert (len(learn), len(watch)) == (800, 200)
@@ -30,7 +31,7 @@ def test_digits_look_like_mnist(digits: Dataset) -> None:
 
 
 def test_mnist_is_the_real_one(mnist: Dataset) -> None:
-    """60,000 and 10,000 images whose pixels are those the world knows."""
+    """MNIST has 60,000 + 10,000 images with the published pixels."""
     assert mnist.train_images.shape == (60_000, 1, 28, 28)
     assert mnist.test_labels[:5].tolist() == [7, 2, 1, 0, 4]
     assert mnist.checksum == "1e35582d42a90940c55b956deb61875c020b567ed20e3c5b174f52bf7809ed9b"

@@ -1,4 +1,4 @@
-"""Anyone's own images as a dataset."""
+"""The user's own images as a dataset."""
 
 from pathlib import Path
 
@@ -38,7 +38,7 @@ def test_images_decide_their_channels(tmp_path: Path, coloured: bool, channels: 
 
 
 def test_channels_can_be_asked_for(tmp_path: Path) -> None:
-    """Grey pictures of coloured files, and the other way round."""
+    """Coloured files become grey images on request; 4 channels are refused."""
     coloured = make_folder(tmp_path, coloured=True)
 
     assert load_dataset("folder", coloured, channels=1).train_images.shape[1] == 1
@@ -49,7 +49,7 @@ def test_channels_can_be_asked_for(tmp_path: Path) -> None:
 def test_broken_files_are_counted_and_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Refused by default, left out by flag, named either way."""
+    """A broken file is refused by default and left out with skip_unreadable, always by name."""
     make_folder(tmp_path, coloured=False)
     (tmp_path / "blocks" / "broken.png").write_bytes(b"not an image")
 
@@ -62,7 +62,7 @@ def test_broken_files_are_counted_and_named(
 
 
 def test_too_little_is_refused(tmp_path: Path) -> None:
-    """No folder, or next to nothing in it."""
+    """A missing folder and a folder of 5 images are refused."""
     with pytest.raises(DatasetError, match="is not a folder"):
         load_dataset("folder", tmp_path / "missing")
     with pytest.raises(DatasetError, match="holds 5 images; at least 15"):

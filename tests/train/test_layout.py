@@ -1,14 +1,14 @@
-"""The t-SNE map that embeddings are drawn to."""
+"""The t-SNE map that embeddings are pulled towards."""
 
 import pytest
 import torch
 from sklearn.neighbors import KNeighborsClassifier
 
 from train.config import TrainConfig
-from train.data import Dataset
+from train.dataset import Dataset
 from train.layout import FEWEST, WIDEST, lay_out
 from train.loop import Trainer
-from train.step import CLOSE, distance
+from train.step import HUBER_BETA, distance
 
 
 def test_map_puts_like_beside_like(digits: Dataset) -> None:
@@ -29,7 +29,7 @@ def test_map_puts_like_beside_like(digits: Dataset) -> None:
 def test_images_beyond_the_sample_have_no_place(
     digits: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A huge dataset costs no more than a large one; too few or too wide have no map at all."""
+    """Images beyond SAMPLE have no place; too few images or too wide a map give no places."""
     monkeypatch.setattr("train.layout.SAMPLE", 20)
 
     places = lay_out(digits.train_images[:50], 2, 0, lambda share: None)
@@ -40,19 +40,19 @@ def test_images_beyond_the_sample_have_no_place(
 
 
 def test_images_without_a_place_are_not_pulled() -> None:
-    """Their distance is 0 and so is its gradient; the others' isn't."""
+    """An image without a place has a loss and a gradient of 0; an image with a place has not."""
     z = torch.tensor([[3.0, 4.0], [5.0, 6.0]], requires_grad=True)
     places = torch.tensor([[3.0, 2.0], [torch.nan, torch.nan]])
 
     distance(z, places).backward()
 
-    assert distance(z, places).item() == pytest.approx((2 - CLOSE / 2) / 4)
+    assert distance(z, places).item() == pytest.approx((2 - HUBER_BETA / 2) / 4)
     assert z.grad is not None
     assert z.grad.tolist() == [[0, 0.25], [0, 0]]
 
 
 def test_pull_shapes_the_embedding(digits: Dataset) -> None:
-    """Trained under it, embeddings come to lie nearer their places on the map."""
+    """A stronger pull leaves embeddings nearer to their places on the map."""
     gaps = []
     for layout in (0.01, 10.0):
         config = TrainConfig(

@@ -5,14 +5,14 @@ from pathlib import Path
 import pytest
 
 from train.checkpoint import load_checkpoint
-from train.data import Dataset
+from train.dataset import Dataset
 from train.evaluate import embed_and_score
 
 SHIPPED = Path(__file__).parents[2] / "weights" / "mnist"
 
 
 def test_shipped_weights_reach_their_card(mnist: Dataset) -> None:
-    """Test error and map, computed again from the real MNIST, are the card's."""
+    """The test error and the map, computed again from the real MNIST, are the card's."""
     shipped = load_checkpoint(SHIPPED)
 
     embeddings, errors = embed_and_score(shipped.model, mnist.test_images)
@@ -23,7 +23,7 @@ def test_shipped_weights_reach_their_card(mnist: Dataset) -> None:
 
 
 def test_shipped_weights_beat_pca_by_far() -> None:
-    """Two non-linear numbers say more than two linear ones: at least a quarter less error."""
+    """The shipped model has at least a quarter less error than PCA with two components."""
     metrics = load_checkpoint(SHIPPED).card["metrics"]
 
     assert metrics["mse"] < 0.75 * metrics["pca_mse"]

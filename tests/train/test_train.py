@@ -1,4 +1,4 @@
-"""From images to a checkpoint, and back from disk."""
+"""Training: from images to a checkpoint on disk, and back from disk."""
 
 import json
 import shutil
@@ -13,16 +13,17 @@ from train.__main__ import main
 from train.augment import augment
 from train.checkpoint import draft_of, load_checkpoint
 from train.config import TrainConfig
-from train.data import Dataset
+from train.dataset import Dataset
 from train.errors import CheckpointError, ConfigError, Diverged
 from train.evaluate import evaluate
 from train.evaluate import main as evaluate_main
-from train.loop import Epoch, Trainer, warped
+from train.loop import Epoch, Trainer
 from train.run import RunFolder
+from train.schedule import warped_share
 
 
 def fit(trainer: Trainer, epochs: int | None = None) -> list[Epoch]:
-    """Train up to so many epochs in all; by default to the end."""
+    """Train until ``epochs`` epochs are finished; by default to the end of the run."""
     while len(trainer.history) < (epochs or trainer.config.epochs):
         trainer.run_epoch(lambda count: None)
     return trainer.history
@@ -60,7 +61,7 @@ def test_card_tells_the_truth(trained: Path, digits: Dataset) -> None:
 
 
 def test_damaged_checkpoint_is_named(trained: Path, tmp_path: Path) -> None:
-    """Missing, cut short or of another schema: the message says which file."""
+    """A missing, truncated or newer file is an error that says which checkpoint or file."""
     with pytest.raises(CheckpointError, match=r"card\.json is missing"):
         load_checkpoint(tmp_path)
 
@@ -84,7 +85,7 @@ def test_damaged_checkpoint_is_named(trained: Path, tmp_path: Path) -> None:
 
 
 def test_failed_save_keeps_the_previous_checkpoint(tmp_path: Path) -> None:
-    """What stood there before a failure stands there afterwards, and nothing beside it."""
+    """A failed save leaves the previous checkpoint in place, and no draft beside it."""
     folder = tmp_path / "run"
     with draft_of(folder, "card.json") as draft:
         (draft / "card.json").write_text("first")
@@ -102,7 +103,7 @@ def test_failed_save_keeps_the_previous_checkpoint(tmp_path: Path) -> None:
 
 
 def test_failed_swap_gives_the_name_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Interrupted between its two renames, a save leaves the former checkpoint in place."""
+    """A save interrupted between its two renames leaves the previous checkpoint in place."""
     folder = tmp_path / "run"
     with draft_of(folder, "card.json") as draft:
         (draft / "card.json").write_text("first")
@@ -122,7 +123,7 @@ def test_failed_swap_gives_the_name_back(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_other_folders_are_never_replaced(tmp_path: Path) -> None:
-    """A mistyped --out doesn't cost anyone their thesis, and is refused before training."""
+    """An --out that holds other files is refused before training, and the files stay."""
     (tmp_path / "checkpoint").mkdir()
     (tmp_path / "checkpoint" / "thesis.txt").write_text("years of work")
 
@@ -137,7 +138,7 @@ def test_other_folders_are_never_replaced(tmp_path: Path) -> None:
 
 
 def test_diverging_run_stops(digits: Dataset) -> None:
-    """A loss that is no number ends the run and says what to change."""
+    """A loss that is NaN or infinite ends the run, and the message says what to change."""
     config = TrainConfig(dataset="digits", hidden_dim=4, learning_rate=1e30, epochs=2)
 
     trainer = Trainer(config, digits)
@@ -148,15 +149,15 @@ def test_diverging_run_stops(digits: Dataset) -> None:
 
 
 def test_warps_get_rarer_towards_the_end(digits: Dataset) -> None:
-    """The share that is warped falls over the last part of the run, and such images are few."""
+    """The share of warped images falls over the last part of the run, and augment keeps to it."""
     config = TrainConfig(augment=1.0, augment_fade=0.5)
-    assert [round(warped(config, step, 100), 3) for step in (0, 50, 75, 99)] == [
+    assert [round(warped_share(config, step, 100), 3) for step in (0, 50, 75, 99)] == [
         0.8,
         0.8,
         0.4,
         0.016,
     ]
-    assert warped(replace(config, augment_fade=0.0), 99, 100) == 0.8
+    assert warped_share(replace(config, augment_fade=0.0), 99, 100) == 0.8
 
     images = digits.train_images[:400]
     for share in (0.0, 0.25, 1.0):
@@ -166,7 +167,7 @@ def test_warps_get_rarer_towards_the_end(digits: Dataset) -> None:
 
 
 def test_images_must_fit_the_model(digits: Dataset) -> None:
-    """A model of another size is refused before the first step."""
+    """Images of another size than the model's are refused before the first step."""
     config = TrainConfig(dataset="digits", image_size=32)
 
     with pytest.raises(ConfigError, match=r"\(1, 28, 28\).*image_size"):
@@ -198,7 +199,7 @@ def test_resumed_run_has_the_numbers_of_an_uninterrupted_one(
 ) -> None:
     """Stop after two of four epochs, start again from disk: the same losses and weights."""
     config = replace(SMALL, model=model, layout=0.1)
-    monkeypatch.setattr("train.layout.SAMPLE", 100)  # a map of them takes a second
+    monkeypatch.setattr("train.layout.SAMPLE", 100)  # a map of 100 images takes a second
     whole = Trainer(config, digits)
     fit(whole)
 
@@ -219,7 +220,7 @@ def test_resumed_run_has_the_numbers_of_an_uninterrupted_one(
 def test_ctrl_c_saves_and_resume_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Interrupted in its third epoch, a run exits 130 and resumes after the second."""
+    """A run interrupted in its third epoch exits 130 and resumes after the second epoch."""
     options = ["--dataset", "digits", "--hidden-dim", "4", "--epochs", "4", "--out", str(tmp_path)]
     run_epoch = Trainer.run_epoch
 
@@ -249,7 +250,7 @@ def test_ctrl_c_saves_and_resume_goes_on(
 def test_diverged_run_keeps_its_last_good_state(
     digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The state on disk is that of the epoch before the loss was lost."""
+    """The state on disk is that after the last epoch with a finite loss."""
     trainer = Trainer(replace(SMALL, learning_rate=1e-3), digits)
     with RunFolder(tmp_path) as folder:
         folder.record(trainer.run_epoch(lambda count: None), trainer)
@@ -266,7 +267,7 @@ def test_diverged_run_keeps_its_last_good_state(
 def test_run_started_afresh_forgets_the_former(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Ctrl-C in the first epoch of a second run leaves nothing of the first to resume."""
+    """Ctrl-C in the first epoch of a second run leaves no state of the first run to resume."""
     options = ["--dataset", "digits", "--hidden-dim", "4", "--epochs", "1", "--out", str(tmp_path)]
     assert main(options) == 0
 
@@ -281,7 +282,7 @@ def test_run_started_afresh_forgets_the_former(
 
 
 def test_resume_refuses_another_run(digits: Dataset, tmp_path: Path) -> None:
-    """Nothing there, something broken, or another configuration: each is named."""
+    """A missing or damaged state, and a run of another configuration, are refused by name."""
     with pytest.raises(CheckpointError, match="nothing to resume"):
         RunFolder(tmp_path).resume(Trainer(SMALL, digits))
 
@@ -302,7 +303,7 @@ def test_resume_refuses_another_run(digits: Dataset, tmp_path: Path) -> None:
 def test_full_disk_keeps_the_state(
     digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A state that can't be written leaves the former one, and no draft."""
+    """A state that can't be written leaves the previous state on disk, and no draft."""
     trainer = Trainer(SMALL, digits)
     with RunFolder(tmp_path) as folder:
         folder.record(trainer.run_epoch(lambda count: None), trainer)
@@ -320,7 +321,7 @@ def test_full_disk_keeps_the_state(
 
 
 def test_variational_model_embeds_its_mean(digits: Dataset) -> None:
-    """Training draws noise; the embedding doesn't. The penalty pulls it towards the prior."""
+    """Embeddings of a variational model have no noise, and the penalty pulls them to the prior."""
     spreads = {}
     for weight in (0.0, 100.0):
         trainer = Trainer(replace(SMALL, model="vae", kl_weight=weight), digits)
@@ -336,7 +337,7 @@ def test_variational_model_embeds_its_mean(digits: Dataset) -> None:
 def test_evaluate_command_compares_with_the_card(
     trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """0 where the card tells the truth, 1 and the metric's name where it doesn't."""
+    """The exit code is 0 for a true card; for a forged card it is 1, and the metric is named."""
     assert evaluate_main([str(trained)]) == 0
 
     shutil.copytree(trained, tmp_path / "forged")
@@ -358,7 +359,7 @@ def test_evaluate_command_compares_with_the_card(
 def test_captured_step_learns_like_the_plain_one(
     digits: Dataset, model: str, precision: str
 ) -> None:
-    """A replayed graph gives the losses of the same kernels started one by one, warps included."""
+    """A replayed graph gives the losses of the same kernels launched one by one, warps included."""
     config = replace(SMALL, device="cuda", batch_size=64, precision=precision, model=model)
     captured, plain = Trainer(config, digits), Trainer(config, digits)
     plain._learn_batch = plain._step

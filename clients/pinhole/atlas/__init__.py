@@ -1,7 +1,7 @@
 """A job's embeddings as one HTML file that needs nothing else: to look at, to keep, to share.
 
-The page is the explorer's map without a service: its points, the library and the program are in the
-file, and where the job's images can be read, small copies of them appear under the pointer.
+The page is the explorer's map without a service. The file holds the points, D3 and the program, and
+small copies of those of the job's images that can be read, which appear under the pointer.
 """
 
 import base64
@@ -21,24 +21,19 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from pinhole.proxy import PAGE, d3_file
+from pinhole.explorer.assets import PAGE, d3_file
 
 HERE = Path(__file__).parent
-MODULES = (
-    "pace.js",
-    "palette.js",
-    "plane.js",
-    "points.js",
-    "dots.js",
-    "legend.js",
-    "map.js",
-)  # the explorer's, in order
-SOURCE = b"pinhole.source"  # a job writes its source under this key
-DECIMALS = 4  # of an embedding: finer than a pixel of any screen
-MAX_POINTS = 100_000  # more than a canvas pans smoothly, in a file that mail still carries
+
+# The explorer's modules that the atlas uses, in the order of their imports.
+MODULES = ("pace.js", "palette.js", "plane.js", "points.js", "dots.js", "legend.js", "map.js")
+
+SOURCE_KEY = b"pinhole.source"  # A job writes its source into the metadata under this key.
+DECIMALS = 4  # Of the embeddings in the page: finer than a pixel of any screen.
+MAX_POINTS = 100_000  # A canvas still pans that many smoothly, and mail still carries the file.
 THUMBNAIL_PX = 48
-QUALITY = 70  # of their WebP
-MAX_THUMBNAILS_BYTES = 24 * 2**20  # of all thumbnails; in base64 a third more
+WEBP_QUALITY = 70
+MAX_THUMBNAILS_BYTES = 24 * 2**20  # All thumbnails together; base64 adds a third.
 
 
 class UnfitTable(Exception):
@@ -47,13 +42,13 @@ class UnfitTable(Exception):
 
 @dataclass(frozen=True)
 class Embeddings:
-    """What a job left.
+    """The result of a job.
 
     Attributes:
         paths: of the images, as the job wrote them.
         vectors: float32[N, D].
-        failed: rows without an embedding.
-        left_out: rows beyond the limit.
+        failed: number of rows without an embedding.
+        left_out: number of rows beyond MAX_POINTS.
         source: what the job read; None if the file doesn't say.
     """
 
@@ -70,11 +65,11 @@ class Atlas:
 
     Attributes:
         page: HTML.
-        points: how many.
-        thumbnails: how many points have one.
-        failed: rows of the job without an embedding.
-        left_out: rows beyond the limit.
-        source: where thumbnails were looked for; None if nowhere.
+        points: number of points.
+        thumbnails: number of points that have a thumbnail.
+        failed: number of the job's rows without an embedding.
+        left_out: number of rows beyond MAX_POINTS.
+        source: the folder whose images were made into thumbnails; None if there is none.
     """
 
     page: str
@@ -93,8 +88,8 @@ def make_atlas(table: Path, images: Path | None) -> Atlas:
         images: the folder that the paths are relative to; None takes the job's own source.
 
     Raises:
-        UnfitTable: it can't be read, or has no such columns, or not one embedding.
-        NoLibrary: D3 isn't installed.
+        UnfitTable: it can't be read, or lacks these columns, or holds not a single embedding.
+        MissingD3: D3 isn't installed.
         OSError: the file can't be opened.
     """
     found = read_embeddings(table)
@@ -131,7 +126,7 @@ def read_embeddings(table: Path) -> Embeddings:
         raise UnfitTable(
             f"{table} holds no embeddings: it is not a result of pinhole embed"
         ) from error
-    source = (file.schema_arrow.metadata or {}).get(SOURCE)
+    source = (file.schema_arrow.metadata or {}).get(SOURCE_KEY)
     return Embeddings(
         kept["path"].to_pylist(),
         vectors,
@@ -142,22 +137,22 @@ def read_embeddings(table: Path) -> Embeddings:
 
 
 def label_by_folder(paths: list[str]) -> list[str]:
-    """The first folder of each path: what a dataset's classes are usually told by."""
+    """The first folder of each path, which in most datasets is the image's class."""
     return [path.split("/")[0] if "/" in path else "" for path in paths]
 
 
 def make_thumbnails(folder: Path, paths: list[str]) -> Iterator[str]:
-    """A small WebP of each image in base64; empty where there is none, or no room any more."""
-    left = MAX_THUMBNAILS_BYTES
+    """Yield a small WebP of each image in base64, or "" if it can't be made or room is used up."""
+    left_bytes = MAX_THUMBNAILS_BYTES
     root = folder.resolve()
     for path in paths:
-        thumbnail = make_thumbnail(root, path) if left > 0 else b""
-        left -= len(thumbnail)
+        thumbnail = make_thumbnail(root, path) if left_bytes > 0 else b""
+        left_bytes -= len(thumbnail)
         yield base64.b64encode(thumbnail).decode()
 
 
 def make_thumbnail(root: Path, path: str) -> bytes:
-    """One image, small, as WebP; nothing if it can't be read or isn't under the root."""
+    """A small copy of an image as WebP; b"" if it can't be read or lies outside the root."""
     from PIL import Image, ImageOps
 
     place = (root / path).resolve()
@@ -170,18 +165,18 @@ def make_thumbnail(root: Path, path: str) -> bytes:
         return b""
     picture.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX))
     small = io.BytesIO()
-    picture.save(small, "WEBP", quality=QUALITY)
+    picture.save(small, "WEBP", quality=WEBP_QUALITY)
     return small.getvalue()
 
 
 def write_page(title: str, data: dict[str, Any]) -> str:
-    """The template with everything in it, under a policy that allows just these scripts."""
+    """The page, with a content security policy that allows its own scripts only."""
     style = (PAGE / "style.css").read_text() + (HERE / "atlas.css").read_text()
     scripts = {"d3": d3_file().read_text(), "program": program()}
     parts = {
         "title": html.escape(title),
         "style": style,
-        # In a script element only "</" and "<!--" could end what is meant as data.
+        # A script element ends at "</", and "<!--" changes how it is read; so no "<" is left.
         "data": json.dumps(data, separators=(",", ":")).replace("<", "\\u003c"),
         "script_sums": " ".join(sum_of(script) for script in scripts.values()),
         "style_sum": sum_of(style),
@@ -192,7 +187,10 @@ def write_page(title: str, data: dict[str, Any]) -> str:
 
 
 def program() -> str:
-    """The modules as one: from file://, browsers load no modules, so imports and exports go."""
+    """All modules joined into one script, without their imports and exports.
+
+    Browsers load no modules from file://.
+    """
     sources = [(PAGE / name).read_text() for name in MODULES]
     sources.append((HERE / "atlas.js").read_text())
     joined = "\n".join(sources)
@@ -201,5 +199,5 @@ def program() -> str:
 
 
 def sum_of(text: str) -> str:
-    """The source expression of an inline script or style (CSP Level 3)."""
+    """The hash of an inline script or style, as a content security policy has it (CSP Level 3)."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"

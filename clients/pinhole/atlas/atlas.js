@@ -1,8 +1,8 @@
-/** The atlas: a job's embeddings, the nearest image's small copy and path beside the pointer. */
+/** The atlas: a map of a job's embeddings, with the nearest image's thumbnail and path at the pointer. */
 
 const atlas = JSON.parse(document.querySelector("#data").textContent);
-const REACH_PX = 24; // how near a point must be to be shown
-const SHARP_PX = 48; // pictures smaller than this are enlarged in steps
+const REACH_PX = 24; // A point within this distance of the pointer is shown.
+const SHARP_PX = 48; // Pictures smaller than this are enlarged without smoothing.
 const find = (selector) => document.querySelector(selector);
 
 const plane = new Plane(atlas.embeddings, atlas.embeddings[0].length);
@@ -22,7 +22,7 @@ const draw = oncePerFrame(() => {
   dots.drawTicks(context, map.view);
 });
 
-/** The nearest point on the screen, if it is near. */
+/** The point nearest to the crosshair, or null if none is within REACH_PX. */
 function nearest() {
   const [x, y] = map.place;
   const found = tree.find(x, y);

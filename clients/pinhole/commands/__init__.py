@@ -3,13 +3,14 @@
 A module has ``add(commands)``, which adds its subparser, and ``run(options)``, which returns the
 exit code: 0, or one of those below.
 
-The examples in a command's help are run by a test: one a line, what a reader should know about it
-after three spaces or more.
+A test runs the examples in every command's help. Each example is one line; a remark for the reader
+follows it after three spaces or more.
 """
 
 import argparse
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeAlias
 
 from pinhole.client import Client
@@ -21,6 +22,27 @@ Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 class UsageError(Exception):
     """The command line asks for something impossible; exit code 2."""
+
+
+@contextmanager
+def needing_modules(purpose: str, extra: str | None = None) -> Iterator[None]:
+    """Turn an import that fails into one line that names the extra to install.
+
+    Args:
+        purpose: what the modules are needed for, e.g. ``--local``.
+        extra: brings them; None takes the extra that is usual for the module.
+
+    Raises:
+        UsageError: a module is missing.
+    """
+    try:
+        yield
+    except ImportError as error:
+        from serve.bundle.distribution import install_command, missing_module
+
+        if extra:
+            raise UsageError(f"{purpose} needs {error.name}: {install_command(extra)}") from error
+        raise UsageError(missing_module(purpose, error)) from error
 
 
 def add_command(
@@ -48,24 +70,24 @@ def add_service(command: argparse.ArgumentParser, timeout_s: float = 10) -> None
         "--url",
         type=web_address,
         default=os.environ.get("PINHOLE_URL", "http://127.0.0.1:8080"),
-        help="of the service (default: $PINHOLE_URL or http://127.0.0.1:8080)",
+        help="the service's address (default: $PINHOLE_URL or http://127.0.0.1:8080)",
     )
     command.add_argument(
         "--api-key",
         type=ascii_only,
         default=os.environ.get("PINHOLE_API_KEY", ""),
-        help="(default: $PINHOLE_API_KEY)",
+        help="the service's API key, if it wants one (default: $PINHOLE_API_KEY)",
     )
     command.add_argument(
         "--timeout-s",
         type=positive,
         default=timeout_s,
-        help="longest wait for an answer (default: %(default)s)",
+        help="longest wait for an answer, in seconds (default: %(default)s)",
     )
 
 
 def add_json(command: argparse.ArgumentParser, what: str) -> None:
-    """Add the option that makes the output one for scripts."""
+    """Add the option that makes the output machine-readable."""
     command.add_argument("--json", action="store_true", help=f"print {what}")
 
 
@@ -75,7 +97,7 @@ def connect(options: argparse.Namespace) -> Client:
 
 
 def positive(text: str) -> float:
-    """A number greater than 0, for argparse."""
+    """Parse a number greater than 0, for argparse."""
     number = float(text)
     if not number > 0:
         raise argparse.ArgumentTypeError(f"must be greater than 0; got {text}")
@@ -83,14 +105,14 @@ def positive(text: str) -> float:
 
 
 def ascii_only(text: str) -> str:
-    """An API key, for argparse: what a header can carry."""
+    """Check an API key, for argparse: an HTTP header carries ASCII only."""
     if not text.isascii():
         raise argparse.ArgumentTypeError("an API key has ASCII characters only")
     return text
 
 
 def web_address(text: str) -> str:
-    """A URL, for argparse."""
+    """Check a URL, for argparse."""
     if not text.startswith(("http://", "https://")):
         raise argparse.ArgumentTypeError(f"must start with http:// or https://; got {text}")
     return text

@@ -2,8 +2,12 @@
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from pinhole.commands import Commands, UsageError, add_command
+from pinhole.commands import Commands, UsageError, add_command, needing_modules
+
+if TYPE_CHECKING:
+    from pinhole.atlas import Atlas
 
 EPILOG = """
 examples:
@@ -24,28 +28,32 @@ def add(commands: Commands) -> None:
         "--images",
         type=Path,
         metavar="FOLDER",
-        help="that the table's paths are relative to (default: the job's source, if it is one)",
+        help="folder that the table's paths are relative to (default: the job's source, if that is "
+        "a folder)",
     )
 
 
 def run(options: argparse.Namespace) -> int:
-    """Write the page."""
-    try:
-        import PIL  # noqa: F401 - it is used for thumbnails only, and missed now rather than then
-
+    """Write the page; returns the exit code."""
+    with needing_modules("atlas", "explore"):
+        import PIL  # noqa: F401 - only thumbnails need it; here it is missed before any work
+    with needing_modules("atlas"):
         from pinhole.atlas import UnfitTable, make_atlas
-        from pinhole.proxy import NoLibrary
-    except ImportError as error:
-        raise UsageError(
-            f"atlas needs {error.name}: pip install 'pinhole[jobs,explore]'"
-        ) from error
+    from pinhole.explorer.assets import MissingD3
+
     if options.images and not options.images.is_dir():
         raise UsageError(f"--images {options.images} is not a folder")
     try:
         atlas = make_atlas(options.table, options.images)
-    except (UnfitTable, NoLibrary) as error:
+    except (UnfitTable, MissingD3) as error:
         raise UsageError(str(error)) from error
     options.out.write_text(atlas.page, encoding="utf-8")
+    report(options.out, atlas)
+    return 0
+
+
+def report(out: Path, atlas: "Atlas") -> None:
+    """Say what is in the page, and what isn't."""
     notes = [f"{atlas.points:,} points", f"{atlas.thumbnails:,} thumbnails"]
     if atlas.source is None:
         notes[1] += " (the images' folder isn't known or isn't there: --images FOLDER)"
@@ -55,6 +63,5 @@ def run(options: argparse.Namespace) -> int:
         notes.append(f"{atlas.failed:,} failed rows left out")
     if atlas.left_out:
         notes.append(f"{atlas.left_out:,} rows over the limit left out")
-    size = options.out.stat().st_size / 2**20
-    print(f"{options.out}: {', '.join(notes)}; {size:.1f} MiB")
-    return 0
+    size = out.stat().st_size / 2**20
+    print(f"{out}: {', '.join(notes)}; {size:.1f} MiB")

@@ -1,10 +1,10 @@
-"""``pinhole completion``: what makes a shell complete this command's words."""
+"""``pinhole completion``: a script that makes a shell complete this command's words."""
 
 import argparse
 from collections.abc import Mapping
 from pathlib import Path
 
-from pinhole.commands import Commands, UsageError, add_command
+from pinhole.commands import Commands, add_command, needing_modules
 
 SHELLS = ("bash", "zsh", "fish")
 
@@ -24,11 +24,9 @@ def add(commands: Commands) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print the script."""
-    try:
+    """Print the script; returns the exit code."""
+    with needing_modules("completion"):
         import shtab
-    except ImportError as error:
-        raise UsageError("completion needs shtab: pip install 'pinhole[completion]'") from error
     parser: argparse.ArgumentParser = options.parser
     complete_files(parser, shtab.FILE)
     print(shtab.complete(parser, options.shell))
@@ -36,7 +34,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def complete_files(parser: argparse.ArgumentParser, files: Mapping[str, object]) -> None:
-    """Mark every argument that is a path, so that shells offer files for it."""
+    """Mark every argument that is a path, so that the shell offers files for it."""
     for action in parser._actions:
         if action.type is Path:
             action.complete = files  # type: ignore[attr-defined]

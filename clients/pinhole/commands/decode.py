@@ -23,12 +23,12 @@ def add(commands: Commands) -> None:
     add_service(command)
     command.add_argument("embedding", type=float, nargs="+", metavar="NUMBER")
     command.add_argument(
-        "--out", type=Path, required=True, metavar="FILE.png", help="or - for standard output"
+        "--out", type=Path, required=True, metavar="FILE.png", help="a file, or - for stdout"
     )
 
 
 def run(options: argparse.Namespace) -> int:
-    """Write the picture."""
+    """Write the picture; returns the exit code."""
     with connect(options) as client:
         try:
             picture = client.decode_png(options.embedding)

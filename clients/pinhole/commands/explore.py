@@ -14,7 +14,8 @@ examples:
   pinhole explore --url https://images.example.com --no-open
   pinhole explore --port 0                                      on any free port
 
-Of a service on this host without a gateway, the launcher's private port (+3) is asked too.
+For a service on this host that has no gateway, the page also uses the launcher's private port,
+which is the service's port plus 3.
 """
 
 
@@ -23,18 +24,19 @@ def add(commands: Commands) -> None:
     command = add_command(commands, "explore", "look at the model in a browser, live", run, EPILOG)
     add_service(command)
     command.add_argument(
-        "--port", type=int, default=PORT, help="of the page (default: %(default)s; 0: a free one)"
+        "--port", type=int, default=PORT, help="the page's port, 0 for any (default: %(default)s)"
     )
     command.add_argument("--no-open", action="store_true", help="don't open a browser")
 
 
 def run(options: argparse.Namespace) -> int:
-    """Serve the page until Ctrl-C."""
-    from pinhole.proxy import NoLibrary, Proxy
+    """Serve the page until Ctrl-C; returns the exit code."""
+    from pinhole.explorer.assets import MissingD3
+    from pinhole.explorer.server import ExplorerServer
 
     try:
-        server = Proxy(options.url, options.api_key, options.timeout_s, options.port)
-    except NoLibrary as error:
+        server = ExplorerServer(options.url, options.api_key, options.timeout_s, options.port)
+    except MissingD3 as error:
         raise UsageError(str(error)) from error
     except OSError as error:
         raise UsageError(f"can't listen on port {options.port}: {error.strerror}") from error

@@ -24,7 +24,7 @@ def add(commands: Commands) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Embed one pixel and tell by which model."""
+    """Have one pixel embedded, and print which model did it; returns the exit code."""
     with connect(options) as client:
         found = client.health()
     if options.json:

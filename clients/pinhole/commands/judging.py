@@ -1,48 +1,78 @@
-"""Reconstructing files, and telling how good each came out: what two commands do."""
+"""Reconstructs files and prints how good each reconstruction is, for two commands."""
 
+import argparse
 import json
 import os
 import sys
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from pinhole.answers import Reconstruction
 from pinhole.client import Client
+from pinhole.commands import SOME_FAILED, add_json, add_service, connect
 from pinhole.errors import BadRequest
 
+TIMEOUT_S = 60  # A request carries hundreds of files.
 YELLOW, PLAIN = "\x1b[33m", "\x1b[0m"
 
 
+def add_images(command: argparse.ArgumentParser) -> None:
+    """Add the options of a command that judges images."""
+    add_service(command, TIMEOUT_S)
+    add_json(command, "a JSON document for each image, one a line")
+    command.add_argument("images", type=Path, nargs="+", metavar="IMAGE")
+
+
 def judge(
+    options: argparse.Namespace, keep: Callable[[Path, Reconstruction], Mapping[str, str]]
+) -> int:
+    """Print a line for each image, as the answers come; returns the exit code.
+
+    Args:
+        options: those of add_images.
+        keep: called with each reconstruction; returns what to add to the image's JSON document.
+    """
+    failed = False
+    with connect(options) as client:
+        for path, answer in reconstruct_files(client, options.images):
+            if isinstance(answer, Reconstruction):
+                tell(path, answer, keep(path, answer), options.json)
+            else:
+                failed = True
+                tell_fault(path, answer, options.json)
+    return SOME_FAILED if failed else 0
+
+
+def reconstruct_files(
     client: Client, paths: Iterable[Path]
 ) -> Iterator[tuple[Path, Reconstruction | BadRequest | OSError]]:
-    """Each path with what the model remembers of it, or why there is nothing, in order.
+    """Yield each path with what the model remembers, or why there is nothing, in order.
 
-    Files are read as they are sent, and told of as the answers come.
+    Files are read as they are sent, and yielded as the answers come.
     """
-    sent = deque[tuple[Path, OSError | None]]()
+    waiting = deque[tuple[Path, OSError | None]]()
 
     def files() -> Iterator[bytes]:
         for path in paths:
             try:
                 content = path.read_bytes()
             except OSError as error:
-                sent.append((path, error))
+                waiting.append((path, error))
             else:
-                sent.append((path, None))
+                waiting.append((path, None))
                 yield content
 
     for answer in client.reconstruct_each(files()):
-        while fault := sent[0][1]:
-            yield sent.popleft()[0], fault
-        yield sent.popleft()[0], answer
-    yield from ((path, fault) for path, fault in sent if fault)
+        while fault := waiting[0][1]:
+            yield waiting.popleft()[0], fault
+        yield waiting.popleft()[0], answer
+    yield from ((path, fault) for path, fault in waiting if fault)
 
 
 def tell(path: Path, answer: Reconstruction, extra: Mapping[str, str], as_json: bool) -> None:
-    """Print a line about one image: to read, or a JSON document."""
+    """Print a line about one image: a sentence, or a JSON document."""
     facts = {"mse": answer.mse, "percentile": answer.percentile, "outlier": answer.outlier}
     if as_json:
         return print_line({"image": shown(path), **extra, **facts})
@@ -53,7 +83,7 @@ def tell(path: Path, answer: Reconstruction, extra: Mapping[str, str], as_json: 
 
 
 def tell_fault(path: Path, fault: BadRequest | OSError, as_json: bool) -> None:
-    """Say that one image failed, and why: on stderr, for scripts also in their line."""
+    """Print why one image failed: to stderr, and with ``as_json`` also as a line of the output."""
     why = fault.strerror or str(fault) if isinstance(fault, OSError) else str(fault)
     print(f"{shown(path)}: {why}", file=sys.stderr)
     if as_json:
@@ -61,16 +91,16 @@ def tell_fault(path: Path, fault: BadRequest | OSError, as_json: bool) -> None:
 
 
 def print_line(fields: Mapping[str, Any]) -> None:
-    """One JSON document on one line, at once: whoever reads it needn't wait for the others."""
+    """Print a JSON document on one line, unbuffered: a reader needn't wait for later images."""
     print(json.dumps(fields), flush=True)
 
 
 def shown(path: Path) -> str:
-    r"""A path as text; bytes that aren't UTF-8 are written as ``\xe9``."""
+    r"""A path as text; a byte that isn't UTF-8 is written as ``\xe9``."""
     return os.fsencode(path).decode(errors="backslashreplace")
 
 
 def highlight(text: str) -> str:
-    """The text in yellow, where somebody sees it who hasn't forbidden colours (no-color.org)."""
+    """The text in yellow on a terminal, unless NO_COLOR is set (no-color.org)."""
     wanted = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     return f"{YELLOW}{text}{PLAIN}" if wanted else text

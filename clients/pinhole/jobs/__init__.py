@@ -1,9 +1,12 @@
 """Batch embedding: a source of images, of any size, into Parquet shards or one file.
 
-sources/    what the inputs are: folders, archives, arrays, tables, lists, URLs
+job         a job from beginning to end, or from where an interruption has left it
+making      what makes shards: this process, with a runner; ray: a cluster of such processes
+runners     what embeds: service (over HTTP) or local (a bundle in this process)
 pipeline    list → read → embed → write, all at once
-runners     what embeds: service (over HTTP), local (this process), ray (a cluster)
+sources/    what the inputs are: folders, archives, arrays, tables, lists, URLs
 known       what has been embedded already, by sha256
-shards      the result, so many rows a file; folder: their job.json and lock; sinks: one file
-job         from beginning to end, or from where a crash has left it
+shards      the result, a fixed number of rows in each file; folder: their job.json and lock
+sinks       the shards as one .parquet, .npy or .csv file
+rows        one row of the result; errors: what ends a job, and what ends one row
 """

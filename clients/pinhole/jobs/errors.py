@@ -1,10 +1,10 @@
-"""What ends a job, and what ends only one of its rows."""
+"""What ends a job, and what makes only one of its rows fail."""
 
 from dataclasses import dataclass
 
 
 class JobError(Exception):
-    """The job can't begin or can't go on without losing data; the message is for the user."""
+    """The job can't begin, or can't go on without losing data; the message is for the user."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,8 +12,9 @@ class Fault:
     """Why one input has no embedding.
 
     Attributes:
-        reason: a word to count by, e.g. ``Unreadable`` or the service's own ``InvalidImage``.
-        message: what goes into the row.
+        reason: a word by which failures are counted: ``Unreadable``, ``TooLarge``, or the service's
+            name of the fault, e.g. ``InvalidImage``.
+        message: goes into the row's column ``error``.
     """
 
     reason: str
@@ -21,10 +22,10 @@ class Fault:
 
 
 def unreadable(error: OSError) -> Fault:
-    """An input that the system doesn't hand out."""
+    """The fault of an input that the operating system can't read."""
     return Fault("Unreadable", f"can't be read: {error.strerror or type(error).__name__}")
 
 
 def too_large(size: int, limit: int) -> Fault:
-    """An input over the limit."""
+    """The fault of an input with more bytes than the limit."""
     return Fault("TooLarge", f"{size:,} bytes; the limit is {limit:,}")

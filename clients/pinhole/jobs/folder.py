@@ -7,15 +7,45 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import pinhole
 from pinhole.jobs.errors import JobError
 from pinhole.jobs.shards import Identity, Totals, shard_totals, write_whole
 
 JOB = "job.json"
 LOCK = ".lock"
+
+# Key of job.json that may not change between two runs → how an error explains the change.
+CHANGES = {
+    "source_digest": "the source, or its list of inputs, has changed",
+    "model_digest": "another model",
+    "precision": "another precision",
+    "score": "with --score, or without",
+    "shard_rows": "shards of another size",
+}
+
+
+@dataclass(frozen=True)
+class Todo:
+    """What a run has to do.
+
+    Attributes:
+        missing: numbers of the shards to make.
+        retried: numbers of the shards whose rows with errors are embedded again.
+        rows: the most inputs that the run goes through.
+    """
+
+    missing: list[int]
+    retried: list[int]
+    rows: int
+
+    @property
+    def shards(self) -> list[tuple[int, bool]]:
+        """(number, whether only its failed rows are embedded again) in growing order."""
+        missing = [(shard, False) for shard in self.missing]
+        return sorted(missing + [(shard, True) for shard in self.retried])
 
 
 @dataclass(frozen=True)
@@ -23,26 +53,31 @@ class Progress:
     """How far a job has come.
 
     Attributes:
-        totals: of the shards that are there.
-        missing: shards that aren't.
-        failing: shards with errors in them.
+        totals: of the finished shards.
+        missing: numbers of the shards that aren't there.
+        failing: numbers of the finished shards with errors in them.
     """
 
     totals: Totals
     missing: list[int]
     failing: list[int]
 
+    def todo(self, identity: Identity, retry: bool) -> Todo:
+        """What is left of the job, rows with errors included if ``retry``."""
+        rows = identity.inputs - self.totals.rows + (self.totals.failed if retry else 0)
+        return Todo(self.missing, self.failing if retry else [], rows)
+
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Make the folder, and keep other jobs out of it; the system forgets the lock with the process.
+    """Make the folder, and keep other jobs out of it; the lock ends with the process at the latest.
 
     Raises:
         JobError: another job is at work there, or the folder can't be made.
     """
-    handle = -1
+    handle = None
     try:
-        while handle < 0:
+        while handle is None:
             folder.mkdir(parents=True, exist_ok=True)
             handle = try_lock(folder)
     except OSError as error:
@@ -53,69 +88,61 @@ def locked(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def try_lock(folder: Path) -> int:
-    """The locked file's handle; -1 if the folder was removed meanwhile.
+def try_lock(folder: Path) -> int | None:
+    """The locked file's descriptor; None if another job has removed the folder meanwhile.
 
     Raises:
-        JobError: another process has it.
+        JobError: another process holds the lock.
     """
     path = folder / LOCK
     try:
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except FileNotFoundError:
-        return -1
+        return None
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # A job that finished between our open and our flock has removed the file that we locked.
         if path.exists() and os.path.samestat(path.stat(), os.fstat(handle)):
             return handle
     except BlockingIOError as error:
         os.close(handle)
         raise JobError(f"another job is at work in {folder}") from error
     os.close(handle)
-    return -1
+    return None
 
 
 def begin(folder: Path, identity: Identity) -> None:
-    """Take the folder for this job, or find that it is this job's already.
+    """Take the folder for this job, unless it is this job's already.
 
     Raises:
         JobError: it holds something else.
     """
     check(folder, identity)
-    for left in filter(is_left, folder.iterdir()):
-        left.unlink()
+    for partial in filter(is_partial, folder.iterdir()):
+        partial.unlink()
     if not (folder / JOB).exists():
         write_job(folder, {"state": "running", **describe(identity)})
 
 
 def check(folder: Path, identity: Identity) -> None:
-    """Raise JobError unless the folder is empty, not there, or this job's."""
+    """Raise JobError unless the folder is this job's, or empty, or not there."""
     if not (folder / JOB).exists():
-        others = folder.iterdir() if folder.exists() else ()
-        if any(path.name != LOCK and not is_left(path) for path in others):
+        paths = folder.iterdir() if folder.exists() else ()
+        if any(path.name != LOCK and not is_partial(path) for path in paths):
             raise JobError(f"{folder} holds other files and no {JOB}: name another folder")
         return
     found = read_job(folder)
     for key, value in describe(identity).items():
-        if key in WHY and found.get(key) != value:
+        if key in CHANGES and found.get(key) != value:
             raise JobError(
-                f"{folder} holds another job: {WHY[key]} ({key} was {found.get(key)}, now "
+                f"{folder} holds another job: {CHANGES[key]} ({key} was {found.get(key)}, now "
                 f"{value}); name another folder, or delete that one"
             )
 
 
-def is_left(path: Path) -> bool:
-    """Whether a job's process that was killed has left this file half-written."""
+def is_partial(path: Path) -> bool:
+    """Whether this is a file that a killed job has left half-written."""
     return path.name.startswith((".shard-", f".{JOB}.")) and path.name.endswith(".partial")
-
-
-WHY = {
-    "source_digest": "the source, or its list of inputs, has changed",
-    "model_digest": "another model",
-    "precision": "another precision",
-    "score": "with --score, or without",
-    "shard_rows": "shards of another size",
-}
 
 
 def describe(identity: Identity) -> dict[str, Any]:
@@ -129,12 +156,12 @@ def describe(identity: Identity) -> dict[str, Any]:
         "embedding_width": identity.model.width,
         "score": identity.score,
         "shard_rows": identity.shard_rows,
-        "tool_version": version("pinhole"),
+        "tool_version": pinhole.__version__,
     }
 
 
 def read_job(folder: Path) -> dict[str, Any]:
-    """job.json.
+    """The content of job.json.
 
     Raises:
         JobError: it is damaged.
@@ -153,7 +180,7 @@ def write_job(folder: Path, fields: dict[str, Any]) -> None:
 
 
 def progress(folder: Path, identity: Identity) -> Progress:
-    """Look at every shard's last bytes.
+    """Read the footer of every shard.
 
     Raises:
         JobError: a shard is another job's.

@@ -1,12 +1,11 @@
-"""What a job has found for each content so far, by sha256: identical files are embedded once.
+"""The answers of a job so far, by the sha256 of the content: identical files are embedded once.
 
-On disk once it is large, so that memory stays flat: SQLite's temporary database, which vanishes
-with the process.
+They are kept in SQLite's temporary database. It goes to the disk once it is large, so memory stays
+flat, and it vanishes with the process.
 """
 
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
-from types import TracebackType
 from typing import Self
 
 import numpy as np
@@ -14,20 +13,19 @@ import numpy as np
 from pinhole.jobs.errors import Fault, JobError
 from pinhole.jobs.rows import Answer, Row
 
-IN_MEMORY_KIB = 8_192
-AT_ONCE = 256  # digests in one question
+CACHE_KIB = 8_192  # SQLite keeps this much in memory.
+QUERY_DIGESTS = 256  # The most digests in one SELECT.
 
 Stored = tuple[bytes, bytes | None, float | None, str | None, str | None]
 
 
 class Known:
-    """sha256 → answer or fault; for one thread at a time."""
+    """sha256 → answer or fault; only one thread may use it at a time."""
 
     def __init__(self) -> None:
-        self._database = sqlite3.connect(  # "": temporary
-            "", isolation_level=None, check_same_thread=False
-        )
-        self._database.execute(f"PRAGMA cache_size = -{IN_MEMORY_KIB}")
+        # An empty name makes a temporary database (https://sqlite.org/inmemorydb.html).
+        self._database = sqlite3.connect("", isolation_level=None, check_same_thread=False)
+        self._database.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
         self._database.execute("PRAGMA journal_mode = OFF")
         self._database.execute(
             "CREATE TABLE known (sha256 BLOB PRIMARY KEY, embedding BLOB, mse REAL, "
@@ -38,19 +36,14 @@ class Known:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._database.close()
 
     def add(self, rows: Iterable[Row]) -> None:
-        """Remember rows.
+        """Remember the results of rows.
 
         Raises:
-            JobError: no room for the temporary file.
+            JobError: there is no room for the temporary file.
         """
         stored = (stored_row(row) for row in rows if row.sha256)
         try:
@@ -59,23 +52,24 @@ class Known:
             raise no_room(error) from error
 
     def find(self, digests: Sequence[str]) -> dict[str, Answer | Fault]:
-        """Those of these digests that are known.
+        """The results for those of these digests that are known.
 
         Raises:
-            JobError: no room for the temporary file.
+            JobError: there is no room for the temporary file.
         """
         try:
-            return dict(self._find(digests))
-        except sqlite3.OperationalError as error:  # asking may write what was learned before
+            return dict(self._select(digests))
+        # A SELECT needs room too: SQLite may write older rows out to make space in its cache.
+        except sqlite3.OperationalError as error:
             raise no_room(error) from error
 
-    def _find(self, digests: Sequence[str]) -> Iterator[tuple[str, Answer | Fault]]:
-        """Ask for AT_ONCE at a time."""
-        for start in range(0, len(digests), AT_ONCE):
-            keys = [bytes.fromhex(digest) for digest in digests[start : start + AT_ONCE]]
+    def _select(self, digests: Sequence[str]) -> Iterator[tuple[str, Answer | Fault]]:
+        """Look the digests up, QUERY_DIGESTS at a time."""
+        for start in range(0, len(digests), QUERY_DIGESTS):
+            keys = [bytes.fromhex(digest) for digest in digests[start : start + QUERY_DIGESTS]]
             marks = ",".join("?" * len(keys))
-            question = f"SELECT * FROM known WHERE sha256 IN ({marks})"  # noqa: S608 - only marks
-            for key, embedding, mse, reason, message in self._database.execute(question, keys):
+            query = f"SELECT * FROM known WHERE sha256 IN ({marks})"  # noqa: S608 - only marks
+            for key, embedding, mse, reason, message in self._database.execute(query, keys):
                 if embedding is None:
                     yield key.hex(), Fault(reason, message)
                 else:
@@ -91,5 +85,5 @@ def stored_row(row: Row) -> Stored:
 
 
 def no_room(error: sqlite3.OperationalError) -> JobError:
-    """What it means that the temporary file can't grow."""
+    """The error that ends a job when SQLite's temporary file can't grow."""
     return JobError(f"no room for the index of what is known (see $TMPDIR): {error}")

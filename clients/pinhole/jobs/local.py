@@ -1,12 +1,12 @@
-"""The runner that embeds in this process: a bundle, its engine, no service.
+"""The runner that embeds in this process: a bundle and its engine, without a service.
 
-Files are read by threads (Pillow lets others run meanwhile). On a CPU every core calls the engine
-by itself, with one thread: cores that share one call wait for each other at every layer.
+Threads read the files; Pillow and libspng release the GIL meanwhile. On a CPU every core calls the
+engine from a thread of its own, and the engine computes each call with one thread: cores that share
+a call wait for each other at every layer.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,11 +14,16 @@ from numpy.typing import NDArray
 from pinhole.jobs.errors import Fault, JobError
 from pinhole.jobs.rows import Answer
 from pinhole.jobs.runners import CHUNK_IMAGES, Model, Prepared
+from serve.bundle.engine import onnx
+from serve.bundle.engine.checks import check_golden
+from serve.bundle.engine.host import usable_cores
+from serve.bundle.engine.opening import open_engine
+from serve.bundle.errors import RequestError, ServeError
+from serve.bundle.images import PixelBudget, read_image
+from serve.bundle.manifest import load_bundle
+from serve.bundle.score import mean_squared_errors
 
-if TYPE_CHECKING:
-    from serve.bundle import Bundle
-
-CHUNK_BYTES = 4 << 20  # of pixels in one call
+CHUNK_BYTES = 4 << 20  # The most pixels of one call, for models of large images.
 
 
 class LocalRunner:
@@ -26,13 +31,13 @@ class LocalRunner:
 
     Args:
         folder: the bundle.
-        device: of serve.engine.DEVICES.
-        precision: of serve.engine.PRECISIONS.
+        device: one of serve.bundle.engine.protocol.DEVICES.
+        precision: one of serve.bundle.engine.protocol.PRECISIONS.
         score: compute each image's mse too.
-        cores: of a CPU; None takes all that this process may use.
+        cores: number of CPU cores to use; None takes all that this process may use.
 
     Raises:
-        JobError: the bundle is damaged, or the engine can't be had.
+        JobError: the bundle is damaged, or the engine can't be opened.
     """
 
     def __init__(
@@ -44,48 +49,34 @@ class LocalRunner:
         cores: int | None = None,
     ) -> None:
         try:
-            from serve.bundle import load_bundle
-            from serve.engine import available, check_golden, open_engine, usable_cores
-            from serve.errors import ServeError
-        except ImportError as error:
-            raise JobError(
-                f"--local needs {error.name}: pip install 'pinhole[serve,cpu]'"
-            ) from error
-        try:
             bundle = load_bundle(folder)
-            device = available("onnxruntime")[0][0] if device == "auto" else device
+            device = onnx.available()[0][0] if device == "auto" else device
             self.threads = (cores or usable_cores()) if device == "cpu" else 1
             threads = 1 if device == "cpu" else cores
             self._engine = open_engine(bundle, "onnxruntime", device, precision, threads=threads)
             check_golden(self._engine, bundle)
         except ServeError as error:
             raise JobError(str(error)) from error
-        self._open(bundle, score)
-
-    def _open(self, bundle: "Bundle", score: bool) -> None:
-        """Take from the bundle what reading and embedding need."""
-        from serve.errors import RequestError
-        from serve.images import PixelBudget, read_image
-
-        manifest = bundle.manifest
-        self._spec, self._score = manifest.image, score
-        self._read, self._budget, self._refused = read_image, PixelBudget, RequestError
-        self.name = self._engine.name
-        self.model = Model(manifest.digest, self._engine.precision, manifest.embedding_width)
+        self.name, self._score, self._spec = self._engine.name, score, bundle.manifest.image
+        width = bundle.manifest.embedding_width
+        self.model = Model(bundle.manifest.digest, self._engine.precision, width)
         size = int(np.prod(self._spec.shape))
         self.chunk_images = max(1, min(CHUNK_IMAGES, CHUNK_BYTES // size))
 
     def prepare(self, content: Prepared) -> Prepared | Fault:
-        """A file's pixels."""
+        """A file's pixels, or an array's if they are of the model's size.
+
+        Raises:
+            JobError: they are of another size: no image of the source fits the model.
+        """
         if isinstance(content, np.ndarray):
-            return self._check(content)
+            return self._check_shape(content)
         try:
-            return self._read(content, self._spec, self._budget())
-        except self._refused as error:
+            return read_image(content, self._spec, PixelBudget())
+        except RequestError as error:
             return Fault(type(error).__name__, str(error))
 
-    def _check(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Pixels as they are, if they are the model's."""
+    def _check_shape(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         if pixels.shape != self._spec.shape:
             raise JobError(
                 f"the model takes uint8[N, {', '.join(map(str, self._spec.shape))}]; "
@@ -99,34 +90,11 @@ class LocalRunner:
         embeddings = self._engine.embed(pixels)
         if not self._score:
             return [Answer(embedding) for embedding in embeddings]
-        difference = self._engine.decode(embeddings) - pixels / np.float32(255)
-        errors = np.square(difference).mean(axis=(1, 2, 3))
+        errors = mean_squared_errors(pixels, self._engine.decode(embeddings))
         return [Answer(row, float(mse)) for row, mse in zip(embeddings, errors, strict=True)]
 
     def confirm(self) -> None:
-        """A bundle that was opened doesn't change."""
+        """Do nothing: a bundle that was opened doesn't change."""
 
     def stop(self) -> None:
-        """Nothing waits here."""
-
-
-def model_of(folder: Path, precision: str) -> Model:
-    """What a bundle embeds with, without opening an engine.
-
-    Raises:
-        JobError: the bundle is damaged, or isn't offered in this precision.
-    """
-    try:
-        from serve.bundle import load_bundle
-        from serve.errors import BundleError
-    except ImportError as error:
-        raise JobError(f"a bundle needs {error.name}: pip install 'pinhole[serve]'") from error
-    try:
-        manifest = load_bundle(folder).manifest
-    except BundleError as error:
-        raise JobError(str(error)) from error
-    if precision not in manifest.tolerances:
-        raise JobError(
-            f"this model is offered in {', '.join(manifest.tolerances)}, not {precision}"
-        )
-    return Model(manifest.digest, precision, manifest.embedding_width)
+        """Do nothing: no call of ``embed`` waits for a service."""

@@ -1,9 +1,9 @@
-"""The runner past one machine: Ray Data, with a pool of actors that hold an engine each.
+"""Makes shards on more than one machine: Ray Data, with a pool of actors that hold an engine each.
 
 An item of Ray's data set is the number of a shard. An actor reads the shard's inputs itself, embeds
-them, and writes the shard to the job's folder, which every node sees, under the same names and with
-the same columns as any other runner. So a job that was begun here may be finished there; and a
-shard that was on a node that died is made by another.
+them, and writes the shard to the job's folder. Every node sees that folder under the same name, and
+the shard has the same columns as in any other job. So a job that was begun on one machine may be
+finished on a cluster, and a shard that was on a node that died is made by another node.
 """
 
 import logging
@@ -11,7 +11,7 @@ import re
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +22,16 @@ from ray.data import ActorPoolStrategy, DataContext
 from ray.exceptions import RayError
 
 from pinhole.jobs.errors import JobError
-from pinhole.jobs.folder import JOB, check
-from pinhole.jobs.job import Done, OnRows, Todo, complete, make
+from pinhole.jobs.folder import JOB, Todo, check
+from pinhole.jobs.job import Job, OnRows
 from pinhole.jobs.known import Known
-from pinhole.jobs.local import LocalRunner
-from pinhole.jobs.shards import Identity
+from pinhole.jobs.making import make_shards
+from pinhole.jobs.pipeline import Pipeline
+from pinhole.jobs.runners import Model
 from pinhole.jobs.sources.opening import open_source
+from serve.bundle.distribution import missing_module
+from serve.bundle.errors import BundleError
+from serve.bundle.manifest import load_bundle
 
 CONNECT_S = 10.0
 
@@ -35,38 +39,84 @@ Batch = dict[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
-class Order:
-    """What every actor is told.
+class Setup:
+    """What every actor opens for itself; every node sees the paths under the same names.
 
     Attributes:
-        identity: of the job.
-        source: as every node finds it.
-        folder: for the shards; every node sees it under this name.
+        source: see open_source.
         column: see open_source.
-        bundle: likewise for every node.
+        bundle: the folder of the model.
         device: see LocalRunner.
-        readers: threads that read files, of each actor.
+        readers: threads that read files, in each actor.
     """
 
-    identity: Identity
     source: str
-    folder: Path
     column: str | None
     bundle: Path
     device: str
     readers: int
 
 
-class ShardMaker:
-    """An actor: a source, an engine, and what it has embedded so far.
+@dataclass(frozen=True)
+class RayCluster:
+    """Embeds by a cluster that this process is connected to; see ShardMaker.
 
-    A JobError is returned, not raised: Ray would keep its words to itself.
+    Attributes:
+        setup: for every actor.
+        model: the bundle's.
+        workers: the most actors; None means one for each CPU of the cluster, or for each GPU where
+            the device is ``cuda``.
     """
 
-    def __init__(self, order: Order) -> None:
-        self._order, self._known, self._fault = order, Known(), ""
+    setup: Setup
+    model: Model
+    workers: int | None = None
+    name: str = "ray"
+
+    def make(self, job: Job, todo: Todo, on_rows: OnRows) -> None:
+        """See ShardMaker.
+
+        Raises:
+            JobError: an actor can't work, or too many actors died.
+        """
+        try:
+            for row in self._data_set(replace(job, out=job.out.absolute()), todo).iter_rows():
+                on_rows(int(row["rows"]))
+                if row["fault"]:
+                    raise JobError(str(row["fault"]))
+        except RayError as error:
+            raise JobError(f"Ray gave up: {reason(error)}") from error
+
+    def _data_set(self, job: Job, todo: Todo) -> "ray.data.Dataset":
+        """The shards to make, mapped by the actors that make them."""
+        # The command's own progress bar counts rows; Ray's would count shards beside it.
+        DataContext.get_current().enable_progress_bars = False
+        resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        kind = "GPU" if self.setup.device == "cuda" else "CPU"
+        most = self.workers or max(1, int(resources.get(kind, 1)))
+        items = [{"shard": shard, "retry": retry} for shard, retry in todo.shards]
+        return ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
+            Actor,
+            fn_constructor_args=(self.setup, job),
+            batch_size=1,
+            compute=ActorPoolStrategy(min_size=1, max_size=min(most, len(items))),
+            num_cpus=1,
+            num_gpus=1 if kind == "GPU" else 0,
+        )
+
+
+class Actor:
+    """Makes shards on one node: a source, an engine, and what it has embedded so far.
+
+    A JobError is returned, not raised: Ray would hide its message.
+    """
+
+    def __init__(self, setup: Setup, job: Job) -> None:
+        self._setup, self._job, self._known, self._fault = setup, job, Known(), ""
         try:
             self._open()
+        except ImportError as error:
+            self._fault = f"on node {node_id()}, {missing_module('--ray', error)}"
         except JobError as error:
             self._fault = str(error)
 
@@ -74,117 +124,84 @@ class ShardMaker:
         """Open what every node must see alike.
 
         Raises:
-            JobError: this node sees another source, or model, than the one who began the job.
+            ImportError: the node lacks a module.
+            JobError: the node sees another source, model or OUT than the host that began the job.
         """
-        order, identity = self._order, self._order.identity
+        # Imported here because only the nodes that embed need a runtime and Pillow.
+        from pinhole.jobs.local import LocalRunner
+
+        setup, job, identity = self._setup, self._job, self._job.identity
         precision, score = identity.model.precision, identity.score
-        self._runner = LocalRunner(order.bundle, order.device, precision, score, cores=1)
-        self._source = open_source(order.source, order.column)
-        node = ray.get_runtime_context().get_node_id()
-        if not (order.folder / JOB).exists():
-            raise JobError(f"on node {node}, {order.folder} isn't this job's: OUT must be shared")
-        check(order.folder, identity)
+        self._runner = LocalRunner(setup.bundle, setup.device, precision, score, cores=1)
+        self._source = open_source(setup.source, setup.column)
+        if not (job.folder / JOB).exists():
+            raise JobError(
+                f"on node {node_id()}, {job.folder} isn't this job's: OUT must be shared"
+            )
+        check(job.folder, identity)
         if self._runner.model != identity.model:
-            raise JobError(f"on node {node}, {order.bundle} holds another model")
+            raise JobError(f"on node {node_id()}, {setup.bundle} holds another model")
         if self._source.digest != identity.list_digest:
-            raise JobError(f"on node {node}, {order.source} holds other inputs")
+            raise JobError(f"on node {node_id()}, {setup.source} holds other inputs")
 
     def __call__(self, batch: Batch) -> Batch:
-        """Make these shards; returns how many rows that were, and why there aren't more."""
+        """Make these shards; returns the number of rows made, and why the rest wasn't."""
         rows: list[int] = []
-        try:
-            for shard, retry in zip(batch["shard"], batch["retry"], strict=True):
-                self._make(int(shard), bool(retry), rows.append)
-        except JobError as error:
-            self._fault = str(error)
+        shards = [(int(s), bool(r)) for s, r in zip(batch["shard"], batch["retry"], strict=True)]
+        if not self._fault:
+            pipeline = Pipeline(self._source, self._runner, self._known, self._setup.readers)
+            try:
+                make_shards(self._job, shards, pipeline, rows.append)
+            except JobError as error:
+                self._fault = str(error)
         return {"rows": np.array([sum(rows)]), "fault": np.array([self._fault])}
 
-    def _make(self, shard: int, retry: bool, on_rows: OnRows) -> None:
-        """Make one shard."""
-        if self._fault:
-            raise JobError(self._fault)
-        order, known = self._order, self._known
-        todo = Todo([] if retry else [shard], [shard] if retry else [], 0)
-        make(
-            self._source,
-            order.identity,
-            self._runner,
-            order.folder,
-            todo,
-            known,
-            on_rows,
-            order.readers,
-        )
 
-
-def run_on_ray(order: Order, workers: int | None, retry: bool, on_rows: OnRows) -> Done:
-    """Have a cluster, which this process is connected to, make what is left of a job.
-
-    Args:
-        order: for every actor.
-        workers: the most actors; None is one for each CPU of the cluster, or GPU for ``cuda``.
-        retry: see run_job.
-        on_rows: see run_job.
+def model_of(folder: Path, precision: str) -> Model:
+    """What a bundle embeds with, without opening an engine.
 
     Raises:
-        JobError: an actor can't work, or too many of them died.
+        JobError: the bundle is damaged, or isn't offered in this precision.
     """
-
-    def work(todo: Todo) -> None:
-        """Have the actors make it."""
-        if not todo.rows:
-            return
-        for row in data_set(order, todo, workers).iter_rows():
-            on_rows(int(row["rows"]))
-            if row["fault"]:
-                raise JobError(str(row["fault"]))
-
     try:
-        return complete(order.identity, "ray", order.folder, retry, on_rows, work)
-    except RayError as error:
-        raise JobError(f"Ray gave up: {reason(error)}") from error
-
-
-def data_set(order: Order, todo: Todo, workers: int | None) -> "ray.data.Dataset":
-    """The shards that are to be made, and who makes them."""
-    DataContext.get_current().enable_progress_bars = False  # ours shows rows
-    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    kind = "GPU" if order.device == "cuda" else "CPU"
-    most = workers or max(1, int(resources.get(kind, 1)))
-    items = [{"shard": shard, "retry": False} for shard in todo.missing]
-    items += [{"shard": shard, "retry": True} for shard in todo.retried]
-    return ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
-        ShardMaker,
-        fn_constructor_args=(order,),
-        batch_size=1,
-        compute=ActorPoolStrategy(min_size=1, max_size=min(most, len(items))),
-        num_cpus=1,
-        num_gpus=1 if kind == "GPU" else 0,
-    )
+        manifest = load_bundle(folder).manifest
+    except BundleError as error:
+        raise JobError(str(error)) from error
+    if precision not in manifest.tolerances:
+        raise JobError(
+            f"this model is offered in {', '.join(manifest.tolerances)}, not {precision}"
+        )
+    return Model(manifest.digest, precision, manifest.embedding_width)
 
 
 @contextmanager
 def connected(address: str) -> Iterator[None]:
-    """A connection to a cluster; ``local`` starts one on this host.
+    """A connection to a cluster; ``local`` starts a cluster on this host.
 
     Raises:
-        JobError: there is none.
+        JobError: there is no cluster at this address.
     """
     try:
-        if ":" in address:  # Ray itself would try for minutes
+        if ":" in address:  # Ray itself would try for minutes to reach a host that isn't there.
             host, _, port = address.rpartition(":")
             socket.create_connection((host, int(port)), CONNECT_S).close()
         ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
     except (OSError, RayError, RuntimeError, ValueError) as error:
         raise JobError(f"no Ray cluster at {address}: {reason(error)}") from error
-    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what matters is raised too
+    # Ray Data also logs every error that it raises; the user would read each twice.
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     try:
         yield
     finally:
         ray.shutdown()
 
 
+def node_id() -> str:
+    """Ray's name of the node that this process runs on."""
+    return ray.get_runtime_context().get_node_id()
+
+
 def reason(error: Exception) -> str:
-    """The words that matter: Ray wraps what a worker raises in pages of its own."""
+    """The line that matters: Ray wraps what a worker raises in pages of its own."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return next((line for line in lines if re.match(r"[\w.]+(Error|Exception): ", line)), lines[0])

@@ -1,4 +1,4 @@
-"""One line of a job's result, and what makes it."""
+"""One row of a job's result."""
 
 from dataclasses import dataclass
 
@@ -10,11 +10,11 @@ from pinhole.jobs.errors import Fault
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the model makes of one image.
+    """The model's answer for one image.
 
     Attributes:
         embedding: float32[D].
-        mse: mean squared error per pixel of its reconstruction; None unless asked for.
+        mse: mean squared error per pixel of its reconstruction; None in a job without --score.
     """
 
     embedding: NDArray[np.float32]
@@ -23,13 +23,13 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line.
+    """What became of one input.
 
     Attributes:
-        number: of the input in its source.
-        path: its name.
-        sha256: of the file, or of an array's pixels; None where it couldn't be read.
-        result: the answer, or why there is none.
+        number: the input's place in its source, from 0.
+        path: the input's name.
+        sha256: of the file, or of an array's pixels; None if the input couldn't be read.
+        result: the model's answer, or why there is none.
     """
 
     number: int

@@ -1,4 +1,4 @@
-"""What embeds a job's images: a service, or this process. Ray's workers are of the second kind."""
+"""What embeds a job's images: a service, or a bundle in this process."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,19 +10,19 @@ from numpy.typing import NDArray
 from pinhole.jobs.errors import Fault
 from pinhole.jobs.rows import Answer
 
-Prepared = bytes | NDArray[np.uint8]  # a file, or uint8[C, H, W]
+Prepared = bytes | NDArray[np.uint8]  # A file's bytes, or pixels uint8[C, H, W].
 
 CHUNK_IMAGES = 256
 
 
 @dataclass(frozen=True)
 class Model:
-    """What embeds; rows of different ones don't belong into one result.
+    """The model that embeds; rows of different models don't belong into one result.
 
     Attributes:
-        digest: of the model.
-        precision: of its arithmetic.
-        width: D.
+        digest: sha256 that names the model.
+        precision: of the arithmetic, e.g. ``fp32``.
+        width: D of the embeddings.
     """
 
     digest: str
@@ -34,10 +34,10 @@ class Runner(Protocol):
     """Embeds chunks of images.
 
     Attributes:
-        name: for job.json: where it runs.
+        name: where it embeds, for job.json.
         model: what it embeds with.
-        threads: how many may call ``embed`` at a time.
-        chunk_images: the most images of one call.
+        threads: the most threads that may call ``embed`` at a time.
+        chunk_images: the most images in one call of ``embed``.
     """
 
     name: str
@@ -46,18 +46,18 @@ class Runner(Protocol):
     chunk_images: int
 
     def prepare(self, content: Prepared) -> Prepared | Fault:
-        """Make of a file, or of pixels, what ``embed`` takes; called by the readers."""
+        """Turn a file, or pixels, into what ``embed`` takes; called in the reading threads."""
 
     def embed(self, images: Sequence[Prepared | Fault]) -> list[Answer | Fault]:
         """One answer for each of these prepared images, in order.
 
         Raises:
-            PinholeError: the service has gone for too long.
-            JobError: no such image fits the model.
+            PinholeError: the service has been unavailable for too long.
+            JobError: the model takes no images of this form.
         """
 
     def confirm(self) -> None:
-        """Raise JobError unless all that was embedded so far was embedded by ``model``."""
+        """Raise JobError unless everything so far was embedded by ``model``."""
 
     def stop(self) -> None:
-        """Give up waiting; calls of ``embed`` that wait for a service raise."""
+        """Make every call of ``embed`` that waits for a service raise its error now."""

@@ -1,6 +1,7 @@
-"""Shards: Parquet files of so many rows each, whole or not there, that say what they are.
+"""Shards: Parquet files with a fixed number of rows each, whose metadata say what they are.
 
-Shard 3 holds the inputs from 3 × ROWS on: which inputs are done is which shards are there.
+A shard is complete or it isn't there. Shard 3 holds the inputs from number 3 × ROWS on, so the
+shards that are there tell which inputs are done.
 """
 
 import json
@@ -8,7 +9,6 @@ import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import IO, Any
 from uuid import uuid4
@@ -17,12 +17,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+import pinhole
 from pinhole.jobs.errors import Fault, JobError
 from pinhole.jobs.rows import Answer, Row
 from pinhole.jobs.runners import Model
+from pinhole.jobs.sources import Source, printable
 
 ROWS = 10_000
-KEY = "pinhole."  # before every key of ours in the metadata
+PREFIX = "pinhole."  # Every key that pinhole adds to the metadata begins so.
 
 
 @dataclass(frozen=True)
@@ -30,12 +32,12 @@ class Identity:
     """What may not change between two runs of a job, or their rows would not belong together.
 
     Attributes:
-        source: as it was given.
-        inputs: how many.
-        list_digest: of the source's list.
-        model: that embeds.
+        source: as the user named it, in UTF-8.
+        inputs: number of inputs in the source.
+        list_digest: sha256 of the source's list of inputs.
+        model: embeds all inputs.
         score: whether rows have an mse.
-        shard_rows: inputs of a shard.
+        shard_rows: number of inputs in a shard.
     """
 
     source: str
@@ -47,16 +49,16 @@ class Identity:
 
     @property
     def shards(self) -> int:
-        """How many there will be."""
+        """Number of shards of the finished job."""
         return -(-self.inputs // self.shard_rows)
 
     def numbers(self, shard: int) -> range:
-        """The inputs of a shard."""
+        """The numbers of a shard's inputs."""
         return range(shard * self.shard_rows, min(self.inputs, (shard + 1) * self.shard_rows))
 
     @property
     def schema(self) -> Any:
-        """The columns."""
+        """The columns, as a pyarrow.Schema."""
         fields = [
             ("path", pa.string()),
             ("sha256", pa.string()),
@@ -71,8 +73,8 @@ class Totals:
     """What became of some inputs.
 
     Attributes:
-        rows: how many inputs.
-        failures: reason → how many.
+        rows: number of inputs.
+        failures: reason → number of inputs.
     """
 
     rows: int
@@ -80,17 +82,30 @@ class Totals:
 
     @property
     def failed(self) -> int:
-        """How many rows have an error."""
+        """Number of rows that have an error."""
         return sum(self.failures.values())
 
     @property
     def embedded(self) -> int:
-        """How many rows have an embedding."""
+        """Number of rows that have an embedding."""
         return self.rows - self.failed
 
 
+def identify(name: str, source: Source, model: Model, score: bool, shard_rows: int) -> Identity:
+    """The identity of the job that embeds a source.
+
+    Args:
+        name: the source as the user named it.
+        source: has been listed.
+        model: embeds it.
+        score: whether rows have an mse.
+        shard_rows: number of inputs in a shard.
+    """
+    return Identity(printable(name), source.count, source.digest, model, score, shard_rows)
+
+
 def shard_path(folder: Path, shard: int) -> Path:
-    """Where a shard lies."""
+    """The file of a shard."""
     return folder / f"shard-{shard:06}.parquet"
 
 
@@ -106,7 +121,7 @@ def write_shard(folder: Path, identity: Identity, shard: int, rows: Sequence[Row
 
 
 def to_table(identity: Identity, rows: Sequence[Row]) -> Any:
-    """Rows as columns."""
+    """Rows as a pyarrow.Table."""
     blank = Answer(np.zeros(identity.model.width, np.float32))
     answers = [blank if isinstance(row.result, Fault) else row.result for row in rows]
     failed = np.array([isinstance(row.result, Fault) for row in rows])
@@ -129,31 +144,32 @@ def to_table(identity: Identity, rows: Sequence[Row]) -> Any:
 
 
 def metadata(identity: Identity, shard: int, rows: Sequence[Row]) -> dict[str, str]:
-    """What a shard says of itself."""
+    """The metadata of a shard: the job's, and the shard's own."""
     failures = Counter(row.result.reason for row in rows if isinstance(row.result, Fault))
-    known = {
+    fields = {
         "shard": shard,
         "rows": len(rows),
         "embedded": len(rows) - sum(failures.values()),
         "failures": json.dumps(failures),
     }
-    return {**described(identity), **{KEY + key: str(value) for key, value in known.items()}}
+    own = {PREFIX + key: str(value) for key, value in fields.items()}
+    return {**job_metadata(identity), **own}
 
 
-def described(identity: Identity) -> dict[str, str]:
-    """What a file of results says of the job."""
-    known = {
+def job_metadata(identity: Identity) -> dict[str, str]:
+    """The metadata that every file of a job's results has."""
+    fields = {
         "source": identity.source,
         "source_digest": identity.list_digest,
         "model_digest": identity.model.digest,
         "precision": identity.model.precision,
-        "tool_version": version("pinhole"),
+        "tool_version": pinhole.__version__,
     }
-    return {KEY + key: value for key, value in known.items()}
+    return {PREFIX + key: value for key, value in fields.items()}
 
 
 def shard_totals(folder: Path, identity: Identity, shard: int) -> Totals | None:
-    """What a shard holds; None if it isn't there, or damaged: then it is to be made (again).
+    """What a shard holds; None if it isn't there, or is damaged and has to be made again.
 
     Raises:
         JobError: it is another job's.
@@ -166,13 +182,13 @@ def shard_totals(folder: Path, identity: Identity, shard: int) -> Totals | None:
     found = {key.decode(): value.decode() for key, value in (footer.metadata or {}).items()}
     expected = metadata(identity, shard, [])
     for key in ("source_digest", "model_digest", "precision", "shard"):
-        if found.get(KEY + key) != expected[KEY + key]:
+        if found.get(PREFIX + key) != expected[PREFIX + key]:
             raise JobError(f"{path} is another job's: its {key} differs")
-    return Totals(footer.num_rows, Counter(json.loads(found[KEY + "failures"])))
+    return Totals(footer.num_rows, Counter(json.loads(found[PREFIX + "failures"])))
 
 
 def read_rows(folder: Path, identity: Identity, shard: int) -> list[Row]:
-    """A shard's rows; the reasons of faults are lost, their messages aren't.
+    """A shard's rows. The file keeps only a fault's message, so every fault's reason is "Unknown".
 
     Raises:
         JobError: it can't be read.
@@ -200,10 +216,10 @@ def read_rows(folder: Path, identity: Identity, shard: int) -> list[Row]:
 
 
 def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Write a file under another name, see it safely on the disk, and only then give it its own.
+    """Write a file under a temporary name, flush it to the disk, and rename it to ``path``.
 
     Raises:
-        JobError: there is no room, or no permission; what was under the name is untouched.
+        JobError: there is no room, or no permission; a file that was at ``path`` is untouched.
     """
     partial = path.with_name(f".{path.name}.{uuid4().hex}.partial")
     try:
@@ -220,7 +236,7 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """See a folder's names safely on the disk."""
+    """Flush a folder's list of names to the disk."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -1,6 +1,6 @@
-"""Where a job's rows end up: a folder of shards, or one file made of them.
+"""Where a job's rows end up: a folder of shards, or one file that is assembled from shards.
 
-A file is made in a hidden folder beside it, which holds the shards until all rows are right.
+The shards of a one-file OUT lie in a hidden folder beside it, until no row has an error.
 """
 
 import shutil
@@ -15,18 +15,18 @@ import pyarrow.parquet as pq
 from numpy.lib import format as npy
 
 from pinhole.jobs.errors import JobError
-from pinhole.jobs.shards import Identity, described, shard_path, write_whole
+from pinhole.jobs.shards import Identity, job_metadata, shard_path, write_whole
 
 Assemble = Callable[[IO[bytes], Path, Identity], None]
 
 
 def is_file(out: Path) -> bool:
-    """Whether OUT is one file: by its suffix, unless it is a folder already."""
+    """Whether OUT is to be one file: its suffix says so, and it isn't a folder already."""
     return out.suffix.lower() in FORMATS and not out.is_dir()
 
 
 def job_folder(out: Path) -> Path:
-    """Where the shards of OUT lie."""
+    """The folder that the shards of OUT lie in."""
     return out.with_name(f".{out.name}.job") if is_file(out) else out
 
 
@@ -39,7 +39,7 @@ def check_sink(out: Path, score: bool) -> None:
 
 
 def assemble(out: Path, identity: Identity) -> None:
-    """Make the one file from its shards; it appears whole, under its name.
+    """Make a one-file OUT from its shards; it appears under its name only when it is complete.
 
     Raises:
         JobError: it can't be written.
@@ -50,19 +50,19 @@ def assemble(out: Path, identity: Identity) -> None:
 
 
 def clear(out: Path) -> None:
-    """Remove the hidden folder of a file that has everything."""
+    """Remove the hidden folder of a one-file OUT."""
     shutil.rmtree(job_folder(out))
 
 
 def tables(folder: Path, identity: Identity) -> Iterator[Any]:
-    """The shards' tables."""
+    """Yield the shards' rows, a pyarrow.Table each."""
     for shard in range(identity.shards):
         yield pq.read_table(shard_path(folder, shard)).replace_schema_metadata(None)
 
 
 def write_parquet(file: IO[bytes], folder: Path, identity: Identity) -> None:
     """One Parquet file, a row group for each shard."""
-    schema = identity.schema.with_metadata(described(identity))
+    schema = identity.schema.with_metadata(job_metadata(identity))
     with pq.ParquetWriter(file, schema) as writer:
         for table in tables(folder, identity):
             writer.write_table(table.cast(schema))
@@ -80,20 +80,20 @@ def write_csv(file: IO[bytes], folder: Path, identity: Identity) -> None:
 
 
 def flatten(table: Any, width: int) -> Any:
-    """The embedding's numbers as columns of their own."""
+    """A table in which each number of the embedding is a column of its own."""
     columns: dict[str, Any] = {}
     for name in table.column_names:
         if name != "embedding":
             columns[name] = table[name]
             continue
-        numbers = numbers_of(table, width)
+        numbers = embeddings_of(table, width)
         for index in range(width):
             columns[f"embedding_{index}"] = pa.array(numbers[:, index], from_pandas=True)
     return pa.table(columns)
 
 
-def numbers_of(table: Any, width: int) -> Any:
-    """A table's embeddings: float32[N, D], NaN where there is none."""
+def embeddings_of(table: Any, width: int) -> Any:
+    """A table's embeddings: float32[N, D], NaN in rows without an embedding."""
     values = table["embedding"].combine_chunks()
     numbers = values.values.to_numpy(zero_copy_only=False).reshape(-1, width).copy()
     numbers[values.is_null().to_numpy(zero_copy_only=False)] = np.nan
@@ -101,7 +101,7 @@ def numbers_of(table: Any, width: int) -> Any:
 
 
 def write_npy(file: IO[bytes], folder: Path, identity: Identity) -> None:
-    """One array float32[N, D], in the source's order; NaN where there is no embedding."""
+    """One array float32[N, D], in the source's order; NaN in rows without an embedding."""
     header = {
         "descr": npy.dtype_to_descr(np.dtype(np.float32)),
         "fortran_order": False,
@@ -109,7 +109,7 @@ def write_npy(file: IO[bytes], folder: Path, identity: Identity) -> None:
     }
     npy.write_array_header_1_0(file, header)
     for table in tables(folder, identity):
-        file.write(numbers_of(table, identity.model.width).tobytes())
+        file.write(embeddings_of(table, identity.model.width).tobytes())
 
 
 FORMATS: dict[str, Assemble] = {".parquet": write_parquet, ".npy": write_npy, ".csv": write_csv}

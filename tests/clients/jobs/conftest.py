@@ -1,4 +1,4 @@
-"""A runner whose answers depend on the image, and a job in one call."""
+"""A fake runner whose answers depend on the image, and a job in one call."""
 
 import threading
 from collections.abc import Callable, Sequence
@@ -11,11 +11,12 @@ import pytest
 
 from pinhole import Unavailable
 from pinhole.jobs.errors import Fault
-from pinhole.jobs.folder import locked
-from pinhole.jobs.job import Done, run_job
+from pinhole.jobs.job import Done, Job
+from pinhole.jobs.making import InProcess
+from pinhole.jobs.pipeline import READERS
 from pinhole.jobs.rows import Answer
 from pinhole.jobs.runners import Model, Prepared, Runner
-from pinhole.jobs.shards import Identity
+from pinhole.jobs.shards import identify
 from pinhole.jobs.sources import Content, Source
 from pinhole.jobs.sources.opening import open_source
 
@@ -58,24 +59,28 @@ class FakeRunner:
 
 
 def run(source: Path | str, out: Path, runner: Runner, rows: int = 10, **options: Any) -> Done:
-    """A job with shards of ``rows`` inputs."""
+    """Run a job with shards of ``rows`` inputs."""
     with closing(open_source(str(source))) as listed:
         return run_listed(listed, source, out, runner, rows, **options)
 
 
 def run_listed(
-    listed: Source, source: Path | str, out: Path, runner: Runner, rows: int, **options: Any
+    listed: Source,
+    source: Path | str,
+    out: Path,
+    runner: Runner,
+    rows: int,
+    score: bool = False,
+    retry: bool = False,
+    readers: int = READERS,
 ) -> Done:
-    """A job on a source that has been listed."""
-    identity = Identity(
-        str(source), listed.count, listed.digest, runner.model, options.pop("score", False), rows
-    )
-    with locked(out):
-        return run_job(listed, identity, runner, out, lambda count: None, **options)
+    """Run a job on a source that has been listed."""
+    job = Job(out, identify(str(source), listed, runner.model, score, rows))
+    return job.run(InProcess(listed, runner, readers), lambda count: None, retry)
 
 
 def contents(source: Path | str, column: str | None = None) -> dict[str, Content]:
-    """What a source holds, by name."""
+    """The contents of a source, by name."""
     with closing(open_source(str(source), column)) as listed:
         chunks = listed.chunks(range(listed.count), 3)
         pairs = [pair for chunk in chunks for pair in zip(chunk.names, chunk.load(), strict=True)]

@@ -5,9 +5,7 @@ import os
 import subprocess
 import sys
 import textwrap
-from argparse import Namespace
 from collections.abc import Callable, Sequence
-from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from pinhole import Unavailable
-from pinhole.commands.embed import identify
 from pinhole.jobs.errors import JobError
 from pinhole.jobs.folder import locked
-from pinhole.jobs.job import run_job
 from pinhole.jobs.shards import shard_path
-from pinhole.jobs.sources.opening import open_source
 
 from .conftest import FakeRunner, run
 
@@ -42,7 +37,7 @@ def rows_of(out: Path) -> list[dict[str, object]]:
 def test_every_path_is_one_row(
     folder: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In order, with hash and embedding, or with the reason there is none."""
+    """Rows are in order, each with hash and embedding, or with the reason why there is none."""
     monkeypatch.setattr("pinhole.jobs.sources.files.LARGEST_FILE", 100)
     contents = [bytes([65 + index]) * (index + 1) for index in range(50)]
     contents[7], contents[20], contents[33] = b"-broken", b"", b"x" * 101
@@ -69,7 +64,7 @@ def test_every_path_is_one_row(
 
 
 def test_shards_and_job_say_what_they_are(folder: Make, tmp_path: Path) -> None:
-    """Model, precision, version, counts and source, in the metadata and in job.json."""
+    """Model, precision, version, counts and source are in the metadata and in job.json."""
     images = folder([b"a", b"-", b"c", b"d", b"e"])
 
     run(images, tmp_path / "out", FakeRunner(), rows=3)
@@ -90,7 +85,7 @@ def test_shards_and_job_say_what_they_are(folder: Make, tmp_path: Path) -> None:
 
 
 def test_job_goes_on_where_it_was(folder: Make, tmp_path: Path) -> None:
-    """The service vanishes half-way: whole shards stay, and only the others are made later."""
+    """The service vanishes half-way: finished shards stay, only missing shards are made later."""
     images, out = folder([b"%d" % index for index in range(100)]), tmp_path / "out"
     with pytest.raises(Unavailable):
         run(images, out, FakeRunner(fail_after=50))
@@ -108,7 +103,7 @@ def test_job_goes_on_where_it_was(folder: Make, tmp_path: Path) -> None:
 
 
 def test_finished_job_does_nothing(folder: Make, tmp_path: Path) -> None:
-    """Once more changes no file and embeds nothing."""
+    """A second run changes no file and embeds nothing."""
     images, out = folder([b"a", b"b"]), tmp_path / "out"
     run(images, out, FakeRunner())
     before = {path.name: path.read_bytes() for path in out.iterdir()}
@@ -121,7 +116,7 @@ def test_finished_job_does_nothing(folder: Make, tmp_path: Path) -> None:
 
 
 def test_job_killed_after_its_last_shard(folder: Make, tmp_path: Path) -> None:
-    """All rows are there, and job.json learns that it is done."""
+    """All rows are there; the next run writes into job.json that the job is done."""
     images, out = folder([b"a", b"b"]), tmp_path / "out"
     run(images, out, FakeRunner())
     job = json.loads((out / "job.json").read_text())
@@ -133,7 +128,7 @@ def test_job_killed_after_its_last_shard(folder: Make, tmp_path: Path) -> None:
 
 
 def test_damaged_shard_is_made_again(folder: Make, tmp_path: Path) -> None:
-    """What a failing disk left behind is no result."""
+    """A shard that a failing disk has damaged counts as missing."""
     images, out = folder([b"%d" % index for index in range(30)]), tmp_path / "out"
     run(images, out, FakeRunner())
     os.truncate(shard_path(out, 1), 50)
@@ -145,7 +140,7 @@ def test_damaged_shard_is_made_again(folder: Make, tmp_path: Path) -> None:
 
 
 def test_identical_files_are_embedded_once(folder: Make, tmp_path: Path) -> None:
-    """One row each path; also across shards, chunks in flight, and runs."""
+    """Every path has a row; equal contents are known across shards, chunks in flight, and runs."""
     contents = [b"%d" % (index % 7) for index in range(95)] + [b"new"] * 5
     images, out = folder(contents), tmp_path / "out"
 
@@ -163,7 +158,7 @@ def test_identical_files_are_embedded_once(folder: Make, tmp_path: Path) -> None
 
 
 def test_only_failed_rows_are_tried_again(folder: Make, tmp_path: Path) -> None:
-    """Good rows stay as they are, even where their files have gone; job.json counts anew."""
+    """Good rows stay as they are, even if their files have gone; job.json has the new counts."""
     images, out = (
         folder([b"-" if index in (3, 25) else b"x%d" % index for index in range(40)]),
         tmp_path / "out",
@@ -187,7 +182,7 @@ def test_only_failed_rows_are_tried_again(folder: Make, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("change", ["model", "list", "score", "shard", "files"])
 def test_folders_of_other_jobs_are_refused(folder: Make, tmp_path: Path, change: str) -> None:
-    """Another model, source list or form; or a folder of something else: nothing is touched."""
+    """A folder of another model, source or form, or of something else, is left untouched."""
     images, out = folder([b"a", b"b", b"c"]), tmp_path / "out"
     if change == "files":
         out.mkdir()
@@ -219,7 +214,7 @@ def test_folders_of_other_jobs_are_refused(folder: Make, tmp_path: Path, change:
 
 
 def test_foreign_shard_is_refused(folder: Make, tmp_path: Path) -> None:
-    """A shard copied in from another job is found by what it says of itself."""
+    """A shard copied in from another job is recognised by its metadata."""
     images = folder([b"a", b"b"])
     run(images, tmp_path / "one", FakeRunner("one"))
     run(images, tmp_path / "two", FakeRunner("two"))
@@ -230,7 +225,7 @@ def test_foreign_shard_is_refused(folder: Make, tmp_path: Path) -> None:
 
 
 def test_two_jobs_on_one_folder(folder: Make, tmp_path: Path) -> None:
-    """The second is told; when the first has gone, however it went, the folder is free."""
+    """The second job is refused; when the first has ended, however it ended, the folder is free."""
     images, out = folder([b"a"]), tmp_path / "out"
     with locked(out), pytest.raises(JobError, match="another job is at work"):
         run(images, out, FakeRunner())
@@ -266,7 +261,7 @@ def test_full_disk_ends_the_job_and_loses_nothing(folder: Make, tmp_path: Path) 
 
 
 def test_what_a_killed_process_left_is_cleared(folder: Make, tmp_path: Path) -> None:
-    """Half-written shards have another name, and go."""
+    """Half-written shards have a temporary name, and are deleted by the next run."""
     images, out = folder([b"a"]), tmp_path / "out"
     run(images, out, FakeRunner())
     (out / ".shard-000007.parquet.99.partial").write_bytes(b"half")
@@ -291,22 +286,20 @@ def test_other_peoples_partial_files_are_left(folder: Make, tmp_path: Path) -> N
 def test_missing_shard_is_no_success(
     folder: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A shard that isn't there in the end, as where OUT is no shared disk, ends in an error."""
+    """A shard that is missing at the end, as when OUT is no shared disk, is an error."""
     images, out = folder([b"a", b"b"]), tmp_path / "out"
-    monkeypatch.setattr("pinhole.jobs.job.write_shard", lambda *arguments: None)
+    monkeypatch.setattr("pinhole.jobs.making.write_shard", lambda *arguments: None)
 
     with pytest.raises(JobError, match="2 of 2 shards are missing"):
         run(images, out, FakeRunner(), rows=1)
 
 
 def test_odd_name_of_the_source_itself(folder: Make, tmp_path: Path) -> None:
-    """A folder whose name isn't UTF-8 is named in the shards as well as UTF-8 can."""
+    """A folder's name that isn't UTF-8 is written into the shards with escapes."""
     images = folder([b"a"]).rename(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
-    options = Namespace(source=str(images), score=False, shard_rows=10)
-    runner, out = FakeRunner(), tmp_path / "out"
-    with closing(open_source(str(images))) as source, locked(out):
-        identity = identify(options, source, runner.model)
-        run_job(source, identity, runner, out, lambda count: None)
+    out = tmp_path / "out"
+
+    run(images, out, FakeRunner())
 
     metadata = pq.read_metadata(shard_path(out, 0)).metadata
     assert metadata[b"pinhole.source"].endswith(rb"/caf\xe9")
@@ -340,7 +333,7 @@ def test_odd_names_are_rows(folder: Make, tmp_path: Path) -> None:
 
 
 def test_files_that_change_meanwhile(folder: Make, tmp_path: Path) -> None:
-    """A row tells of what was read: sha256 and embedding are of one and the same content."""
+    """A row's sha256 and embedding are of the same content, even if the file has changed since."""
     images, out = folder([b"a", b"bb", b"ccc"]), tmp_path / "out"
 
     class Meddling(FakeRunner):
@@ -360,7 +353,7 @@ def test_files_that_change_meanwhile(folder: Make, tmp_path: Path) -> None:
 
 
 def test_scores_are_a_column(folder: Make, tmp_path: Path) -> None:
-    """One mse each, none where the image failed."""
+    """Each embedded image has an mse; a failed image has none."""
     run(folder([b"four", b"-"]), tmp_path / "out", FakeRunner(score=True), score=True)
 
     table = table_of(tmp_path / "out")
@@ -369,7 +362,7 @@ def test_scores_are_a_column(folder: Make, tmp_path: Path) -> None:
 
 
 def test_arrays_are_embedded_as_they_are(tmp_path: Path) -> None:
-    """No file in between; sha256 is that of the pixels."""
+    """Arrays aren't turned into files; sha256 is that of the pixels."""
     np.save(tmp_path / "a.npy", np.arange(25 * 4, dtype=np.uint8).reshape(25, 2, 2))
 
     done = run(tmp_path / "a.npy", tmp_path / "out", FakeRunner())

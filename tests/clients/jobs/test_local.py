@@ -16,10 +16,10 @@ from PIL import Image
 
 from pinhole.cli import main
 from pinhole.jobs import sources
-from serve.bundle import Bundle
-from serve.engine import open_engine
-from serve.images import PixelBudget, read_image, write_png
-from train.data import Dataset
+from serve.bundle.engine.opening import open_engine
+from serve.bundle.images import PixelBudget, read_image, write_png
+from serve.bundle.manifest import Bundle
+from train.dataset import Dataset
 
 
 def save(path: Path, image: Image.Image, **options: object) -> None:
@@ -34,7 +34,7 @@ def table_of(out: Path) -> list[dict[str, object]]:
 
 
 def test_all_kinds_of_pictures(small_bundle: Bundle, tmp_path: Path) -> None:
-    """CMYK, 16 bits, palettes, animations: what the service reads, a local job reads alike."""
+    """CMYK, 16 bits, palettes, animations: a local job reads them as the service does."""
     images = tmp_path / "images"
     images.mkdir()
     grey = Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8) * 3)
@@ -59,7 +59,7 @@ def test_bad_pictures_are_rows(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Each is named with its reason, in the table and by number at the end; the job goes on."""
+    """A bad picture's row has the reason, the summary counts reasons, and the job goes on."""
     images = tmp_path / "images"
     images.mkdir()
     whole = write_png(np.random.default_rng(0).integers(0, 256, (1, 40, 40), np.uint8))
@@ -103,7 +103,7 @@ def numbers(digits: Dataset) -> np.ndarray:
 
 @pytest.mark.parametrize("suffix", [".parquet", ".npy", ".csv"])
 def test_one_file(small_bundle: Bundle, numbers: np.ndarray, tmp_path: Path, suffix: str) -> None:
-    """The same numbers in any form, in the source's order; nothing else is left beside it."""
+    """The numbers are the same in any format, in the source's order; no other file is left."""
     np.save(tmp_path / "in.npy", numbers[:300])
     out = tmp_path / f"out{suffix}"
     arguments = ["embed", str(tmp_path / "in.npy"), "--out", str(out), "--shard-rows", "128"]
@@ -124,7 +124,7 @@ def test_one_file(small_bundle: Bundle, numbers: np.ndarray, tmp_path: Path, suf
 def test_one_file_with_failures(
     small_bundle: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Failures are blank in it; the hidden folder stays, for --retry-failed."""
+    """Failed rows are blank in the file; the hidden folder stays, for --retry-failed."""
     images = tmp_path / "images"
     images.mkdir()
     (images / "a.png").write_bytes(write_png(np.zeros((1, 28, 28), np.uint8)))
@@ -145,7 +145,7 @@ def test_one_file_with_failures(
 
 
 def test_scores_are_the_models(small_bundle: Bundle, numbers: np.ndarray, tmp_path: Path) -> None:
-    """Mse of pixels in [0, 1]."""
+    """The column mse holds the mean squared error of pixels in [0, 1]."""
     np.save(tmp_path / "in.npy", numbers[:50])
     arguments = ["embed", str(tmp_path / "in.npy"), "--out", str(tmp_path / "o"), "--score"]
 
@@ -206,7 +206,7 @@ def test_no_torch(small_bundle: Bundle, numbers: np.ndarray, tmp_path: Path) -> 
 
 
 def test_killed_three_times(small_bundle: Bundle, numbers: np.ndarray, tmp_path: Path) -> None:
-    """Kill -9 at random moments, then to the end: every path once, the numbers as without kills."""
+    """Killed three times at random, a job still ends with every path once, and equal numbers."""
     images = tmp_path / "images"
     images.mkdir()
     for index, pixels in enumerate(numbers):
@@ -233,7 +233,7 @@ def test_killed_three_times(small_bundle: Bundle, numbers: np.ndarray, tmp_path:
 
 
 def test_memory_is_flat(small_bundle: Bundle, tmp_path: Path) -> None:
-    """Twenty times the images, the same peak: nothing is kept that grows with the source."""
+    """Twenty times the images take the same peak of memory."""
     program = (
         "import resource, sys; from pinhole.cli import main; main(sys.argv[1:]); "
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
@@ -263,7 +263,7 @@ def test_memory_is_flat(small_bundle: Bundle, tmp_path: Path) -> None:
 
 
 def test_stream_of_a_picture(small_bundle: Bundle, tmp_path: Path) -> None:
-    """One file is a source too."""
+    """A single image file is a source too."""
     with io.BytesIO() as file:
         Image.new("L", (28, 28)).save(file, "PNG")
         (tmp_path / "one.png").write_bytes(file.getvalue())

@@ -12,10 +12,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from serve.bundle import Bundle
-from serve.engine import open_engine
+from serve.bundle.engine.opening import open_engine
+from serve.bundle.manifest import Bundle
 
-utils = pytest.importorskip("ray.cluster_utils", reason="pinhole[ray] isn't installed")
+utils = pytest.importorskip("ray.cluster_utils", reason="the extra ray isn't installed")
 
 ROWS = 40
 SHARDS = 60
@@ -23,7 +23,7 @@ SHARDS = 60
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
-    """A head and one more node, with a CPU each."""
+    """A cluster whose head has one CPU; tests add another node."""
     cluster = utils.Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
     yield cluster
     cluster.shutdown()
@@ -37,7 +37,7 @@ def command(cluster: Any, bundle: Bundle, source: Path, out: Path) -> list[str]:
 
 
 def test_node_dies_half_way(cluster: Any, small_bundle: Bundle, tmp_path: Path) -> None:
-    """Its shards are made by the other one: every input once, the numbers as anywhere else."""
+    """The head makes the dead node's shards: every input once, the numbers as in a local job."""
     second = cluster.add_node(num_cpus=1)
     cluster.wait_for_nodes()
     images = np.random.default_rng(0).integers(0, 256, (ROWS * SHARDS - 7, 28, 28), np.uint8)
@@ -68,7 +68,7 @@ def test_node_dies_half_way(cluster: Any, small_bundle: Bundle, tmp_path: Path) 
 def test_failures_cost_exit_code_1_and_are_tried_again(
     cluster: Any, small_bundle: Bundle, tmp_path: Path
 ) -> None:
-    """As with any other runner, and the job goes on from whatever is there."""
+    """As in any other job; --retry-failed makes the missing shard and the failed row."""
     images = tmp_path / "images"
     images.mkdir()
     np.save(tmp_path / "x.npy", np.zeros((2, 28, 28), np.uint8))

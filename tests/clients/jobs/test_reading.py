@@ -1,6 +1,7 @@
-"""The README's lines that read a result, as they stand."""
+"""The lines of docs/jobs.md that read a result, run as they stand."""
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 
 from .conftest import FakeRunner, run
 
-README = Path(__file__).parents[3] / "README.md"
+PAGE = Path(__file__).parents[3] / "docs" / "jobs.md"
 
 
 @pytest.mark.parametrize(
@@ -22,13 +23,13 @@ README = Path(__file__).parents[3] / "README.md"
     ],
 )
 def test_results_are_read(tmp_path: Path, library: str, wanted: str) -> None:
-    """By pandas, DuckDB and numpy; the shapes, or the rows, are the job's."""
-    (line,) = re.findall(rf"^{library} +(.*)$", README.read_text(), re.MULTILINE)
+    """Each line gives the job's shape or rows, with pandas, DuckDB and numpy."""
+    (line,) = re.findall(rf"^{library} +(.*)$", PAGE.read_text(), re.MULTILINE)
     np.save(tmp_path / "in.npy", np.arange(18, dtype=np.uint8).reshape(3, 2, 3))
-    run(tmp_path / "in.npy", tmp_path / "out", FakeRunner())
-    (tmp_path / "out" / "shard-000000.parquet").rename(tmp_path / "scans.parquet")
+    run(tmp_path / "in.npy", tmp_path / "shards", FakeRunner())
+    shutil.copy(tmp_path / "shards" / "shard-000000.parquet", tmp_path / "scans.parquet")
     result = "found.fetchall()" if library == "DuckDB" else "found.shape"
-    imports = "pyarrow.parquet, " * (library == "numpy") + library.lower()
+    imports = f"glob, pyarrow.parquet, {library.lower()}"
 
     done = subprocess.run(
         [sys.executable, "-c", f"import {imports}\nfound = {line}\nprint({result})"],

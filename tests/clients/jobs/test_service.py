@@ -1,4 +1,4 @@
-"""The runner over HTTP, against a service that does whatever a test tells it to."""
+"""The runner over HTTP, against a service that a test controls."""
 
 import base64
 import json
@@ -72,7 +72,7 @@ class FakeClient:
 
 @pytest.fixture
 def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What the runner has told; it waits only briefly here."""
+    """The lines that the runner has shown to the user; its pauses are short here."""
     monkeypatch.setattr(module, "FIRST_PAUSE_S", 0.01)
     monkeypatch.setattr(module, "LONGEST_PAUSE_S", 0.05)
     monkeypatch.setattr(module, "QUIET_S", 0.1)
@@ -90,7 +90,7 @@ def numbers(answers: Sequence[Answer | Fault]) -> list[object]:
 
 
 def test_one_request_for_a_chunk(said: list[str]) -> None:
-    """Answers in order; broken files in their place."""
+    """Answers are in order; a broken file has its fault in its place."""
     client = FakeClient()
 
     answers = open_runner(client, said).embed([b"a", b"-", b"ccc"])
@@ -100,7 +100,7 @@ def test_one_request_for_a_chunk(said: list[str]) -> None:
 
 
 def test_arrays_travel_as_arrays(said: list[str]) -> None:
-    """And one of another size than the model's ends the job: no row of it would do."""
+    """Pixels are sent as one array; an array of another size than the model's ends the job."""
     client = FakeClient()
     runner = open_runner(client, said)
 
@@ -111,7 +111,7 @@ def test_arrays_travel_as_arrays(said: list[str]) -> None:
 
 
 def test_scores_come_along(said: list[str]) -> None:
-    """Of many files, of one, and of arrays."""
+    """Many files, and a single file, get an mse each."""
     runner = open_runner(FakeClient(), said, score=True)
 
     for answers in (runner.embed([b"four", b"12345678"]), runner.embed([b"four"])):
@@ -120,7 +120,7 @@ def test_scores_come_along(said: list[str]) -> None:
 
 
 def test_files_without_room_go_again_alone(said: list[str]) -> None:
-    """A request has a budget of pixels; what it had none left for is no failure."""
+    """A request has a budget of pixels; a file that it had no room for is sent again alone."""
 
     class Tight(FakeClient):
         def try_embed(self, images: Sequence[bytes]) -> list[NDArray[np.float32] | BadRequest]:
@@ -135,8 +135,8 @@ def test_files_without_room_go_again_alone(said: list[str]) -> None:
 def test_more_bytes_than_a_request_holds_are_cut(
     said: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Sizes may have been unknown when the chunk was cut."""
-    monkeypatch.setattr(module, "LARGEST_IN_COMPANY", 10)
+    """A chunk may hold more bytes than a request, when its files' sizes were unknown before."""
+    monkeypatch.setattr(module, "LARGEST_TOGETHER", 10)
     client = FakeClient()
 
     answers = open_runner(client, said).embed([b"x" * size for size in (6, 6, 3, 20)])
@@ -146,7 +146,7 @@ def test_more_bytes_than_a_request_holds_are_cut(
 
 
 def test_file_that_breaks_the_service_is_found(said: list[str]) -> None:
-    """A request the service fails on is cut in two, down to the one file; the others are rows."""
+    """A request on which the service fails is cut in two, down to the guilty file."""
 
     def trouble(files: Sequence[bytes]) -> None:
         if b"bomb" in files:
@@ -167,7 +167,7 @@ def test_file_that_breaks_the_service_is_found(said: list[str]) -> None:
     "error", [Unavailable("no answer"), Busy("queue full"), ServerError("ill")]
 )
 def test_service_that_vanishes_and_returns(said: list[str], error: PinholeError) -> None:
-    """It is waited for, and the user is told; no file is blamed."""
+    """The runner waits for the service and tells the user; no file is blamed."""
     back = time.monotonic() + 0.5
 
     def trouble(files: Sequence[bytes]) -> None:
@@ -185,7 +185,7 @@ def test_service_that_vanishes_and_returns(said: list[str], error: PinholeError)
 
 
 def test_patience_ends(said: list[str]) -> None:
-    """A service that doesn't come back ends the job, with its own words."""
+    """A service that doesn't come back ends the job, with the service's error."""
 
     def trouble(files: Sequence[bytes]) -> None:
         if files:
@@ -212,7 +212,7 @@ def test_stopping_ends_the_waiting(said: list[str]) -> None:
 
 
 def test_other_model_ends_the_job(said: list[str]) -> None:
-    """A service is given another model: what it embedded meanwhile is not mixed in."""
+    """A service is given another model: its embeddings aren't mixed with the first model's."""
     client = FakeClient()
     runner = open_runner(client, said)
     runner.confirm()
@@ -261,7 +261,7 @@ def test_the_width_is_the_models(said: list[str], tmp_path: Path) -> None:
 
 
 def test_service_that_hides_its_model_is_refused(said: list[str]) -> None:
-    """Two models without a digest would look the same, and their rows be mixed."""
+    """Two models without digests couldn't be told apart, and their rows would be mixed."""
     client = FakeClient()
     client.digest = ""
 

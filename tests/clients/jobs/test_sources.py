@@ -1,4 +1,4 @@
-"""Sources: the same names and contents, in the same order, whatever form they come in."""
+"""Sources: names, contents and order are the same, whatever the source's form."""
 
 import gzip
 import io
@@ -27,7 +27,7 @@ NAMES = ["a/y.webp", "a/z.jpg", "b.PNG"]
 
 
 def make_folder(folder: Path) -> Path:
-    """NAMES and what is no image."""
+    """A folder with NAMES, hidden files, and a file that is no image."""
     for name in (*NAMES, "notes.txt", ".hidden.png", ".cache/c.png"):
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -54,7 +54,7 @@ def make_tar(path: Path, mode: str) -> Path:
 
 
 def test_only_images_are_listed_at_any_depth(tmp_path: Path) -> None:
-    """Sorted, by suffix in any case; hidden files and folders are left out."""
+    """Files are found by suffix, in any case, and sorted; hidden files and folders are left out."""
     found = contents(make_folder(tmp_path))
 
     assert found == {name: name.encode() for name in NAMES}
@@ -63,7 +63,7 @@ def test_only_images_are_listed_at_any_depth(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["i.zip", "i.tar", "i.tar.gz", "i.tar.xz"])
 def test_archives(tmp_path: Path, name: str) -> None:
-    """Members by name, in the archive's order; known by content, not by suffix."""
+    """Members are in the archive's order; its kind is told by its content, not its suffix."""
     path = tmp_path / "archive"
     if name.endswith("zip"):
         make_zip(path)
@@ -113,7 +113,7 @@ def test_parquet(tmp_path: Path, structs: bool) -> None:
 
 
 def test_unclear_columns_are_refused(tmp_path: Path) -> None:
-    """Which column holds the images is not guessed."""
+    """If several columns may hold the images, none is guessed."""
     path = tmp_path / "t.parquet"
     pq.write_table(pa.table({"left": [b"x"], "right": [b"y"]}), path)
 
@@ -125,7 +125,7 @@ def test_unclear_columns_are_refused(tmp_path: Path) -> None:
 
 
 def test_glob_list_and_single_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Patterns match whatever they match; lists name files by line, or by NUL."""
+    """A pattern, a list by lines, a list by NULs, and a single file are sources."""
     make_folder(tmp_path)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "lines.txt").write_text("b.PNG\na/z.jpg\n")
@@ -139,7 +139,7 @@ def test_glob_list_and_single_file(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_urls(tmp_path: Path) -> None:
-    """A folder and a pattern of any file system that fsspec knows; and lists of URLs."""
+    """A folder and a pattern in any fsspec file system are sources, and so are lists of URLs."""
     memory = fsspec.filesystem("memory")
     for name in NAMES:
         memory.pipe(f"/scans/{name}", name.encode())
@@ -156,7 +156,7 @@ def test_urls(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("form", ["folder", "zip", "tar", "tgz", "npy", "idx.gz", "parquet"])
 def test_any_growing_numbers_can_be_had(tmp_path: Path, form: str) -> None:
-    """What a job that is taken up again needs; and the limits of a chunk hold."""
+    """A resumed job asks for some inputs only; the limits of a chunk hold for them too."""
     path = tmp_path / "source"
     files = {f"{number:03}.png": bytes([number]) for number in range(50)}
     if form == "folder":
@@ -195,7 +195,7 @@ def test_any_growing_numbers_can_be_had(tmp_path: Path, form: str) -> None:
 
 
 def test_long_lists_lie_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same entries, and any of them at once, when the list doesn't fit into memory."""
+    """A list on disk gives the same entries as a list in memory."""
     monkeypatch.setattr("pinhole.jobs.sources.listing.IN_MEMORY", 100)
     monkeypatch.setattr("pinhole.jobs.sources.listing.STRIDE", 7)
     for number in range(100):
@@ -210,7 +210,7 @@ def test_long_lists_lie_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_chunks_keep_both_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Files and bytes, whichever is reached first; order and completeness kept."""
+    """A chunk ends at its limit of files or bytes, whichever comes first; nothing is left out."""
     monkeypatch.setattr(sources, "CHUNK_BYTES", 10)
     for index, size in enumerate([1, 1, 1, 1, 9, 2, 50]):
         (tmp_path / f"{index}.png").write_bytes(b"9" * size)
@@ -235,7 +235,7 @@ def test_chunks_keep_both_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ],
 )
 def test_damaged_sources_are_named(tmp_path: Path, data: bytes, words: str) -> None:
-    """The file, and as what it can't be read."""
+    """The message names the file, and the format that it can't be read as."""
     path = tmp_path / "source"
     path.write_bytes(data)
 
@@ -244,7 +244,7 @@ def test_damaged_sources_are_named(tmp_path: Path, data: bytes, words: str) -> N
 
 
 def test_arrays_of_other_kinds_are_refused(tmp_path: Path) -> None:
-    """Pixels are bytes; the message shows what there is."""
+    """Only uint8 arrays hold pixels; the message shows the array's type and shape."""
     np.save(tmp_path / "f.npy", np.zeros((2, 3, 4), np.float32))
     np.save(tmp_path / "d.npy", np.zeros((2, 3), np.uint8))
     with pytest.raises(JobError, match=r"this array is float32\[2, 3, 4\]"):
@@ -255,7 +255,7 @@ def test_arrays_of_other_kinds_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("mode", ["w", "w:gz", "w:bz2", "w:xz"])
 def test_tar_that_was_cut_short_is_refused(tmp_path: Path, mode: str) -> None:
-    """Even between two members, where tarfile itself sees nothing wrong."""
+    """A tar file cut between two members is refused, though tarfile itself reads it."""
     path = make_tar(tmp_path / "i.tar", mode)
     size = 3 * 1024 if mode == "w" else path.stat().st_size - 4
     os.truncate(path, size)
@@ -265,7 +265,7 @@ def test_tar_that_was_cut_short_is_refused(tmp_path: Path, mode: str) -> None:
 
 
 def test_rows_far_apart_are_read_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What lies between the wanted rows stays on the disk: it may be larger than the memory."""
+    """Rows between the wanted rows aren't read: they may be larger than the memory."""
     np.save(tmp_path / "a.npy", np.arange(4_000, dtype=np.uint32).view(np.uint8).reshape(-1, 4, 4))
     read = list[int]()
     original = arrays.read_rows
@@ -285,7 +285,7 @@ def test_rows_far_apart_are_read_alone(tmp_path: Path, monkeypatch: pytest.Monke
 
 @pytest.mark.parametrize("name", ["a.npy", "a.tar"])
 def test_source_replaced_meanwhile_ends_the_job(tmp_path: Path, name: str) -> None:
-    """Its members lie elsewhere now; they would be embedded under others' names."""
+    """The members' offsets have changed, so they would be embedded under each other's names."""
     path = tmp_path / name
 
     def write(value: int) -> None:
@@ -307,7 +307,7 @@ def test_source_replaced_meanwhile_ends_the_job(tmp_path: Path, name: str) -> No
 
 
 def test_array_that_is_cut_short_ends_the_job(tmp_path: Path) -> None:
-    """Its file shrinks between listing and reading; a mapped one would end the process."""
+    """A file that shrinks between listing and reading ends the job, not the process."""
     np.save(tmp_path / "a.npy", np.zeros((100, 4, 4), np.uint8))
     source = open_source(str(tmp_path / "a.npy"))
     os.truncate(tmp_path / "a.npy", 900)

@@ -1,23 +1,30 @@
-"""Where images come from: a folder, glob, archive, array, table, list or URL, one after another.
+"""Where images come from: a folder, glob, archive, array, table, list or URL.
 
-A source knows how many inputs it has, hands them out in chunks by their numbers, and always in the
-same order. What a chunk holds is read where and when its ``load`` is called: in a reader's thread.
+A source knows how many inputs it has, and hands them out in chunks by their numbers, always in the
+same order. A chunk's contents are read when its ``load`` is called, in a reader's thread.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pinhole.jobs.errors import Fault, JobError
 
-CHUNK_BYTES = 8 << 20  # of files in one chunk; base64 makes 10.7 MiB of them, a request has 16
-LARGEST_FILE = 16 << 20  # a request's limit
+# The most bytes of files in one chunk. In base64 they become 10.7 MiB; the service takes requests
+# of 16 MiB.
+CHUNK_BYTES = 8 << 20
 
-Content = bytes | NDArray[np.uint8] | Fault  # a file, pixels uint8[C, H, W], or why neither
+LARGEST_FILE = 16 << 20  # The service takes no larger request, and a file is sent as one.
+
+Content = bytes | NDArray[np.uint8] | Fault  # A file, pixels uint8[C, H, W], or why there is none.
+
+
+Entry = TypeVar("Entry")
 
 
 @dataclass(frozen=True)
@@ -25,9 +32,9 @@ class Chunk:
     """Some inputs, in the order of their numbers.
 
     Attributes:
-        numbers: of the inputs in the source, from 0.
-        names: one for each, as it goes into the column ``path``.
-        load: reads them; may be called in any thread, once.
+        numbers: the inputs' places in the source, from 0.
+        names: of the inputs, as the column ``path`` has them.
+        load: reads the inputs; may be called in any thread, once.
     """
 
     numbers: Sequence[int]
@@ -39,7 +46,7 @@ class Source(Protocol):
     """A list of inputs that stays the same.
 
     Attributes:
-        count: how many inputs.
+        count: number of inputs.
         digest: sha256 of the list; a source with another list is another source.
     """
 
@@ -47,38 +54,45 @@ class Source(Protocol):
     digest: str
 
     def chunks(self, numbers: Iterable[int], size: int) -> Iterator[Chunk]:
-        """The inputs of these growing numbers, at most ``size`` and CHUNK_BYTES at a time.
+        """Yield the inputs of these growing numbers, at most ``size`` and CHUNK_BYTES at a time.
 
-        One iteration at a time: it may share a file with the next.
+        Finish one iteration before the next: both may read the same open file.
 
         Raises:
             JobError: the source has changed so that its inputs can't be told apart any more.
         """
 
     def close(self) -> None:
-        """Let go of files."""
+        """Close the files that it holds open."""
 
 
-def cut(entries: Iterable[tuple[int, str, int]], size: int) -> Iterator[list[tuple[int, str, int]]]:
-    """Cut (number, name, bytes) into runs of at most ``size`` and CHUNK_BYTES, or one larger."""
-    run: list[tuple[int, str, int]] = []
+def cut(
+    entries: Iterable[Entry], size: int, bytes_of: Callable[[Entry], int]
+) -> Iterator[list[Entry]]:
+    """Cut entries into runs of at most ``size`` entries and CHUNK_BYTES.
+
+    An entry that is larger than CHUNK_BYTES makes a run of its own.
+    """
+    run: list[Entry] = []
     total = 0
     for entry in entries:
-        if run and (len(run) == size or total + entry[2] > CHUNK_BYTES):
+        if run and (len(run) == size or total + bytes_of(entry) > CHUNK_BYTES):
             yield run
             run, total = [], 0
         run.append(entry)
-        total += entry[2]
+        total += bytes_of(entry)
     if run:
         yield run
 
 
 class Stream:
-    """A source that can only be read from its beginning on: what it holds is read as it is cut.
+    """A source that can only be read from its beginning on.
+
+    Its inputs are read when they are cut into chunks, not when a chunk's ``load`` is called.
 
     Args:
-        count: how many inputs.
-        digest: of their list.
+        count: number of inputs.
+        digest: sha256 of their list.
         items: yields (name, content) of every input from the given number on.
     """
 
@@ -90,23 +104,16 @@ class Stream:
 
     def chunks(self, numbers: Iterable[int], size: int) -> Iterator[Chunk]:
         """See Source."""
-        run: list[tuple[int, str, Content]] = []
-        total = 0
-        for item in self._picked(numbers):
-            length = 0 if isinstance(item[2], Fault) else len(item[2])
-            if run and (len(run) == size or total + length > CHUNK_BYTES):
-                yield in_hand(run)
-                run, total = [], 0
-            run.append(item)
-            total += length
-        if run:
-            yield in_hand(run)
+        for run in cut(self._picked(numbers), size, lambda entry: length_of(entry[2])):
+            contents = [content for _, _, content in run]
+            names = [printable(name) for _, name, _ in run]
+            yield Chunk([number for number, _, _ in run], names, partial(iter, contents))
 
     def close(self) -> None:
-        """Nothing is kept open."""
+        """Do nothing: no file is kept open."""
 
     def _picked(self, numbers: Iterable[int]) -> Iterator[tuple[int, str, Content]]:
-        """The items of these growing numbers."""
+        """Yield (number, name, content) of these growing numbers."""
         wanted = iter(numbers)
         number = next(wanted, None)
         if number is None:
@@ -120,28 +127,25 @@ class Stream:
         raise JobError("the source has become shorter since it was listed")
 
 
-def in_hand(run: list[tuple[int, str, Content]]) -> Chunk:
-    """A chunk of what has been read already."""
-    contents = [content for _, _, content in run]
-    return Chunk(
-        [number for number, _, _ in run], [printable(name) for _, name, _ in run], lambda: contents
-    )
+def length_of(content: Content) -> int:
+    """Bytes of a file, or rows of pixels; 0 for a fault."""
+    return 0 if isinstance(content, Fault) else len(content)
 
 
 def stamp(path: Path) -> str:
-    """What tells a file from the same one changed."""
+    """A text that changes when the file is replaced or written to."""
     status = path.stat()
     return f"{path.resolve()} {status.st_size} {status.st_mtime_ns}"
 
 
 def check_stamp(path: Path, before: str) -> None:
-    """Raise JobError if a file isn't what it was: its parts would be sought in the wrong places."""
+    """Raise JobError if a file has changed: its parts would be read from the wrong places."""
     if stamp(path) != before:
         raise JobError(f"{path} has changed since the job began: replaced, grown or cut short")
 
 
 def printable(name: str) -> str:
-    r"""A name in UTF-8; bytes that aren't are written as ``\xe9``."""
+    r"""A name in UTF-8; a byte that isn't UTF-8 is written as ``\xe9``."""
     if name.isascii():
         return name
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

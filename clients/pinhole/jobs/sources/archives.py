@@ -31,10 +31,10 @@ DAMAGED = (lzma.LZMAError, tarfile.TarError, zipfile.BadZipFile, zlib.error, EOF
 
 
 def zip_source(path: Path) -> Files:
-    """The images in a zip file, in its order. Its directory is held in memory.
+    """The images in a zip file, in the file's order. Its directory is held in memory.
 
     Raises:
-        JobError: it is damaged.
+        JobError: the file is damaged.
     """
     try:
         archive = zipfile.ZipFile(path)
@@ -48,29 +48,32 @@ def zip_source(path: Path) -> Files:
 
 
 def read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Content:
-    """A member of a zip file; what unpacks to more than it declares is cut off."""
+    """The content of a zip file's member.
+
+    A member that unpacks to more than it declares is read up to just over the limit.
+    """
     if member.file_size > LARGEST_FILE:
         return too_large(member.file_size, LARGEST_FILE)
     try:
         with archive.open(member) as file:
             return file.read(LARGEST_FILE + 1)
-    except RuntimeError:  # zipfile's word for it
+    except RuntimeError:  # zipfile raises this for a member that is encrypted.
         return Fault("Unreadable", "can't be read: it is encrypted")
     except (*DAMAGED, NotImplementedError):
         return Fault("Unreadable", "can't be read: damaged in the zip file")
 
 
 def tar_source(path: Path) -> "PlainTar | Stream":
-    """The images in a tar file, in its order.
+    """The images in a tar file, in the file's order.
 
     Raises:
-        JobError: it is damaged.
+        JobError: the file is damaged.
     """
     return packed_tar_source(path) if packing(path) else PlainTar(path)
 
 
 class PlainTar:
-    """A tar file that isn't compressed: its members are read where they lie, in any order."""
+    """A tar file that isn't compressed: members are read from their offsets, in any order."""
 
     def __init__(self, path: Path) -> None:
         self._path, self._stamp = path, stamp(path)
@@ -82,39 +85,32 @@ class PlainTar:
 
     def chunks(self, numbers: Iterable[int], size: int) -> Iterator[Chunk]:
         """See Source."""
-        places: dict[int, int] = {}
-
-        def entries() -> Iterator[tuple[int, str, int]]:
-            for number, name, length, place in self._listing.entries(numbers):
-                places[number] = place
-                yield number, name, length
-
-        for run in cut(entries(), size):
-            spans = [(places.pop(number), length) for number, _, length in run]
-            names = [printable(name) for _, name, _ in run]
-            yield Chunk([number for number, _, _ in run], names, self._loader(spans))
+        for run in cut(self._listing.entries(numbers), size, lambda entry: entry[2]):
+            spans = [(offset, length) for _, _, length, offset in run]
+            names = [printable(name) for _, name, _, _ in run]
+            yield Chunk([number for number, _, _, _ in run], names, self._loader(spans))
 
     def close(self) -> None:
         """See Source."""
         self._listing.close()
 
     def _loader(self, spans: list[tuple[int, int]]) -> Callable[[], Iterator[Content]]:
-        """What reads these, when it is called."""
+        """A function that reads these (offset, length) spans when it is called."""
 
         def load() -> Iterator[Content]:
             check_stamp(self._path, self._stamp)
             with self._path.open("rb") as file:
-                yield from (read_span(file, place, length) for place, length in spans)
+                yield from (read_span(file, offset, length) for offset, length in spans)
 
         return load
 
 
-def read_span(file: IO[bytes], place: int, length: int) -> Content:
-    """So many bytes from a place in a file."""
+def read_span(file: IO[bytes], offset: int, length: int) -> Content:
+    """``length`` bytes from an offset in a file."""
     if length > LARGEST_FILE:
         return too_large(length, LARGEST_FILE)
     try:
-        data = os.pread(file.fileno(), length, place)
+        data = os.pread(file.fileno(), length, offset)
     except OSError as error:
         return unreadable(error)
     return (
@@ -125,7 +121,7 @@ def read_span(file: IO[bytes], place: int, length: int) -> Content:
 
 
 def packed_tar_source(path: Path) -> Stream:
-    """A compressed tar file: it is unpacked from its beginning each time it is read."""
+    """The images in a compressed tar file, unpacked from its beginning for each reading."""
     found = ((member.name, member.size, 0) for _, member in members(path))
     with closing(Listing(f"tar {stamp(path)}", found)) as listing:
         count, digest = listing.count, listing.digest
@@ -138,10 +134,10 @@ def packed_tar_source(path: Path) -> Stream:
 
 
 def members(path: Path) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
-    """The images of a tar file, compressed or not.
+    """Yield (archive, member) for each image in a tar file, compressed or not.
 
     Raises:
-        JobError: it is damaged, cut short, or no tar file.
+        JobError: the file is damaged, cut short, or no tar file.
     """
     unpack = UNPACK[packing(path)]
     try:
@@ -152,20 +148,23 @@ def members(path: Path) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
             for member in archive:
                 if member.isreg() and is_shown(member.name):
                     yield archive, member
-                archive.members.clear()  # type: ignore[attr-defined] # or it would remember every one
+                # Otherwise tarfile would keep every member in memory.
+                archive.members.clear()  # type: ignore[attr-defined]
             check_end(file, archive, unpack is open)
     except DAMAGED as error:
         raise JobError(f"{path} can't be read as a tar file: {error}") from error
 
 
 def check_end(file: IO[bytes], archive: tarfile.TarFile, plain: bool) -> None:
-    """Raise unless the file goes on to its end: tarfile itself takes one that is cut for shorter.
+    """Check that the file goes on to its end mark.
+
+    tarfile itself doesn't: it reads a file that was cut between two members as a shorter archive.
 
     Raises:
-        EOFError: it was cut short.
+        EOFError: the file was cut short.
     """
     if not plain:
-        while file.read(1 << 20):  # the compression notices
+        while file.read(1 << 20):  # Decompression raises where the file was cut short.
             pass
         return
     file.seek(archive.offset)
@@ -174,12 +173,13 @@ def check_end(file: IO[bytes], archive: tarfile.TarFile, plain: bool) -> None:
 
 
 def packing(path: Path) -> bytes:
-    """Which of UNPACK a file is compressed with, by its first bytes."""
+    """The key in UNPACK of the file's compression, by its first bytes."""
     with path.open("rb") as file:
         start = file.read(6)
     return next((magic for magic in UNPACK if magic and start.startswith(magic)), b"")
 
 
+# First bytes of a file → what opens a file that is compressed so.
 UNPACK: dict[bytes, Callable[..., Any]] = {
     b"": open,
     b"\x1f\x8b": gzip.open,
@@ -189,7 +189,7 @@ UNPACK: dict[bytes, Callable[..., Any]] = {
 
 
 def read_packed(archive: tarfile.TarFile, member: tarfile.TarInfo) -> Content:
-    """The member that a stream has just come to."""
+    """The content of the member that the reading of a compressed archive has just come to."""
     if member.size > LARGEST_FILE:
         return too_large(member.size, LARGEST_FILE)
     file = archive.extractfile(member)

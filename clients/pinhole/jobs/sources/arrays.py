@@ -1,7 +1,7 @@
-"""Sources that are one array of pixels: .npy, and IDX as MNIST comes in (.gz or not).
+"""Sources that are one array of pixels: .npy, and IDX, MNIST's own format (.gz or not).
 
-Rows are named by their number. They are read, not mapped into memory: a mapped file that becomes
-shorter meanwhile would end the process.
+An image's name is its number. Images are read, not mapped into memory: if a mapped file became
+shorter while it is read, the process would die of SIGBUS.
 """
 
 import gzip
@@ -21,17 +21,19 @@ from numpy.typing import NDArray
 from pinhole.jobs.errors import JobError
 from pinhole.jobs.sources import Chunk, Content, Stream, check_stamp, cut, stamp
 
-IDX_UINT8 = 0x08  # the third byte of an IDX file of bytes; the fourth is the number of dimensions
+# The third byte of an IDX file whose elements are bytes; the fourth is the number of dimensions
+# (http://yann.lecun.com/exdb/mnist).
+IDX_UINT8 = 0x08
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Where in a file an array lies.
+    """Where in a file an array of images lies.
 
     Attributes:
-        offset: of its first byte.
-        count: of images.
-        shape: of one image, (C, H, W).
+        offset: of the first image, in bytes.
+        count: number of images.
+        shape: (C, H, W) of one image.
     """
 
     offset: int
@@ -45,7 +47,7 @@ class Layout:
 
 
 class Rows:
-    """The images of an array in a plain file, read where they lie."""
+    """The images of an array in an uncompressed file, read from their offsets, in any order."""
 
     def __init__(self, path: Path, layout: Layout) -> None:
         self.count, self.digest = layout.count, array_digest(path, layout)
@@ -53,15 +55,14 @@ class Rows:
 
     def chunks(self, numbers: Iterable[int], size: int) -> Iterator[Chunk]:
         """See Source."""
-        for run in cut(((number, "", self._layout.size) for number in numbers), size):
-            wanted = [number for number, _, _ in run]
-            yield Chunk(wanted, [str(number) for number in wanted], self._loader(wanted))
+        for run in cut(numbers, size, lambda _: self._layout.size):
+            yield Chunk(run, [str(number) for number in run], self._loader(run))
 
     def close(self) -> None:
-        """Nothing is kept open."""
+        """Do nothing: no file is kept open."""
 
     def _loader(self, wanted: list[int]) -> Callable[[], Iterator[Content]]:
-        """What reads these, when it is called."""
+        """A function that reads the images of these numbers when it is called."""
 
         def load() -> Iterator[Content]:
             check_stamp(self._path, self._stamp)
@@ -74,7 +75,7 @@ class Rows:
 
 
 def runs(numbers: list[int]) -> Iterator[tuple[int, int]]:
-    """Ascending numbers as (first, count) of those that follow each other."""
+    """Growing numbers as (first, count) of their runs of consecutive numbers."""
     first = 0
     for end in range(1, len(numbers) + 1):
         if end == len(numbers) or numbers[end] != numbers[end - 1] + 1:
@@ -86,7 +87,7 @@ def read_rows(file: io.BufferedIOBase, count: int, layout: Layout) -> NDArray[np
     """The next ``count`` images of an open file: uint8[count, C, H, W].
 
     Raises:
-        JobError: it ends before them.
+        JobError: the file ends before the last of them.
     """
     data = file.read(count * layout.size)
     if len(data) < count * layout.size:
@@ -95,7 +96,7 @@ def read_rows(file: io.BufferedIOBase, count: int, layout: Layout) -> NDArray[np
 
 
 def array_digest(path: Path, layout: Layout) -> str:
-    """What tells this array from another, or from itself changed."""
+    """A digest that changes with the file, and with where the array lies in it."""
     return sha256(f"array {stamp(path)} {layout}".encode()).hexdigest()
 
 
@@ -103,7 +104,7 @@ def npy_source(path: Path) -> Rows:
     """The images of a .npy file: uint8[N, H, W] or uint8[N, C, H, W].
 
     Raises:
-        JobError: an array of another kind.
+        JobError: the file is damaged, or holds an array of another kind.
     """
     with path.open("rb") as file:
         try:
@@ -126,7 +127,7 @@ def layout_of(path: Path, offset: int, shape: tuple[int, ...]) -> Layout:
     """The layout of uint8[N, H, W] or uint8[N, C, H, W].
 
     Raises:
-        JobError: another number of dimensions, or empty images.
+        JobError: the shape has another number of dimensions, or images without pixels.
     """
     if len(shape) not in (3, 4) or 0 in shape[1:]:
         raise JobError(
@@ -140,7 +141,7 @@ def idx_source(path: Path) -> "Rows | Stream":
     """The images of an IDX file.
 
     Raises:
-        JobError: it holds something else than bytes, or is damaged.
+        JobError: the file is damaged, or its images have no pixels.
     """
     try:
         with open_idx(path) as file:
@@ -151,24 +152,24 @@ def idx_source(path: Path) -> "Rows | Stream":
 
 
 def open_idx(path: Path) -> io.BufferedIOBase:
-    """The file, unpacked where it is gzip's."""
+    """Open an IDX file, decompressed if it is a gzip file."""
     return gzip.open(path) if is_gzip(path) else path.open("rb")
 
 
 def idx_layout(path: Path, file: io.BufferedIOBase) -> Layout:
-    """What an IDX file's header says."""
+    """The layout that an IDX file's header tells."""
     dimensions = file.read(4)[3]
     shape = struct.unpack(f">{dimensions}I", file.read(4 * dimensions))
     return layout_of(path, 4 + 4 * dimensions, shape)
 
 
 def packed_idx_source(path: Path, layout: Layout) -> Stream:
-    """A compressed IDX file: it is unpacked from its beginning each time it is read."""
+    """The images of a compressed IDX file, unpacked from its beginning for each reading."""
 
     def items(start: int) -> Iterator[tuple[str, Content]]:
-        return islice(every(), start, None)
+        return islice(all_items(), start, None)
 
-    def every() -> Iterator[tuple[str, Content]]:
+    def all_items() -> Iterator[tuple[str, Content]]:
         try:
             with open_idx(path) as file:
                 file.read(layout.offset)
@@ -181,11 +182,11 @@ def packed_idx_source(path: Path, layout: Layout) -> Stream:
 
 
 def is_gzip(path: Path) -> bool:
-    """Whether a file begins as gzip's do."""
+    """Whether this is a gzip file, by its first bytes."""
     with path.open("rb") as file:
         return file.read(2) == b"\x1f\x8b"
 
 
 def is_idx(start: bytes) -> bool:
-    """Whether a file that begins so is an IDX file of bytes with three or four dimensions."""
+    """Whether these are the first bytes of an IDX file of bytes with three or four dimensions."""
     return len(start) >= 4 and start[:3] == bytes((0, 0, IDX_UINT8)) and start[3] in (3, 4)

@@ -1,4 +1,4 @@
-"""Sources of which every input is a file: a folder, a glob, a list, a URL."""
+"""Sources whose inputs are files: a folder, a glob, a list, a URL."""
 
 import glob
 import os
@@ -14,7 +14,8 @@ from pinhole.jobs.sources.listing import Listing
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
-UNKNOWN_SIZE = 256 << 10  # bytes a file is taken for whose size can't be had cheaply
+# The size in bytes that is assumed for a file whose size would take a request of its own to learn.
+ASSUMED_SIZE = 256 << 10
 
 Read = Callable[[str], Content]
 
@@ -23,9 +24,9 @@ class Files:
     """Files by name.
 
     Args:
-        listing: their names.
-        read: reads one of them.
-        archive: that they are in, to be closed with the source.
+        listing: the files' names.
+        read: reads the file of a name.
+        archive: the open zip file that holds the files, if one does; closed with the source.
     """
 
     def __init__(
@@ -36,14 +37,10 @@ class Files:
 
     def chunks(self, numbers: Iterable[int], size: int) -> Iterator[Chunk]:
         """See Source."""
-        entries = (entry[:3] for entry in self._listing.entries(numbers))
-        for run in cut(entries, size):
-            names = [name for _, name, _ in run]
-            yield Chunk(
-                [number for number, _, _ in run],
-                [printable(name) for name in names],
-                self._loader(names),
-            )
+        for run in cut(self._listing.entries(numbers), size, lambda entry: entry[2]):
+            names = [name for _, name, _, _ in run]
+            wanted = [number for number, _, _, _ in run]
+            yield Chunk(wanted, [printable(name) for name in names], self._loader(names))
 
     def close(self) -> None:
         """See Source."""
@@ -52,22 +49,22 @@ class Files:
             self._archive.close()
 
     def _loader(self, names: list[str]) -> Callable[[], Iterator[Content]]:
-        """What reads these, when it is called."""
+        """A function that reads these files when it is called."""
         return lambda: (self._read(name) for name in names)
 
 
 def folder_source(folder: Path) -> Files:
-    """The image files below a folder, by suffix, sorted folder by folder; hidden ones left out."""
+    """The image files below a folder, by suffix, sorted folder by folder, without hidden files."""
     found = ((name, size, 0) for name, size in walk(os.fspath(folder), ""))
     listing = Listing(f"folder {folder.resolve()}", found)
     return Files(listing, lambda name: read_file(os.path.join(folder, name)))  # noqa: PTH118 - speed
 
 
 def walk(folder: str, below: str) -> Iterator[tuple[str, int]]:
-    """Relative names and sizes, sorted, folder by folder.
+    """Yield relative names and sizes, sorted, folder by folder.
 
-    A folder that can't be listed, and one that is named as an image is, are entries themselves:
-    reading them tells why they are none.
+    A folder that can't be listed, and a folder that is named like an image, are yielded too:
+    reading them later fails, and the message says why they are no images.
     """
     try:
         with os.scandir(os.path.join(folder, below)) as entries:  # noqa: PTH118 - 70,000 times
@@ -87,7 +84,7 @@ def walk(folder: str, below: str) -> Iterator[tuple[str, int]]:
 
 
 def size_of(entry: os.DirEntry[str]) -> int:
-    """Bytes in a file that may be an image; 0 where that can't be told, now or at all."""
+    """Bytes in a file that may be an image; 0 for any other file, or if the size can't be read."""
     if not entry.name.lower().endswith(SUFFIXES):
         return 0
     try:
@@ -98,30 +95,30 @@ def size_of(entry: os.DirEntry[str]) -> int:
 
 def glob_source(pattern: str) -> Files:
     """The files that a pattern matches, sorted; ``**`` stands for any folders."""
-    stamp = f"glob {os.path.abspath(pattern)}"  # noqa: PTH100 - no path yet
+    stamp = f"glob {os.path.abspath(pattern)}"  # noqa: PTH100 - a pattern is no path
     return Files(
         Listing(stamp, ((name, stat_size(name), 0) for name in matches(pattern))), read_file
     )
 
 
 def matches(pattern: str) -> list[str]:
-    """What a pattern matches, but for folders that aren't named as images are."""
+    """What a pattern matches, without the folders that aren't named like an image."""
     return sorted(
         name
-        for name in glob.iglob(pattern, recursive=True)  # noqa: PTH207 - it may be absolute
+        for name in glob.iglob(pattern, recursive=True)  # noqa: PTH207 - a pattern may be absolute
         if name.lower().endswith(SUFFIXES) or not os.path.isdir(name)  # noqa: PTH112 - speed
     )
 
 
 def list_source(path: Path) -> Files:
-    """The files that a text file names, one a line (or each ended by a NUL, as find -print0 does).
+    """The files that a text file names, one a line, or each ended by a NUL as by find -print0.
 
-    Relative names start where the command was started. A line may be a URL.
+    Relative names are relative to the command's working directory. A line may be a URL.
     """
     listing = Listing(
         f"list {path.resolve()}",
         (
-            (name, UNKNOWN_SIZE if "://" in name else stat_size(name), 0)
+            (name, ASSUMED_SIZE if "://" in name else stat_size(name), 0)
             for name in list_names(path)
         ),
     )
@@ -129,7 +126,7 @@ def list_source(path: Path) -> Files:
 
 
 def list_names(path: Path) -> Iterator[str]:
-    """What a list names."""
+    """Yield the names in a list file."""
     with path.open("rb") as file:
         separator = b"\0" if b"\0" in file.read(1 << 16) else b"\n"
         file.seek(0)
@@ -142,7 +139,7 @@ def list_names(path: Path) -> Iterator[str]:
 
 
 def stat_size(name: str) -> int:
-    """Bytes in a file; 0 for one that can't be read, which becomes an error row later."""
+    """Bytes in a file; 0 if the file can't be read, which becomes a row with an error later."""
     try:
         return os.stat(name).st_size  # noqa: PTH116 - speed
     except (OSError, ValueError):
@@ -150,7 +147,10 @@ def stat_size(name: str) -> int:
 
 
 def read_file(name: str) -> Content:
-    """A file's content; never waits for what isn't a plain file."""
+    """A file's content, or why it can't be read.
+
+    A name that isn't a plain file's, e.g. a pipe's, is a fault: reading it could block for ever.
+    """
     try:
         handle = os.open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
@@ -166,12 +166,12 @@ def read_file(name: str) -> Content:
             os.close(handle)
     except OSError as error:
         return unreadable(error)
-    except ValueError:  # a NUL in the name
+    except ValueError:  # The name contains a NUL.
         return unreadable(OSError(0, "No such file or directory"))
 
 
 def read_all(handle: int, expected: int) -> Content:
-    """What is in an open file, which may be growing."""
+    """The content of an open file, which may be growing."""
     data = os.read(handle, expected + 1)
     if len(data) == expected and data:
         return data
@@ -184,7 +184,7 @@ def url_source(url: str) -> Files:
     """The images below an fsspec URL, or those that a pattern in it matches.
 
     Raises:
-        JobError: fsspec doesn't know the protocol, or there is nothing to be found.
+        JobError: fsspec doesn't know the protocol, or the URL can't be listed.
     """
     fs, path = open_url(url)
     try:
@@ -193,30 +193,31 @@ def url_source(url: str) -> Files:
         raise JobError(f"{url} can't be listed: {error}") from error
     root = "" if glob.has_magic(path) else path.rstrip("/") + "/"
     names = sorted(name for name in found if is_shown(name.removeprefix(root)))
-    sizes = ((name.removeprefix(root), size_there(found[name]), 0) for name in names)
+    sizes = ((name.removeprefix(root), remote_size(found[name]), 0) for name in names)
     return Files(Listing(f"url {url}", sizes), lambda name: read_remote(fs, root + name))
 
 
 def is_shown(name: str) -> bool:
-    """Whether a name is an image's, by its suffix, and no part of it is hidden."""
+    """Whether a name has an image's suffix, and no part of it begins with a dot."""
     hidden = any(part.startswith(".") and part != "." for part in name.split("/"))
     return name.lower().endswith(SUFFIXES) and not hidden
 
 
-def size_there(details: dict[str, Any]) -> int:
-    """Bytes in a file, as far as its file system tells."""
-    return int(details.get("size") or UNKNOWN_SIZE)
+def remote_size(details: dict[str, Any]) -> int:
+    """Bytes in a file, or ASSUMED_SIZE if its file system doesn't tell."""
+    return int(details.get("size") or ASSUMED_SIZE)
 
 
 def open_url(url: str) -> tuple[Any, str]:
     """The fsspec file system of a URL, and the path in it.
 
     Raises:
-        JobError: fsspec, or what it needs for the protocol, isn't installed.
+        ImportError: fsspec isn't installed.
+        JobError: fsspec doesn't know the protocol, or what it needs for it isn't installed.
     """
-    try:
-        import fsspec
+    import fsspec
 
+    try:
         fs, path = fsspec.core.url_to_fs(url)
     except (ImportError, ValueError) as error:
         raise JobError(f"{url} can't be opened: {error}") from error
@@ -224,7 +225,7 @@ def open_url(url: str) -> tuple[Any, str]:
 
 
 def read_url(url: str) -> Content:
-    """The file at a URL."""
+    """The content of the file at a URL, or why it can't be read."""
     try:
         return read_remote(*open_url(url))
     except JobError as error:
@@ -232,7 +233,7 @@ def read_url(url: str) -> Content:
 
 
 def read_remote(fs: Any, path: str) -> Content:
-    """A file of an fsspec file system."""
+    """The content of a file in an fsspec file system, or why it can't be read."""
     try:
         with fs.open(path, "rb") as file:
             data: bytes = file.read(LARGEST_FILE + 1)

@@ -1,4 +1,4 @@
-"""The list of a source's inputs, on disk once it is long: memory stays flat however many."""
+"""The list of a source's inputs, on disk once it is long, so that memory stays flat."""
 
 import hashlib
 import json
@@ -7,27 +7,27 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from typing import Any
 
-IN_MEMORY = 1 << 20  # bytes; a longer list goes to a temporary file
-STRIDE = 4_096  # inputs between two known places in the file
+IN_MEMORY = 1 << 20  # A list of more bytes than this goes to a temporary file.
+STRIDE = 4_096  # The offset of every STRIDE-th line is remembered, so that reading can start there.
 
 
 class Listing:
-    """Names, and where each is to be found; written once, then read.
+    """The names, sizes and offsets of a source's inputs; written once, then read.
 
     Args:
-        stamp: goes into the digest before the names: what else tells two sources apart.
-        entries: (name, size in bytes, place in an archive) of each input.
+        stamp: what tells two sources apart besides their names; the digest begins with it.
+        entries: (name, size in bytes, offset in an archive) of each input.
     """
 
     def __init__(self, stamp: str, entries: Iterable[tuple[str, int, int]]) -> None:
         self.count = 0
         self._sum = hashlib.sha256(json.dumps(stamp).encode())
         self._file = tempfile.SpooledTemporaryFile(IN_MEMORY)  # noqa: SIM115 - lives with the job
-        self._places: list[int] = []  # in the file, of every STRIDE-th input
-        with ExitStack() as undo:  # what lists the source may fail half-way
+        self._line_offsets: list[int] = []  # Of every STRIDE-th line in the file.
+        with ExitStack() as undo:  # The iteration over the entries may fail half-way.
             undo.callback(self.close)
-            for name, size, place in entries:
-                self._add(name, size, place)
+            for name, size, offset in entries:
+                self._add(name, size, offset)
             undo.pop_all()
 
     @property
@@ -35,26 +35,26 @@ class Listing:
         """sha256 of the stamp and all names."""
         return self._sum.hexdigest()
 
-    def _add(self, name: str, size: int, place: int) -> None:
+    def _add(self, name: str, size: int, offset: int) -> None:
         """Append an input."""
         if self.count % STRIDE == 0:
-            self._places.append(self._file.tell())
-        key = json.dumps(name)  # ASCII: newlines and bytes that aren't UTF-8 are escaped
+            self._line_offsets.append(self._file.tell())
+        key = json.dumps(name)  # Escapes newlines, and bytes that aren't UTF-8: the line is ASCII.
         self._sum.update(key.encode() + b"\n")
-        self._file.write(f"[{key}, {size}, {place}]\n".encode())
+        self._file.write(f"[{key}, {size}, {offset}]\n".encode())
         self.count += 1
 
     def close(self) -> None:
-        """Forget the list."""
+        """Delete the list."""
         self._file.close()
 
     def entries(self, numbers: Iterable[int]) -> Iterator[tuple[int, str, int, int]]:
-        """(number, name, size, place) of growing numbers."""
-        position = -1  # of the line that was read last
+        """Yield (number, name, size, offset) of growing numbers."""
+        position = -1  # Number of the line that was read last.
         line = b""
         for number in numbers:
             if position < 0 or number - position > STRIDE:
-                self._file.seek(self._places[number // STRIDE])
+                self._file.seek(self._line_offsets[number // STRIDE])
                 position = number // STRIDE * STRIDE - 1
             while position < number:
                 line = self._file.readline()

@@ -1,4 +1,4 @@
-"""What a SOURCE on the command line is."""
+"""Finds out what kind of source the SOURCE on the command line is."""
 
 import glob
 import gzip
@@ -29,8 +29,8 @@ def open_source(given: str, column: str | None = None) -> Source:
 
     Args:
         given: a folder, a glob, a zip or tar file, a .npy, IDX or Parquet file, a text file that
-            lists files, or an fsspec URL. One file is known by how it begins, not by its name.
-        column: of a Parquet file, the images'.
+            lists files, or an fsspec URL. A file's kind is told by its first bytes, not its name.
+        column: which column of a Parquet file holds the images.
 
     Raises:
         JobError: it is none of these, can't be read, or holds no images.
@@ -43,7 +43,7 @@ def open_source(given: str, column: str | None = None) -> Source:
 
 
 def find_source(given: str, column: str | None) -> Source:
-    """The kind of source that ``given`` is."""
+    """The source that ``given`` names, with or without images in it."""
     path = Path(given)
     if "://" in given:
         return url_source(given)
@@ -57,10 +57,10 @@ def find_source(given: str, column: str | None) -> Source:
 
 
 def file_source(path: Path, column: str | None) -> Source:
-    """The kind of source that one file is.
+    """The source that is one file.
 
     Raises:
-        JobError: none that is known, or unreadable.
+        JobError: the file can't be read, or is of no kind that can be a source.
     """
     try:
         start = beginning(path)
@@ -94,7 +94,7 @@ def is_tar(path: Path) -> bool:
 
 
 def beginning(path: Path) -> bytes:
-    """The first bytes of a file, unpacked where it is gzip's."""
+    """The first bytes of a file, decompressed if it is a gzip file."""
     with path.open("rb") as file:
         start = file.read(8)
     if not start.startswith(GZIP):

@@ -1,4 +1,7 @@
-"""A Parquet file with a column of images: bytes, or structs of bytes and path, as datasets have."""
+"""Parquet files with a column of images: bytes, or structs of bytes and path.
+
+Hugging Face's datasets have such structs.
+"""
 
 from collections.abc import Iterator
 from hashlib import sha256
@@ -11,18 +14,19 @@ import pyarrow.parquet as pq
 from pinhole.jobs.errors import Fault, JobError, too_large
 from pinhole.jobs.sources import LARGEST_FILE, Content, Stream, stamp
 
-BATCH_ROWS = 64  # read at a time: files of some 100 kB each
+BATCH_ROWS = 64  # Rows read at a time; each may hold a file of 100 kB.
 
 
 def parquet_source(path: Path, column: str | None) -> Stream:
     """The images of a Parquet file, in its order.
 
     Args:
-        path: of the file.
-        column: of the images; None takes the only one there is, or the one called ``image``.
+        path: the file.
+        column: which column holds the images; None takes the only column that can, or the column
+            called ``image``.
 
     Raises:
-        JobError: the file is damaged, or it isn't clear which column.
+        JobError: the file is damaged, or it isn't clear which column holds the images.
     """
     try:
         with pq.ParquetFile(path) as file:
@@ -39,7 +43,7 @@ def choose_column(path: Path, schema: Any, wanted: str | None) -> str:
     """The column that holds the images.
 
     Raises:
-        JobError: there is none, or several and none is called ``image``.
+        JobError: there is no such column, or there are several and none is called ``image``.
     """
     fit = [field.name for field in schema if holds_files(field.type)]
     if wanted in fit:
@@ -59,14 +63,14 @@ def choose_column(path: Path, schema: Any, wanted: str | None) -> str:
 
 
 def holds_files(kind: Any) -> bool:
-    """Whether a column of this type may hold files."""
+    """Whether a column of this Arrow type may hold files."""
     if pa.types.is_struct(kind):
         return kind.get_field_index("bytes") >= 0 and holds_files(kind.field("bytes").type)
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
 
 
 def rows(path: Path, image: str, named: str | None, start: int) -> Iterator[tuple[str, Content]]:
-    """(name, file) of every row from ``start`` on; row groups before it aren't read.
+    """Yield (name, file) of every row from ``start`` on; row groups before it aren't read.
 
     Raises:
         JobError: the file is damaged.
@@ -92,7 +96,7 @@ def rows(path: Path, image: str, named: str | None, start: int) -> Iterator[tupl
 
 
 def name_of(row: dict[str, Any], image: str, named: str | None, number: int) -> str:
-    """A row's own path, or its image's, else its number."""
+    """The name of a row's image: the row's path, or the image's path, or the row's number."""
     if named and row[named]:
         return str(row[named])
     value = row[image]
@@ -100,7 +104,7 @@ def name_of(row: dict[str, Any], image: str, named: str | None, number: int) -> 
 
 
 def file_of(value: Any) -> Content:
-    """The file in a cell."""
+    """The file in a cell, or why there is none."""
     data = value.get("bytes") if isinstance(value, dict) else value
     if data is None:
         return Fault("Unreadable", "can't be read: the cell is empty")

@@ -1,0 +1,163 @@
+/**
+ * The map: pan and zoom, a crosshair that the pointer or the arrow keys move, and clicks.
+ *
+  * Events: "move" when the crosshair has moved; "pick" after a click or Enter; "view" after panning,
+  * zooming and resizing; "touched" when the user does anything with the map.
+ */
+
+const ZOOM = [0.6, 60];
+const STEP = 1 / 60; // Part of the map's width that an arrow key moves; ten times that with Shift.
+const MARGIN = 0.07; // Part of the points' extent that is left free around them.
+const TRIM = 0.004; // Share of the points on each side that may lie outside the first view.
+export const STEPS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+const FACTORS = { "+": 1.5, "=": 1.5, "-": 1 / 1.5, _: 1 / 1.5 };
+
+export class MapView extends EventTarget {
+  /** [left, top] in CSS pixels from the map's corner; null before the first movement. */
+  crosshair = null;
+
+  /**
+   * @param {HTMLElement} root holds canvas.dots and canvas.marks
+   * @param {import("./points.js").Points} points
+   */
+  constructor(root, points) {
+    super();
+    this.root = root;
+    this.baseX = d3.scaleLinear(extent(points, 0), [0, 1]);
+    this.baseY = d3.scaleLinear(extent(points, 1), [1, 0]);
+    this.zoom = d3.zoom().scaleExtent(ZOOM).filter(wanted).on("zoom", () => this.#changed());
+    this.selection = d3.select(root).call(this.zoom).on("dblclick.zoom", null);
+    new ResizeObserver(() => this.#resize()).observe(root);
+    this.#resize();
+    root.addEventListener("pointermove", (event) => this.#point(event));
+    root.addEventListener("pointerdown", (event) => this.#point(event));
+    root.addEventListener("click", (event) => this.#click(event));
+    root.addEventListener("keydown", (event) => this.#key(event));
+    root.addEventListener("wheel", () => this.#touched(), { passive: true });
+  }
+
+  /** The scales and the size, which drawing needs. */
+  get view() {
+    const { x, y, width, height, transform } = this;
+    return { x, y, width, height, zoom: transform.k };
+  }
+
+  /** The point of the plane under the crosshair. */
+  get place() {
+    return this.crosshair && [this.x.invert(this.crosshair[0]), this.y.invert(this.crosshair[1])];
+  }
+
+  /** Put the crosshair on a point of the plane. */
+  moveTo([x, y]) {
+    this.crosshair = [this.x(x), this.y(y)];
+    this.dispatchEvent(new Event("move"));
+  }
+
+  zoomBy(factor) {
+    const middle = this.crosshair ?? [this.width / 2, this.height / 2];
+    this.#glide((selection) => this.zoom.scaleBy(selection, factor, middle));
+  }
+
+  reset() {
+    this.#glide((selection) => this.zoom.transform(selection, d3.zoomIdentity));
+  }
+
+  /** Pan to a point of the plane if it is out of sight. */
+  reveal([x, y]) {
+    const [left, top] = [this.x(x), this.y(y)];
+    if (left < 0 || top < 0 || left > this.width || top > this.height) {
+      this.#glide((selection) => this.zoom.translateTo(selection, this.baseX(x), this.baseY(y)));
+    }
+  }
+
+  /** The context of one of the two canvases, with the canvas cleared. */
+  context(name) {
+    const canvas = this.root.querySelector(`canvas.${name}`);
+    const context = canvas.getContext("2d");
+    context.setTransform(devicePixelRatio, 0, 0, devicePixelRatio, 0, 0);
+    context.clearRect(0, 0, this.width, this.height);
+    return context;
+  }
+
+  /** Change the view smoothly, or at once if the user prefers reduced motion. */
+  #glide(change) {
+    const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
+    change(still ? this.selection : this.selection.transition().duration(250));
+  }
+
+  #resize() {
+    this.width = this.root.clientWidth;
+    this.height = this.root.clientHeight;
+    this.baseX.range([0, this.width]);
+    this.baseY.range([this.height, 0]);
+    this.zoom.extent([[0, 0], [this.width, this.height]]);
+    for (const canvas of this.root.querySelectorAll(":scope > canvas")) {
+      canvas.width = this.width * devicePixelRatio;
+      canvas.height = this.height * devicePixelRatio;
+    }
+    this.#changed();
+  }
+
+  #changed() {
+    this.transform = d3.zoomTransform(this.root);
+    this.x = this.transform.rescaleX(this.baseX);
+    this.y = this.transform.rescaleY(this.baseY);
+    this.dispatchEvent(new Event("view"));
+  }
+
+  #touched() {
+    this.dispatchEvent(new Event("touched"));
+  }
+
+  #point(event) {
+    if (event.target.closest("button") || (event.pointerType === "mouse" && event.buttons)) return;
+    this.#touched();
+    this.crosshair = d3.pointer(event, this.root);
+    this.dispatchEvent(new Event("move"));
+  }
+
+  #click(event) {
+    if (event.target.closest("button")) return;
+    this.crosshair = d3.pointer(event, this.root);
+    this.dispatchEvent(new Event("move"));
+    this.dispatchEvent(new Event("pick"));
+  }
+
+  #key(event) {
+    if (event.target !== this.root || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.key in STEPS) this.#walk(STEPS[event.key], event.shiftKey ? 10 : 1);
+    else if (event.key in FACTORS) this.zoomBy(FACTORS[event.key]);
+    else if (event.key === "0") this.reset();
+    else if (event.key === "Enter" || event.key === " ") this.dispatchEvent(new Event("pick"));
+    else return;
+    event.preventDefault();
+    this.#touched();
+  }
+
+  #walk([right, down], steps) {
+    const step = this.width * STEP * steps;
+    const [left, top] = this.crosshair ?? [this.width / 2, this.height / 2];
+    this.crosshair = [clamp(left + right * step, this.width), clamp(top + down * step, this.height)];
+    this.dispatchEvent(new Event("move"));
+  }
+}
+
+/** Which events pan and zoom: a mouse's drag and wheel; two fingers. One finger explores. */
+function wanted(event) {
+  if (event.target.closest("button")) return false;
+  if (event.touches) return event.touches.length > 1;
+  return !event.button && (!event.ctrlKey || event.type === "wheel");
+}
+
+/** The range of nearly all points on an axis, with a margin. */
+function extent({ places }, axis) {
+  const values = d3.sort(places, (place) => place[axis]).map((place) => place[axis]);
+  const low = d3.quantileSorted(values, TRIM) ?? -1;
+  const high = d3.quantileSorted(values, 1 - TRIM) ?? 1;
+  const margin = (high - low) * MARGIN || 1;
+  return [low - margin, high + margin];
+}
+
+function clamp(value, limit) {
+  return Math.min(Math.max(value, 0), limit);
+}

@@ -1,0 +1,202 @@
+/**
+  * The service's public HTTP API, as any program could call it: arrays in, arrays out.
+  *
+  * Events: "answer" after every reply of the model; "down" and "up" when an outage begins and ends.
+ */
+
+import { pack, unpack } from "./npy.js";
+import { pause } from "./pace.js";
+
+const NPY = "application/x-npy";
+const FILE = "application/octet-stream"; // For a file of unknown type; the service reads its content.
+const KEY = "pinhole-api-key"; // In sessionStorage: deleted when the tab is closed.
+const TIMEOUT_MS = 15_000;
+const PROBE_MS = 1_500; // The pause between probes of a service that is down.
+const TRIES = 5; // Of a request that a busy service refuses.
+const REMEMBERED = 50; // Latencies.
+
+/** The service refused a request; `message` can be shown to the user. */
+export class Refused extends Error {
+  /** @param {string} message @param {number} status */
+  constructor(message, status) {
+    super(message);
+    this.status = status;
+  }
+}
+
+/** The service can't be reached, or can't work now. It is being probed; "up" tells of its return. */
+export class Unavailable extends Error {}
+
+/** Ignore errors that the status line shows, and throw any other: it is a fault of the page. */
+export function tolerate(error) {
+  if (!(error instanceof Refused || error instanceof Unavailable)) throw error;
+}
+
+export class Service extends EventTarget {
+  #key = sessionStorage.getItem(KEY);
+  #askForKey;
+  #asking = null;
+
+  /** The newest REMEMBERED latencies in milliseconds, oldest first. */
+  latencies = [];
+  /** The model that the newest reply came from. */
+  model = { digest: "", version: "", precision: "" };
+  /** The newest request to the model, for display: {endpoint, ms}. */
+  exchange = null;
+  down = false;
+
+  /** @param {(refused: boolean) => Promise<string>} askForKey gets the API key from the user */
+  constructor(askForKey) {
+    super();
+    this.#askForKey = askForKey;
+  }
+
+  /** The model's description: GET /v2/models/embed. */
+  async describe() {
+    return this.#read(await this.#fetch("v2/models/embed"), "json");
+  }
+
+  /** The test images' embeddings and labels. */
+  async map() {
+    return this.#read(await this.#fetch("map.json"), "json");
+  }
+
+  /** @param {number[][]} embeddings [N, D] @returns {Promise<Uint8Array[]>} N × [C, H, W] */
+  async decode(embeddings) {
+    const width = embeddings[0].length;
+    const body = pack(Float32Array.from(embeddings.flat()), [embeddings.length, width]);
+    const { data, shape } = await this.#predict("decode", body, NPY);
+    const size = shape.slice(1).reduce((a, b) => a * b, 1);
+    return embeddings.map((_, index) => data.subarray(index * size, (index + 1) * size));
+  }
+
+  /**
+   * @param {Uint8Array | Blob} image pixels [C, H, W], or an image file
+   * @param {number[]} shape of the pixels
+   * @returns {Promise<number[]>} [D]
+   */
+  async embed(image, shape) {
+    const [body, type] = toBody(image, shape);
+    return [...(await this.#predict("embed", body, type)).data];
+  }
+
+  /**
+   * As embed.
+   *
+   * @returns {Promise<{pixels: Uint8Array, mse: number, percentile: number, outlier: boolean}>}
+   */
+  async reconstruct(image, shape) {
+    const [body, type] = toBody(image, shape);
+    const { data, headers } = await this.#predict("reconstruct", body, type);
+    return {
+      pixels: data,
+      mse: Number(headers.get("X-Mse")),
+      percentile: Number(headers.get("X-Percentile")),
+      outlier: headers.has("X-Outliers"),
+    };
+  }
+
+  /** The median of the newest latencies, in milliseconds. */
+  get p50() {
+    const sorted = [...this.latencies].sort((a, b) => a - b);
+    return sorted[Math.floor(sorted.length / 2)];
+  }
+
+  async #predict(endpoint, body, type) {
+    const headers = { "Content-Type": type, Accept: NPY };
+    const started = performance.now();
+    const reply = await this.#fetch(`predictions/${endpoint}`, { method: "POST", body, headers });
+    const array = unpack(await this.#read(reply, "arrayBuffer"));
+    const ms = performance.now() - started;
+    this.latencies = [...this.latencies, ms].slice(-REMEMBERED);
+    this.model = {
+      digest: reply.headers.get("X-Model-Digest") ?? "",
+      version: reply.headers.get("X-Model-Version") ?? "",
+      precision: reply.headers.get("X-Precision") ?? "",
+    };
+    this.exchange = { endpoint, ms };
+    this.dispatchEvent(new Event("answer"));
+    return { ...array, headers: reply.headers };
+  }
+
+  /** Fetch a reply with status 200; any other outcome becomes an exception. */
+  async #fetch(path, request = {}) {
+    for (let tries = 1; ; tries++) {
+      const key = this.#key;
+      const authorization = key ? { Authorization: `Bearer ${key}` } : {};
+      const headers = { ...request.headers, ...authorization };
+      const reply = await this.#send(path, { ...request, headers });
+      if (reply.ok) return reply;
+      if (reply.status === 401) await this.#renewKey(key);
+      else if (reply.status === 429 && tries < TRIES) await pause(retryAfterMs(reply));
+      else throw await this.#refusal(reply);
+    }
+  }
+
+  async #send(path, request) {
+    try {
+      return await fetch(path, { ...request, signal: AbortSignal.timeout(TIMEOUT_MS) });
+    } catch (error) {
+      throw this.#lost(error);
+    }
+  }
+
+  async #read(reply, as) {
+    try {
+      return await reply[as]();
+    } catch (error) {
+      throw this.#lost(error); // The connection broke within the answer.
+    }
+  }
+
+  #lost(error) {
+    this.#watch("no answer");
+    return new Unavailable("The service can't be reached.", { cause: error });
+  }
+
+  async #refusal(reply) {
+    const { message } = await reply.json().catch(() => ({}));
+    const reason = message ?? `HTTP ${reply.status}`;
+    if (reply.status <= 500) return new Refused(reason, reply.status); // A 500 is of this request only.
+    this.#watch(reason);
+    return new Unavailable(reason);
+  }
+
+  /** Ask the user for another key; once, even if several requests were refused at the same time. */
+  async #renewKey(refused) {
+    if (this.#key !== refused) return; // The user has entered another key for another request.
+    this.#asking ??= this.#askForKey(refused !== null).finally(() => (this.#asking = null));
+    this.#key = await this.#asking;
+    sessionStorage.setItem(KEY, this.#key);
+  }
+
+  /** Announce that the service is down, and probe it until it is back. */
+  async #watch(reason) {
+    if (this.down) return;
+    this.down = true;
+    this.dispatchEvent(new CustomEvent("down", { detail: reason }));
+    do await pause(PROBE_MS);
+    while (!(await this.#isReady()));
+    this.down = false;
+    this.dispatchEvent(new Event("up"));
+  }
+
+  async #isReady() {
+    try {
+      const authorization = this.#key ? { Authorization: `Bearer ${this.#key}` } : {};
+      return (await fetch("ready", { headers: authorization })).ok;
+    } catch {
+      return false; // The service doesn't answer yet.
+    }
+  }
+}
+
+function toBody(image, shape) {
+  if (image instanceof Blob) return [image, image.type.startsWith("image/") ? image.type : FILE];
+  return [pack(image, [1, ...shape]), NPY];
+}
+
+function retryAfterMs(reply) {
+  const seconds = Number(reply.headers.get("Retry-After"));
+  return 1_000 * Math.min(Math.max(seconds || 0, 0.2), 5);
+}

@@ -1,0 +1,11 @@
+"""The bundle: its format, and everything that runs it without a server.
+
+    manifest.py   the files of a bundle, and how they are read
+    engine/       runtimes that execute a bundle: onnxruntime and TorchScript
+    images.py     image files → pixels, and back
+    score.py      how unusual an image is
+    limits.py     the most that one request may ask for
+    errors.py     the errors of all these
+
+Batch jobs, export and the service import this package; it imports nothing else of the project.
+"""

@@ -1,0 +1,11 @@
+"""Engines execute a bundle. There is one small protocol, and two implementations.
+
+protocol.py      what an engine is
+opening.py       load a bundle into a runtime
+checks.py        check arrays, the precision and the golden answers
+chunks.py        large inputs in pieces, so that memory stays bounded
+host.py          cores and arithmetic of this host
+onnx.py          onnxruntime on the CPU, OpenVINO or CUDA
+cuda.py          the CUDA calls that onnxruntime's Python API lacks
+torchscript.py   TorchScript on the CPU or CUDA
+"""

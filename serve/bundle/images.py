@@ -1,0 +1,210 @@
+"""Image files to and from model pixels: the only module that uses Pillow and libspng.
+
+Scaling to [0, 1] is not done here: it is the first operation of the exported encoder, so serving
+can't drift from training.
+"""
+
+import io
+import struct
+import zlib
+from functools import lru_cache
+
+import numpy as np
+import pyspng
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from serve.bundle.errors import InvalidImage, PayloadTooLarge
+from serve.bundle.limits import MAX_IMAGE_PIXELS, MAX_REQUEST_PIXELS
+from serve.bundle.manifest import ImageSpec
+
+# The formats that are read. For none of them does Pillow start another program, as it does for EPS.
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+# What Pillow's readers are known to raise on damaged files.
+UNREADABLE = (
+    OSError,
+    EOFError,
+    SyntaxError,  # for a malformed PNG
+    ValueError,
+    TypeError,
+    KeyError,
+    IndexError,
+    OverflowError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
+# A PNG is a signature, then chunks: length of the content, kind, content, and a checksum of both.
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+PNG_CHUNK = struct.Struct(">I4s")  # length and kind
+PNG_CHECKSUM = struct.Struct(">I")
+
+
+class PixelBudget:
+    """The pixels that a request's files may still have: a few kilobytes can declare 50 million."""
+
+    def __init__(self) -> None:
+        self._left = MAX_REQUEST_PIXELS
+
+    def spend(self, width: int, height: int) -> None:
+        """Take the pixels that one file's header declares.
+
+        Raises:
+            InvalidImage: the file alone is over the limit for a file.
+            PayloadTooLarge: with this file, the request is over the limit for a request.
+        """
+        pixels = width * height
+        if pixels > MAX_IMAGE_PIXELS:
+            raise InvalidImage(
+                f"the image has {width} x {height} pixels; the limit is {MAX_IMAGE_PIXELS:,} in all"
+            )
+        if pixels > self._left:
+            raise PayloadTooLarge(
+                f"the images before this one and its {width} x {height} pixels exceed the limit "
+                f"of {MAX_REQUEST_PIXELS:,} a request"
+            )
+        self._left -= pixels
+
+
+def read_image(data: bytes, spec: ImageSpec, budget: PixelBudget) -> NDArray[np.uint8]:
+    """Read one image file into the grid the encoder was trained on.
+
+    EXIF orientation is applied, transparency laid over white, colours converted to the model's
+    channels, the picture resized with antialiasing and, where ``spec.polarity`` is ``auto`` and
+    its border is light, inverted. A file that already has the model's size and mode comes back
+    bit for bit.
+
+    Args:
+        data: a file in one of FORMATS, at most MAX_IMAGE_PIXELS pixels; its first frame is read.
+        spec: the pictures the model takes.
+        budget: the pixels left to the request that the file came in.
+
+    Returns:
+        ``uint8[C, H, W]``.
+
+    Raises:
+        InvalidImage: unreadable, truncated, or over the pixel limit. Becomes HTTP 400.
+        PayloadTooLarge: the request's files have too many pixels together. Becomes HTTP 413.
+    """
+    if not data:
+        raise InvalidImage("the image is empty (0 bytes)")
+    pixels = read_plain_png(data, spec)
+    if pixels is not None:
+        budget.spend(spec.width, spec.height)
+        return pixels
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as file:
+            budget.spend(file.width, file.height)
+            return to_pixels(file, spec)
+    except UNREADABLE as error:
+        raise InvalidImage(
+            f"{len(data):,} bytes can't be read as an image; send one of {', '.join(FORMATS)}"
+        ) from error
+
+
+def read_plain_png(data: bytes, spec: ImageSpec) -> NDArray[np.uint8] | None:
+    """Read a PNG that holds pixels of the model's own size and mode, and nothing else.
+
+    Most callers send such files, and libspng reads them in a quarter of Pillow's time. Any other
+    file is left to Pillow, and so is a damaged file, which Pillow may still read in part.
+
+    Returns:
+        ``uint8[C, H, W]``, or None for any other file.
+    """
+    head = plain_png_head(spec)
+    if not data.startswith(head) or not holds_pixels_alone(data, len(head)):
+        return None
+    try:
+        pixels: NDArray[np.uint8] = pyspng.load(data)
+    except RuntimeError:
+        return None
+    return channels_first(pixels)
+
+
+@lru_cache(maxsize=4)  # a process serves one model
+def plain_png_head(spec: ImageSpec) -> bytes:
+    """The first bytes of any PNG with the model's size and mode, 8 bits deep, not interlaced."""
+    colours = 0 if spec.channels == 1 else 2
+    header = struct.pack(">IIBBBBB", spec.width, spec.height, 8, colours, 0, 0, 0)
+    chunk = PNG_CHUNK.pack(len(header), b"IHDR") + header
+    return PNG_SIGNATURE + chunk + PNG_CHECKSUM.pack(zlib.crc32(chunk[4:]))
+
+
+def holds_pixels_alone(png: bytes, at: int) -> bool:
+    """Whether every chunk from ``at`` on is whole, and none changes what the pixels mean.
+
+    Chunks of transparency, orientation or animation do. Damaged chunks are looked for here, since
+    libspng doesn't report them: it reads as much of a damaged file as it can.
+    """
+    view = memoryview(png)
+    while at + PNG_CHUNK.size + PNG_CHECKSUM.size <= len(png):
+        length, kind = PNG_CHUNK.unpack_from(png, at)
+        end = at + PNG_CHUNK.size + length
+        checksum = PNG_CHECKSUM.pack(zlib.crc32(view[at + 4 : end]))
+        if kind not in (b"IDAT", b"IEND") or view[end : end + 4] != checksum:
+            return False
+        if kind == b"IEND":
+            return True
+        at = end + PNG_CHECKSUM.size
+    return False
+
+
+def to_pixels(file: Image.Image, spec: ImageSpec) -> NDArray[np.uint8]:
+    """An opened file → uint8[C, H, W]."""
+    mode = "L" if spec.channels == 1 else "RGB"
+    size = (spec.width, spec.height)
+    if file.mode in ("I", "F"):
+        raise InvalidImage("greys of 32 bits are not read; send 8 or 16 bits a channel")
+    plain = file.mode == mode and file.size == size and "transparency" not in file.info
+    ImageOps.exif_transpose(file, in_place=True)
+    if plain:
+        return channels_first(np.asarray(file))
+    picture = flatten(file).convert(mode)
+    if picture.size != size:
+        picture = picture.resize(size, Image.Resampling.BICUBIC)  # Pillow antialiases
+    pixels = np.asarray(picture)
+    if spec.polarity == "auto" and has_light_border(pixels):
+        pixels = 255 - pixels
+    return channels_first(pixels)
+
+
+def flatten(picture: Image.Image) -> Image.Image:
+    """Lay transparency over white, and reduce 16-bit greys to 8 bits."""
+    if picture.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
+    if picture.has_transparency_data:
+        layer = picture if picture.mode == "RGBA" else picture.convert("RGBA")
+        ground = Image.new("RGB", picture.size, "white")
+        ground.paste(layer, mask=layer)  # alpha_composite would make two more copies
+        return ground
+    return picture
+
+
+def has_light_border(pixels: NDArray[np.uint8]) -> bool:
+    """Whether the median of the outermost pixels, [H, W] or [H, W, C], is over 127."""
+    edges = (pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1])
+    return float(np.median(np.concatenate([edge.ravel() for edge in edges]))) > 127
+
+
+def channels_first(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """[H, W] or [H, W, C] → [C, H, W]."""
+    return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+
+
+def write_png(pixels: NDArray[np.uint8]) -> bytes:
+    """uint8[C, H, W] → a PNG file, greyscale for C = 1 and RGB for C = 3."""
+    picture = pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)
+    file = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(picture)).save(file, "PNG")
+    return file.getvalue()
+
+
+def write_grid(images: NDArray[np.uint8]) -> bytes:
+    """uint8[N, C, H, W], N ≥ 1 → one PNG, row by row in a grid about as wide as high."""
+    count, channels, height, width = images.shape
+    columns = int(np.ceil(np.sqrt(count)))
+    rows = -(-count // columns)
+    cells = np.zeros((rows * columns, channels, height, width), np.uint8)
+    cells[:count] = images
+    grid = cells.reshape(rows, columns, channels, height, width).transpose(2, 0, 3, 1, 4)
+    return write_png(grid.reshape(channels, rows * height, columns * width))

@@ -1,0 +1,62 @@
+"""The table of the endpoints that a service offers: embed, reconstruct and decode.
+
+The workers, the metadata, readiness and swaps read this table. tests/serve/test_endpoints.py
+compares it with what can't import it: serve/openapi.yaml, the gateway's nginx.conf, and the archives
+that export writes. docs/architecture.md says how to add an endpoint.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from serve.bundle.manifest import Bundle, Manifest
+from serve.canary import Canary, decode_canary, embed_canary, reconstruct_canary
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """One operation that a service offers.
+
+    Attributes:
+        name: of the path ``/predictions/NAME``, and of a method of serve.service.Service.
+        takes: name of the input tensor, a key of ``tensors``.
+        gives: names of the output tensors, in the order of an Open Inference Protocol reply.
+        light_bytes: a request of at most this size is light: it doesn't wait for the heavy
+            requests in its dynamic batch.
+        canary: makes this endpoint's canary from a bundle and a precision.
+    """
+
+    name: str
+    takes: str
+    gives: tuple[str, ...]
+    light_bytes: int
+    canary: Callable[[Bundle, str], Canary]
+
+
+ENDPOINTS = {
+    endpoint.name: endpoint
+    for endpoint in (
+        # 256 KiB hold some 300 images of 28 x 28 as an array; 4 KiB, some 100 embeddings in JSON.
+        Endpoint("embed", "images", ("embeddings",), 256 << 10, embed_canary),
+        Endpoint(
+            "reconstruct", "images", ("reconstructions", "mse"), 256 << 10, reconstruct_canary
+        ),
+        Endpoint("decode", "embeddings", ("images",), 4 << 10, decode_canary),
+    )
+}
+
+
+def tensors(manifest: Manifest) -> dict[str, dict[str, Any]]:
+    """Name → datatype and shape of every tensor, as the Open Inference Protocol describes them."""
+    images = {"datatype": "UINT8", "shape": [-1, *manifest.image.shape]}
+    return {
+        "images": images,
+        "reconstructions": images,
+        "embeddings": {"datatype": "FP32", "shape": [-1, manifest.embedding_width]},
+        "mse": {"datatype": "FP32", "shape": [-1]},
+    }
+
+
+def make_canaries(bundle: Bundle, precision: str) -> dict[str, Canary]:
+    """Make a canary for each endpoint."""
+    return {name: endpoint.canary(bundle, precision) for name, endpoint in ENDPOINTS.items()}

@@ -1,1 +1,0 @@
-"""TorchServe's entry points, one class a file, as TorchServe demands."""

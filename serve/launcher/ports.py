@@ -1,0 +1,27 @@
+"""Refuse an address before anything starts on it."""
+
+import socket
+
+from serve.errors import LaunchError
+from serve.launcher.settings import PORTS_NEEDED, Settings
+
+
+def check_address(settings: Settings) -> None:
+    """Refuse to publish an unauthenticated service, or to start on a port that is taken.
+
+    Raises:
+        LaunchError: either of these; the message names the host or the port.
+    """
+    if not settings.is_on_loopback and not settings.behind_gateway:
+        raise LaunchError(
+            f"--host {settings.host} would publish a service without authentication; "
+            "put a gateway in front and say --behind-gateway"
+        )
+    hosts = {settings.port: settings.host, settings.private_port: settings.private_host}
+    for port in range(settings.port, settings.port + PORTS_NEEDED):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((hosts.get(port, "127.0.0.1"), port))
+            except OSError as error:
+                raise LaunchError(f"can't listen on port {port}: {error.strerror}") from error

@@ -1,0 +1,167 @@
+"""How to run a service: the command line, and the environment's ``PINHOLE_*`` variables."""
+
+import argparse
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from serve.bundle.engine.host import usable_cores
+from serve.bundle.engine.opening import RUNTIMES
+from serve.bundle.engine.protocol import DEVICES, PRECISIONS
+
+MOST_WORKERS = 4  # for each endpoint, unless told otherwise: each takes 330 MB
+PORTS_NEEDED = 6  # in a row: inference, management, metrics, private, and two for gRPC
+SWITCHES = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
+
+EXAMPLES = """
+examples:
+  python -m serve build/mnist
+  python -m serve build/mnist --port 9080 --runtime torchscript
+
+Every option is also a variable, which the command line overrides: PINHOLE_PORT=9080,
+PINHOLE_BATCH_DELAY_MS=2, PINHOLE_BEHIND_GATEWAY=1.
+
+Ports: inference on --port; on the five ports after it management, metrics, the launcher's private
+port and two for gRPC. Those listen on loopback, but for the private port where --host does not.
+GET /ready on the private port, --port + 3, tells whether the service is ready.
+"""
+
+
+def option(default: Any, help: str, **details: Any) -> Any:
+    """Declare a setting: its default (or what makes it), its ``--help`` text, and its type."""
+    metadata = {"help": help, **details}
+    if callable(default):
+        return field(default_factory=default, metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+def count(text: str) -> int:
+    """A whole number of at least 1, for argparse."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1; got {text!r}")
+    return int(text)
+
+
+def port_number(text: str) -> int:
+    """A port that leaves room for the ports after it, for argparse."""
+    highest = 65_536 - PORTS_NEEDED
+    if not text.isdecimal() or not 1024 <= int(text) <= highest:
+        raise argparse.ArgumentTypeError(f"must be within 1024 and {highest}; got {text!r}")
+    return int(text)
+
+
+def default_workers() -> int:
+    """One for each core that this process may use, MOST_WORKERS at most."""
+    return min(MOST_WORKERS, usable_cores())
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to run one service; the command line is made of these fields.
+
+    ``canary_token`` is no option: by it workers know the launcher's canaries, which they neither
+    log nor count.
+    """
+
+    host: str = option("127.0.0.1", "address to listen on")
+    port: int = option(
+        8080, "of the inference API; the five after it are used too", type=port_number
+    )
+    behind_gateway: bool = option(
+        False,
+        "allow a --host beyond loopback: a gateway in front authenticates callers",
+        action=argparse.BooleanOptionalAction,
+    )
+    workers: int = option(default_workers, "processes for each endpoint", type=count)
+    # Small enough that a full batch is always waiting when a worker becomes free; with 64, workers
+    # were idle for 14 % of the time (docs/benchmarks.md).
+    batch_size: int = option(
+        24,
+        "most requests in a dynamic batch; with 1, a lone request doesn't wait for company, but "
+        "fewer are answered under load",
+        type=count,
+    )
+    batch_delay_ms: int = option(1, "longest wait for a batch to fill", type=count)
+    runtime: str = option("onnxruntime", "what executes the bundle", choices=tuple(RUNTIMES))
+    device: str = option(
+        "auto", "auto takes the best there is: cuda, openvino, cpu", choices=DEVICES
+    )
+    precision: str = option(
+        "fp32", "bf16 on processors that have it, fp16 on cuda", choices=PRECISIONS
+    )
+    canary_token: str = field(default_factory=lambda: secrets.token_hex(16), repr=False)
+
+    @property
+    def inference_url(self) -> str:
+        """Where callers send images; loopback where the service listens on every address."""
+        host = "127.0.0.1" if self.host == "0.0.0.0" else self.host  # noqa: S104
+        return f"http://{host}:{self.port}"
+
+    @property
+    def is_on_loopback(self) -> bool:
+        """Whether only this host can reach the inference API."""
+        return self.host == "localhost" or self.host.startswith("127.")
+
+    @property
+    def private_host(self) -> str:
+        """Where the private port listens: on every address if a gateway has to reach it."""
+        return "127.0.0.1" if self.is_on_loopback else "0.0.0.0"  # noqa: S104
+
+    @property
+    def private_port(self) -> int:
+        """The launcher's own port."""
+        return self.port + 3
+
+
+OPTIONS = {"--" + each.name.replace("_", "-"): each for each in fields(Settings) if each.metadata}
+
+
+def settings_of(options: argparse.Namespace) -> Settings:
+    """The settings that parsed options stand for."""
+    return Settings(**{each.name: getattr(options, each.name) for each in OPTIONS.values()})
+
+
+def parse(arguments: list[str], environment: Mapping[str, str]) -> argparse.Namespace:
+    """The command line, completed by the environment's ``PINHOLE_*`` variables.
+
+    Returns:
+        ``bundle``, and an attribute for each of OPTIONS.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m serve",
+        description="Serve a bundle with TorchServe: embed, reconstruct, decode.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("bundle", type=Path, help="folder that python -m export wrote")
+    default = Settings()
+    for flag, each in OPTIONS.items():
+        details = {**each.metadata, "help": each.metadata["help"] + " (default: %(default)s)"}
+        parser.add_argument(flag, default=getattr(default, each.name), **details)
+    try:
+        typed = from_environment(environment)
+    except ValueError as error:
+        parser.error(str(error))
+    return parser.parse_args([*typed, *arguments])
+
+
+def from_environment(environment: Mapping[str, str]) -> list[str]:
+    """The options that ``PINHOLE_*`` variables stand for, as they would be typed.
+
+    Raises:
+        ValueError: a switch's variable is neither on nor off.
+    """
+    typed = []
+    for flag, each in OPTIONS.items():
+        name = f"PINHOLE_{each.name.upper()}"
+        value = environment.get(name, "")
+        if each.type is bool and value:
+            if value.lower() not in SWITCHES:
+                raise ValueError(f"{name} must be one of {', '.join(SWITCHES)}; got {value!r}")
+            typed.append(flag if SWITCHES[value.lower()] else flag.replace("--", "--no-", 1))
+        elif value and not value.startswith("tcp://"):
+            # Kubernetes sets PINHOLE_PORT=tcp://… in every pod where a service is called pinhole.
+            typed.append(f"{flag}={value}")
+    return typed

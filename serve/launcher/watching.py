@@ -1,0 +1,65 @@
+"""Watch a service from its start: say READY, and end it when it can't be helped."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from subprocess import Popen
+
+from serve.bundle.manifest import Manifest
+from serve.endpoints import ENDPOINTS
+from serve.errors import LaunchError
+from serve.launcher.readiness import Readiness
+from serve.launcher.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+START_S = 180.0  # for every worker to import torch, load its engine and pass the golden check
+UNREADY_S = 30.0  # with an endpoint that has no ready worker, or answers wrongly
+CHECK_EVERY_S = 0.5
+
+
+def watch(
+    process: Popen[bytes],
+    readiness: Readiness,
+    stopping: threading.Event,
+    on_first_ready: Callable[[], None],
+) -> None:
+    """Check readiness until told to stop.
+
+    Raises:
+        LaunchError: the process ended, was not ready within START_S, or had an endpoint without a
+            ready worker for UNREADY_S.
+    """
+    was_ready, patience = False, START_S
+    last_working = time.monotonic()
+    while not stopping.wait(CHECK_EVERY_S):
+        if process.poll() is not None:
+            raise LaunchError(f"TorchServe died with exit code {process.returncode}")
+        before = readiness.reason
+        if readiness.check() and not was_ready:
+            was_ready, patience = True, UNREADY_S
+            on_first_ready()
+        elif readiness.reason is None and before is not None:
+            logger.info("ready again")
+        elif readiness.reason != before:
+            logger.log(
+                logging.WARNING if was_ready else logging.INFO, "waiting: %s", readiness.reason
+            )
+        if was_ready and readiness.working:
+            last_working = time.monotonic()
+        if time.monotonic() - last_working > patience:
+            raise LaunchError(f"not ready for {patience:.0f} s: {readiness.reason}")
+
+
+def announce(manifest: Manifest, settings: Settings) -> None:
+    """Say that the service is up, and where."""
+    logger.info(
+        "READY %s/predictions/{%s} and http://127.0.0.1:%d/ready model %s version %s digest %s",
+        settings.inference_url,
+        ",".join(ENDPOINTS),
+        settings.private_port,
+        manifest.name,
+        manifest.version,
+        manifest.digest[:12],
+    )

@@ -1,0 +1,22 @@
+"""Everything that exists because of TorchServe; docs/torchserve.md explains its traps.
+
+In a worker process, of which TorchServe starts one or more for each endpoint:
+
+    handler.py      the class that TorchServe looks for
+    startup.py      open the bundle, prove the engine, make the Worker
+    worker.py       one dynamic batch → replies
+    messages.py     TorchServe's rows ↔ HTTP messages
+    upstream.py     what TorchServe's own worker is made to do otherwise
+
+In the launcher:
+
+    instance.py     one running TorchServe, with its private port
+    process.py      the JVM as a child process: its configuration, start and end
+    java.py         find a Java
+    store.py        the files that TorchServe is started on
+    management.py   TorchServe's management API
+    drain.py        wait until every request that has come in is answered
+    swap.py         another bundle, without failing a request
+
+Between the two: activity.py tells the launcher which batches are under way.
+"""

@@ -1,0 +1,85 @@
+"""Wait until every request that has come in is answered.
+
+TorchServe by itself loses requests: it stops, and unregisters a model, whatever its workers are
+doing. Two facts make waiting possible. The requests of one version of an endpoint wait in one
+queue, so once a canary has been answered, every request that came before it has reached a worker.
+And the workers write down which batches they are in (serve.torchserve.activity).
+"""
+
+import logging
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import requests
+
+from serve.endpoints import ENDPOINTS
+from serve.launcher.loopback import loopback_session
+from serve.launcher.readiness import Readiness, send_canary
+from serve.launcher.settings import Settings
+from serve.torchserve.activity import is_over, under_way
+from serve.torchserve.store import activity_folder
+
+logger = logging.getLogger(__name__)
+
+DRAIN_S = 20.0  # for every request that has come in to be answered
+HANDOVER_S = 0.3  # for TorchServe to hand a batch to a worker, and the replies to the callers
+POLL_S = 0.02
+
+
+class Drain:
+    """Waits for the requests of a running TorchServe.
+
+    Args:
+        settings: of the service.
+        home: the service's folder.
+        readiness: of the service; it has the canaries.
+    """
+
+    def __init__(self, settings: Settings, home: Path, readiness: Readiness) -> None:
+        self._settings, self._home, self._readiness = settings, home, readiness
+
+    def wait_for(self, versions: Iterable[int]) -> None:
+        """Wait until every request to these versions is answered; DRAIN_S at most."""
+        deadline = time.monotonic() + DRAIN_S
+        queues = [(endpoint, version) for version in versions for endpoint in ENDPOINTS]
+        with ThreadPoolExecutor(len(queues)) as pool:
+            waiting = [pool.submit(self._pass_through, *queue, deadline) for queue in queues]
+        passed = [each.result() for each in waiting]
+        time.sleep(HANDOVER_S)
+        batches = under_way(activity_folder(self._home)).items()
+        if all(passed) and wait_until(lambda: all(is_over(*batch) for batch in batches), deadline):
+            time.sleep(HANDOVER_S)
+        else:
+            logger.warning("requests may be lost: not all were answered within %.0f s", DRAIN_S)
+
+    def _pass_through(self, endpoint: str, version: int, deadline: float) -> bool:
+        """Send a canary behind every request in a queue; whether it was answered in time."""
+        canary, token = self._readiness.canaries[endpoint], self._settings.canary_token
+        url = version_url(self._settings, endpoint, version)
+        with loopback_session() as session:
+
+            def is_answered() -> bool:
+                left_s = max(POLL_S, deadline - time.monotonic())
+                try:
+                    reply = send_canary(session, url, canary, token, left_s)
+                except requests.RequestException:
+                    return False
+                return reply.status_code < 500  # a full queue and a dead worker answer 5xx
+
+            return wait_until(is_answered, deadline)
+
+
+def version_url(settings: Settings, endpoint: str, version: int) -> str:
+    """Where one version of an endpoint is asked, whether it is the default version or not."""
+    return f"{settings.inference_url}/predictions/{endpoint}/{version}"
+
+
+def wait_until(holds: Callable[[], bool], deadline: float) -> bool:
+    """Whether a condition came true before the deadline, of time.monotonic."""
+    while not holds():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(POLL_S)
+    return True

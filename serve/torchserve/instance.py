@@ -1,0 +1,91 @@
+"""One running TorchServe: started, watched, swapped, drained, stopped."""
+
+import threading
+from pathlib import Path
+
+import requests
+
+from serve.bundle.manifest import Bundle
+from serve.errors import LaunchError
+from serve.launcher.loopback import loopback_session
+from serve.launcher.metrics import read_metrics
+from serve.launcher.private import Answers, PrivateServer
+from serve.launcher.readiness import Readiness
+from serve.launcher.settings import Settings
+from serve.torchserve import process
+from serve.torchserve.drain import Drain
+from serve.torchserve.management import Management
+from serve.torchserve.store import metrics_folder
+from serve.torchserve.swap import Swapper, add_served
+
+METRICS_S = 2.0  # for TorchServe's own page of metrics
+
+
+class Instance:
+    """TorchServe, the private port beside it, and what it serves.
+
+    Attributes:
+        process: TorchServe's JVM.
+        readiness: whether the service is ready.
+
+    Args:
+        bundle: to serve.
+        settings: how.
+        home: an empty folder that outlives the instance.
+        stopping: set once callers should not be sent here any more.
+
+    Raises:
+        ServeError: TorchServe can't be started.
+    """
+
+    def __init__(
+        self, bundle: Bundle, settings: Settings, home: Path, stopping: threading.Event
+    ) -> None:
+        self._settings, self._home, self._stopping = settings, home, stopping
+        served = add_served(home, bundle, 1, settings)
+        management = Management(settings)
+        self.readiness = Readiness(served.canaries, settings, management.ready_workers)
+        self._swapper = Swapper(served, settings, home, self.readiness, stopping)
+        self.process = process.start(settings, home)
+        try:
+            self._private = self._open_private_port()
+        except LaunchError:
+            process.stop(self.process)
+            raise
+
+    def _open_private_port(self) -> PrivateServer:
+        answers = Answers(
+            reason=self._reason,
+            pages=lambda: self._swapper.served.pages,
+            metrics=self._metrics,
+            swap=self._swapper.swap,
+        )
+        return PrivateServer(self._settings.private_host, self._settings.private_port, answers)
+
+    def stop(self) -> None:
+        """Answer what has come in, then end TorchServe."""
+        try:
+            if self.process.poll() is None and self.readiness.been_ready:
+                Drain(self._settings, self._home, self.readiness).wait_for(set(self._swapper.live))
+        finally:
+            process.stop(self.process)
+            self._private.stop()
+
+    def _reason(self) -> str | None:
+        return "stopping" if self._stopping.is_set() else self.readiness.reason
+
+    def _metrics(self) -> bytes:
+        """The launcher's page, then TorchServe's own: one target to scrape for each replica."""
+        manifest, ready = self._swapper.served.bundle.manifest, self._reason() is None
+        ours = read_metrics(metrics_folder(self._home), manifest, self._settings, ready)
+        return ours + torchserve_metrics(self._settings)
+
+
+def torchserve_metrics(settings: Settings) -> bytes:
+    """TorchServe's own page (its queue's latency, among others); empty if it doesn't answer."""
+    try:
+        with loopback_session() as session:
+            reply = session.get(process.metrics_url(settings), timeout=METRICS_S)
+    except requests.RequestException:
+        return b""
+    return reply.content if reply.ok else b""

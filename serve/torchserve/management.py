@@ -1,0 +1,77 @@
+"""TorchServe's management API, as far as the launcher needs it."""
+
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import requests
+
+from serve.errors import LaunchError
+from serve.launcher.loopback import loopback_session
+from serve.launcher.settings import Settings
+from serve.torchserve.process import management_url
+
+logger = logging.getLogger(__name__)
+
+TIMEOUT_S = 5.0
+REGISTER_S = 120.0  # for the workers to import torch and pass the golden check
+
+
+class Management:
+    """The management API of one TorchServe, on loopback.
+
+    The methods raise LaunchError where TorchServe doesn't answer, or not as expected.
+
+    Args:
+        settings: of the service.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._url = management_url(settings)
+        self._session = loopback_session()
+
+    def ready_workers(self, endpoint: str) -> int:
+        """How many workers of the endpoint's default version are READY."""
+        models = self._ask("GET", f"/models/{endpoint}")
+        try:
+            return sum(worker["status"] == "READY" for worker in models[0]["workers"])
+        except (LookupError, TypeError) as error:
+            raise LaunchError(f"TorchServe describes {endpoint} in an unknown way") from error
+
+    def register(self, endpoint: str, folder: Path) -> None:
+        """Add the version in ``folder`` of the model store, and wait for its workers."""
+        question = {"url": folder.name, "model_name": endpoint, "synchronous": "true"}
+        self._ask("POST", "/models", question, REGISTER_S)
+
+    def set_default(self, endpoint: str, version: int) -> None:
+        """Send the endpoint's requests to a version from now on."""
+        self._ask("PUT", f"/models/{endpoint}/{version}/set-default")
+
+    def unregister(self, endpoints: Iterable[str], version: int) -> None:
+        """Stop a version's workers, whatever they are doing; a missing version is no fault."""
+        for endpoint in endpoints:
+            try:
+                self._ask("DELETE", f"/models/{endpoint}/{version}")
+            except LaunchError as error:
+                logger.warning("version %d of %s may still be there: %s", version, endpoint, error)
+
+    def _ask(
+        self,
+        method: str,
+        path: str,
+        question: dict[str, str] | None = None,
+        timeout_s: float = TIMEOUT_S,
+    ) -> Any:
+        """The JSON of a 2xx answer."""
+        try:
+            reply = self._session.request(
+                method, self._url + path, params=question, timeout=timeout_s
+            )
+            if reply.ok:
+                return reply.json()
+        except (requests.RequestException, ValueError) as error:
+            raise LaunchError(
+                f"no proper answer from TorchServe to {method} {path} ({type(error).__name__})"
+            ) from error
+        raise LaunchError(f"TorchServe answered {method} {path} with HTTP {reply.status_code}")

@@ -1,0 +1,132 @@
+"""TorchServe's JVM as a child process: its configuration, its start and its end."""
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+from importlib import resources
+from importlib.util import find_spec
+from pathlib import Path
+
+from serve.bundle.distribution import install_command
+from serve.bundle.engine.host import usable_cores
+from serve.bundle.limits import MAX_BODY_BYTES, MAX_REPLY_BYTES
+from serve.endpoints import ENDPOINTS
+from serve.errors import LaunchError
+from serve.launcher.settings import Settings
+from serve.torchserve.java import find_java
+from serve.torchserve.store import activity_folder, metrics_folder
+
+logger = logging.getLogger(__name__)
+
+METRICS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"  # where prometheus_client writes; workers inherit it
+STOP_S = 20.0  # for TorchServe to end by itself before it is killed
+
+
+def management_url(settings: Settings) -> str:
+    """TorchServe's management API, on loopback."""
+    return f"http://127.0.0.1:{settings.port + 1}"
+
+
+def metrics_url(settings: Settings) -> str:
+    """TorchServe's own metrics, on loopback."""
+    return f"http://127.0.0.1:{settings.port + 2}/metrics"
+
+
+def start(settings: Settings, home: Path) -> subprocess.Popen[bytes]:
+    """Start TorchServe on version 1 of the endpoints; returns at once, long before it is ready.
+
+    Args:
+        settings: how.
+        home: where serve.torchserve.store has written version 1; outlives the process.
+
+    Raises:
+        LaunchError: no Java, or TorchServe isn't installed.
+    """
+    config = home / "config.properties"
+    config.write_text(server_config(settings, home / "models"))
+    for folder in (home / "tmp", activity_folder(home), metrics_folder(home)):
+        folder.mkdir(exist_ok=True)
+    command: list[str | Path] = [
+        find_java(),
+        f"-Dmodel_server_home={torchserve_home()}",
+        f"-Dlog4j.configurationFile={resources.files('serve.torchserve') / 'log4j2.xml'}",
+        f"-Djava.io.tmpdir={home / 'tmp'}",
+        # TorchServe hands each batch to Java's common pool. With two cores that pool has no threads
+        # of its own, and Java would start a thread for each batch.
+        f"-Djava.util.concurrent.ForkJoinPool.common.parallelism={max(2, usable_cores())}",
+        "-cp",
+        torchserve_home() / "ts" / "frontend" / "*",
+        "org.pytorch.serve.ModelServer",
+        *("--python", sys.executable),
+        *("-f", config),
+        *("-s", home / "models"),
+        "-ncs",
+        "--disable-token-auth",
+    ]
+    # In a session of its own, so that Ctrl-C reaches the launcher alone, which stops TorchServe in
+    # order.
+    return subprocess.Popen(
+        command,
+        cwd=home,
+        stdin=subprocess.DEVNULL,
+        start_new_session=True,
+        env=environment(home),
+    )
+
+
+def environment(home: Path) -> dict[str, str]:
+    """The environment of the JVM, and of the workers that the JVM starts."""
+    kept = dict(os.environ)
+    kept.pop("TS_CONFIG_FILE", None)  # TorchServe would read it in place of our configuration
+    return kept | {METRICS_VARIABLE: str(metrics_folder(home))}
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """End TorchServe and its workers; kill them if that takes over STOP_S."""
+    process.terminate()
+    try:
+        process.wait(STOP_S)
+    except subprocess.TimeoutExpired:
+        logger.warning("TorchServe did not stop within %.0f s; killing it", STOP_S)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def torchserve_home() -> Path:
+    """The directory that holds the ``ts`` package.
+
+    Raises:
+        LaunchError: TorchServe isn't installed.
+    """
+    spec = find_spec("ts")
+    if spec is None or spec.origin is None:
+        raise LaunchError(f"TorchServe isn't installed: {install_command('serve', 'cpu')}")
+    return Path(spec.origin).parent.parent
+
+
+def server_config(settings: Settings, store: Path) -> str:
+    """config.properties; only the inference API may leave loopback."""
+    properties = {
+        "inference_address": f"http://{settings.host}:{settings.port}",
+        "management_address": management_url(settings),
+        "metrics_address": metrics_url(settings).removesuffix("/metrics"),
+        "grpc_inference_address": "127.0.0.1",
+        "grpc_inference_port": settings.port + 4,
+        "grpc_management_address": "127.0.0.1",
+        "grpc_management_port": settings.port + 5,
+        "initial_worker_port": settings.port + 1_000,  # names of sockets, not TCP ports
+        "model_store": store,
+        "load_models": ",".join(f"{endpoint}={endpoint}-1" for endpoint in ENDPOINTS),
+        "enable_model_api": "true",  # swaps would get a 405 otherwise
+        "allowed_urls": f"file://{store}/.*",
+        "disable_system_metrics": "true",
+        "metrics_mode": "prometheus",
+        # The default, 100, is less than two callers may have running at the gateway.
+        "job_queue_size": 1_000,
+        # A body just over the contract's limit still reaches the handler, which refuses it in JSON.
+        "max_request_size": MAX_BODY_BYTES + 65_536,
+        "max_response_size": MAX_REPLY_BYTES + 65_536,
+    }
+    return "".join(f"{key}={value}\n" for key, value in properties.items())

@@ -1,0 +1,120 @@
+"""What TorchServe is started on: its model store, and the folders around it.
+
+Everything lies in one private temporary folder, the service's *home*, so that several services can
+share a host: TorchServe's defaults collide on a socket name and a pid file in /tmp.
+
+    config.properties
+    models/embed-1/      a no-archive model for each endpoint and version
+    bundles/1/           a copy of the bundle, so that nobody's export changes what is served
+    activity/            which batches are under way (serve.torchserve.activity)
+    metrics/             what the workers count (serve.metrics)
+    tmp/                 TorchServe's own
+"""
+
+import json
+import shutil
+from pathlib import Path
+
+import yaml
+
+from serve.bundle.engine.host import usable_cores
+from serve.bundle.manifest import Bundle, load_bundle
+from serve.endpoints import ENDPOINTS
+from serve.errors import LaunchError
+from serve.launcher.settings import Settings
+
+ANSWER_S = 300  # for a batch: 24 requests of 4,096 images each are slow, but no fault
+
+
+def add_models(home: Path, bundle: Bundle, version: int, settings: Settings) -> Bundle:
+    """Copy a bundle into ``home`` and lay out a model of it for each endpoint.
+
+    Args:
+        home: the service's.
+        bundle: to serve.
+        version: TorchServe's number for the bundle; callers see the manifest's.
+        settings: how.
+
+    Returns:
+        The copy, found to be whole.
+
+    Raises:
+        BundleError: the bundle changed as it was copied.
+        LaunchError: the copy can't be written, for lack of room for example.
+    """
+    copy = bundle_folder(home, version)
+    try:
+        copy.mkdir(parents=True)
+        for name in ("manifest.json", *bundle.manifest.files):
+            shutil.copyfile(bundle.folder / name, copy / name)
+        copied = load_bundle(copy)
+        for endpoint in ENDPOINTS:
+            write_model(home, endpoint, copied, version, settings)
+    except OSError as error:
+        raise LaunchError(f"can't copy {bundle.folder} to {copy}: {error.strerror}") from error
+    return copied
+
+
+def remove_models(home: Path, version: int) -> None:
+    """Undo ``add_models``; a missing version is no fault."""
+    folders = [model_folder(home, endpoint, version) for endpoint in ENDPOINTS]
+    for folder in [bundle_folder(home, version), *folders]:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def bundle_folder(home: Path, version: int) -> Path:
+    """Where the copy of the bundle of a version lies."""
+    return home / "bundles" / str(version)
+
+
+def activity_folder(home: Path) -> Path:
+    """Where the workers write which batches they are in."""
+    return home / "activity"
+
+
+def metrics_folder(home: Path) -> Path:
+    """Where the workers count."""
+    return home / "metrics"
+
+
+def model_folder(home: Path, endpoint: str, version: int) -> Path:
+    """Where one version of an endpoint lies in the model store."""
+    return home / "models" / f"{endpoint}-{version}"
+
+
+def write_model(
+    home: Path, endpoint: str, bundle: Bundle, version: int, settings: Settings
+) -> None:
+    """Lay out one no-archive model: a manifest that names the handler, and its configuration."""
+    manifest = {
+        "runtime": "python",
+        "archiverVersion": "0.12.0",
+        "createdOn": "",  # TorchServe warns where it is missing
+        "model": {
+            "modelName": endpoint,
+            "modelVersion": str(version),
+            "handler": "serve.torchserve.handler",
+            "configFile": "model-config.yaml",
+        },
+    }
+    config = {
+        "minWorkers": settings.workers,
+        "maxWorkers": settings.workers,
+        "responseTimeout": ANSWER_S,
+        "batchSize": settings.batch_size,
+        "maxBatchDelay": settings.batch_delay_ms,
+        "handler": {
+            "endpoint": endpoint,
+            "bundle": str(bundle.folder.resolve()),
+            "runtime": settings.runtime,
+            "device": settings.device,
+            "precision": settings.precision,
+            "threads": max(1, usable_cores() // settings.workers),
+            "canary_token": settings.canary_token,
+            "activity": str(activity_folder(home).resolve()),
+        },
+    }
+    folder = model_folder(home, endpoint, version)
+    (folder / "MAR-INF").mkdir(parents=True)
+    (folder / "MAR-INF" / "MANIFEST.json").write_text(json.dumps(manifest))
+    (folder / "model-config.yaml").write_text(yaml.safe_dump(config))

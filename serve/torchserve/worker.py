@@ -1,0 +1,87 @@
+"""One endpoint in one of TorchServe's worker processes: a dynamic batch → replies.
+
+The road of a request, and what each step adds:
+
+    Worker.handle_batch         rows become messages; light requests don't wait for heavy ones
+    Worker._handle_part         statuses and headers go into TorchServe's context
+    reply_isolating_faults      an unexpected error costs its own request alone (serve.isolation)
+    Service.embed, …            read, run, write (serve.service)
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from serve.endpoints import ENDPOINTS
+from serve.isolation import reply_isolating_faults
+from serve.journal import Count, Journal
+from serve.service import Report, Service
+from serve.torchserve.messages import Row, set_head, to_message
+from serve.torchserve.upstream import send_early
+from serve.wire.replies import Reply
+from serve.wire.requests import CANARY_HEADER, Message
+
+
+class Worker:
+    """One endpoint in one worker process.
+
+    Args:
+        service: makes the replies.
+        endpoint: its name, of ENDPOINTS.
+        count: adds a batch to the metrics; None where nobody reads metrics.
+        canary_token: by which the launcher's canaries are known.
+    """
+
+    def __init__(
+        self,
+        service: Service,
+        endpoint: str,
+        count: Count | None = None,
+        canary_token: str | None = None,
+    ) -> None:
+        self._service, self._operation = service, service.operation(endpoint)
+        self._light_bytes = ENDPOINTS[endpoint].light_bytes
+        self._journal = Journal(endpoint, count)
+        self._canary_token = canary_token
+        self._untold: list[tuple[Report, Sequence[Reply], Sequence[str]]] = []
+
+    def handle_batch(self, batch: Sequence[Row], context: Any) -> list[bytes]:
+        """Reply to one dynamic batch: a body for each row, in order; the rest into ``context``.
+
+        Light requests don't wait for heavy requests that happen to share their batch.
+        """
+        light, heavy = dict[int, Message](), dict[int, Message]()
+        for index, row in enumerate(batch):
+            message = to_message(row, context, index)
+            (light if message.size <= self._light_bytes else heavy)[index] = message
+        bodies = self._handle_part(light, context)
+        if light and heavy:
+            send_early(context, bodies)
+        bodies |= self._handle_part(heavy, context)
+        return [bodies[index] for index in range(len(batch))]
+
+    def _handle_part(self, placed: Mapping[int, Message], context: Any) -> dict[int, bytes]:
+        """Reply to some messages of a batch, given and returned by their places in it."""
+        if not placed:
+            return {}
+        messages = list(placed.values())
+        request_ids = [context.get_request_id(index) for index in placed]
+        report = Report()
+        replies = reply_isolating_faults(self._operation, messages, request_ids, report)
+        for index, reply in zip(placed, replies, strict=True):
+            set_head(context, index, reply, self._service.headers)
+        if not self._is_routine(messages, replies):
+            self._untold.append((report, replies, request_ids))
+        return {index: reply.body for index, reply in zip(placed, replies, strict=True)}
+
+    def tell(self) -> None:
+        """Count and log the last batch; called once its replies are out, so that nobody waits."""
+        for handled in self._untold:
+            self._journal.tell(*handled)
+        self._untold.clear()
+
+    def _is_routine(self, messages: Sequence[Message], replies: Sequence[Reply]) -> bool:
+        """Whether these were the launcher's canaries alone, and all came back with a 200."""
+        return self._canary_token is not None and all(
+            message.headers.get(CANARY_HEADER.lower()) == self._canary_token and reply.status == 200
+            for message, reply in zip(messages, replies, strict=True)
+        )

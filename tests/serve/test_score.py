@@ -1,0 +1,114 @@
+"""The anomaly score: its arithmetic, and what it says of real digits and of anything else."""
+
+import json
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from sklearn.metrics import roc_auc_score
+
+from serve.bundle.engine.opening import open_engine
+from serve.bundle.manifest import Bundle, Calibration
+from serve.bundle.score import is_outlier, percentile
+from serve.service import Service
+from serve.wire.npy import write_npy
+from serve.wire.requests import Message
+from train.dataset import Dataset
+
+SAMPLE = 300  # images: enough for an AUROC to two decimals
+CALIBRATION = Calibration(
+    mse_quantiles=np.linspace(0.1, 0.2, 101).tolist(),
+    embedding_min=[-1.0, -2.0],
+    embedding_max=[1.0, 2.0],
+)
+MIDDLE = np.zeros(2, np.float32)
+
+
+def score(bundle: Bundle, images: NDArray[np.uint8]) -> dict[str, NDArray[np.float64]]:
+    """mse, percentile and outlier of uint8[N, 1, 28, 28], as the service replies them."""
+    message = Message(write_npy(images), {"content-type": "application/x-npy"})
+    (reply,) = Service(bundle, open_engine(bundle, device="cpu")).reconstruct([message])
+    answer = json.loads(reply.body)
+    rows = answer["anomaly"]
+    return {"mse": np.array(answer["mse"])} | {
+        key: np.array([row[key] for row in rows], float) for key in ("percentile", "outlier")
+    }
+
+
+def auroc(known: NDArray[np.float64], unknown: NDArray[np.float64]) -> float:
+    """The chance that something unknown scores higher than something known."""
+    truth = np.repeat([0, 1], [len(known), len(unknown)])
+    return float(roc_auc_score(truth, np.concatenate([known, unknown])))
+
+
+@pytest.fixture(scope="module")
+def real_digits(mnist: Dataset) -> NDArray[np.uint8]:
+    """Test digits from all over the test set: its first half is neater than its second."""
+    return mnist.test_images[:: len(mnist.test_images) // SAMPLE][:SAMPLE].numpy()
+
+
+@pytest.fixture(scope="module")
+def strangers(real_digits: NDArray[np.uint8]) -> dict[str, NDArray[np.uint8]]:
+    """As many images of each kind that is no digit."""
+    random = np.random.default_rng(0)
+    pixels = real_digits.reshape(len(real_digits), -1)
+    return {
+        "inverted": 255 - real_digits,
+        "noise": random.integers(0, 256, real_digits.shape, np.uint8),
+        "shuffled": random.permuted(pixels, axis=1).reshape(real_digits.shape),
+    }
+
+
+@pytest.mark.parametrize("kind", ["inverted", "noise", "shuffled"])
+def test_strangers_rank_above_digits(
+    shipped_bundle: Bundle,
+    real_digits: NDArray[np.uint8],
+    strangers: dict[str, NDArray[np.uint8]],
+    kind: str,
+) -> None:
+    """By mse and by the served percentile, and nine in ten of them are called outliers."""
+    known, unknown = score(shipped_bundle, real_digits), score(shipped_bundle, strangers[kind])
+
+    assert auroc(known["mse"], unknown["mse"]) > 0.95
+    assert auroc(known["percentile"], unknown["percentile"]) > 0.95
+    assert unknown["outlier"].mean() > 0.9
+
+
+def test_few_digits_are_outliers(shipped_bundle: Bundle, real_digits: NDArray[np.uint8]) -> None:
+    """One in a hundred by design; of 300, more than 9 (3 %) would be chance in under 1 of 500."""
+    assert score(shipped_bundle, real_digits)["outlier"].mean() <= 0.03
+
+
+def test_other_handwriting_is_known(shipped_bundle: Bundle, digits: Dataset) -> None:
+    """Digits from other hands and another scanner are digits: few of them are outliers."""
+    assert score(shipped_bundle, digits.test_images.numpy())["outlier"].mean() < 0.05
+
+
+@pytest.mark.parametrize(
+    ("mse", "expected"),
+    [(0.0, 0.0), (0.1, 0.0), (0.15, 50.0), (0.1505, 50.5), (0.2, 100.0), (0.9, 100.0)],
+)
+def test_percentile_is_read_off_the_quantiles(mse: float, expected: float) -> None:
+    """Between quantiles by a straight line; 0 below the least, 100 above the greatest."""
+    assert percentile(mse, CALIBRATION) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("mse", "expected"), [(0.0, False), (0.1989, False), (0.1991, True)])
+def test_top_percent_is_an_outlier(mse: float, expected: bool) -> None:
+    """Only what lies above the 99th percentile, wherever among the others it is embedded."""
+    assert is_outlier(mse, MIDDLE, CALIBRATION) is expected
+
+
+@pytest.mark.parametrize(
+    ("embedding", "expected"),
+    [
+        ([1, 2], False),
+        ([-1, -2], False),
+        ([1.01, 0], True),
+        ([0, -2.01], True),
+        ([-9, 9], True),
+    ],
+)
+def test_beyond_the_map_is_an_outlier(embedding: list[float], expected: bool) -> None:
+    """However small the error; the bounds themselves, which some image had, are inside."""
+    assert is_outlier(0.1, np.array(embedding, np.float32), CALIBRATION) is expected

@@ -1,0 +1,58 @@
+"""card.json: how a model came about and how good it is."""
+
+import platform
+import subprocess
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from train.dataset import Dataset
+from train.device import choose_device, choose_precision
+from train.evaluate import Evaluation
+from train.loop import Trainer
+
+
+def describe(
+    trainer: Trainer, dataset: Dataset, evaluation: Evaluation, commit: str | None
+) -> dict[str, Any]:
+    """The card of a finished run.
+
+    Args:
+        trainer: after its last epoch.
+        dataset: the images that the trainer learned and ``evaluation`` measured.
+        evaluation: what ``train.evaluate`` found on the test images.
+        commit: the git commit that the run started from; None outside a checkout.
+    """
+    config = trainer.config
+    return {
+        "config": asdict(config),
+        "dataset": {"name": dataset.name, "sha256": dataset.checksum},
+        "polarity": dataset.polarity,
+        "metrics": evaluation.metrics,
+        "calibration": {
+            "mse_quantiles": evaluation.mse_quantiles.tolist(),
+            "embedding_min": evaluation.embeddings.min(0).tolist(),
+            "embedding_max": evaluation.embeddings.max(0).tolist(),
+        },
+        "made_with": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "device": str(choose_device(config.device)),
+            "precision": choose_precision(config),
+            "git_commit": commit,
+            "wall_s": round(trainer.seconds, 1),
+        },
+        "history": [asdict(epoch) for epoch in trainer.history],
+    }
+
+
+def git_commit() -> str | None:
+    """The checkout's commit, with ``-dirty`` if files have changed; None outside a checkout."""
+    here = str(Path(__file__).parent)
+    command = ["git", "-C", here, "describe", "--always", "--dirty", "--abbrev=40"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None

@@ -1,0 +1,44 @@
+"""What a dataset is: four tensors that lie in memory whole. No DataLoader feeds them."""
+
+import hashlib
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Images to learn from and images to be judged on, with their labels.
+
+    Attributes:
+        name: one of train.config.DATASETS.
+        train_images: uint8[N, C, H, W].
+        train_labels: int64[N].
+        test_images: uint8[M, C, H, W].
+        test_labels: int64[M].
+        polarity: ``auto`` lets serving invert pictures of dark ink on a light ground; ``keep``
+            leaves every picture as it is.
+    """
+
+    name: str
+    train_images: Tensor
+    train_labels: Tensor
+    test_images: Tensor
+    test_labels: Tensor
+    polarity: str = "keep"
+
+    @property
+    def checksum(self) -> str:
+        """sha256 over every pixel and label, in order."""
+        digest = hashlib.sha256()
+        for part in (self.train_images, self.train_labels, self.test_images, self.test_labels):
+            digest.update(part.cpu().numpy().tobytes())
+        return digest.hexdigest()
+
+
+def split(count: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Shuffle ``count`` indices and cut them 80/20 into training and validation."""
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+    cut = count * 4 // 5
+    return order[:cut], order[cut:]

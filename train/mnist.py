@@ -1,0 +1,63 @@
+"""MNIST and its siblings, which torchvision downloads and reads."""
+
+from pathlib import Path
+from types import ModuleType
+
+import torch
+
+from train.dataset import Dataset
+from train.errors import DatasetError
+
+# For each dataset: the name of torchvision's class, and the further arguments of its constructor.
+TORCHVISION: dict[str, tuple[str, dict[str, str]]] = {
+    "mnist": ("MNIST", {}),
+    "fashion-mnist": ("FashionMNIST", {}),
+    "kmnist": ("KMNIST", {}),
+    "emnist": ("EMNIST", {"split": "balanced"}),
+}
+MNIST_SHA256 = "1e35582d42a90940c55b956deb61875c020b567ed20e3c5b174f52bf7809ed9b"
+
+
+def load_torchvision(name: str, data_dir: Path) -> Dataset:
+    """MNIST (60,000 + 10,000 handwritten digits, 28×28, white ink on black) or a sibling of it.
+
+    Raises:
+        DatasetError: the files are missing or damaged, can't be downloaded, or hold something
+            else than the published MNIST.
+    """
+    class_name, arguments = TORCHVISION[name]
+    read = getattr(import_torchvision_datasets(), class_name)
+    try:
+        train, test = (
+            read(str(data_dir), train=part, download=True, **arguments) for part in (True, False)
+        )
+    except (OSError, RuntimeError, ValueError, AssertionError) as error:
+        raise DatasetError(f"can't read or download {name} in {data_dir}: {error}") from error
+    images = [half.data.unsqueeze(1) for half in (train, test)]
+    if name == "emnist":
+        images = [half.transpose(2, 3) for half in images]  # EMNIST's files lie on their side
+    dataset = Dataset(name, images[0], train.targets, images[1], test.targets, polarity="auto")
+    if name == "mnist" and dataset.checksum != MNIST_SHA256:
+        raise DatasetError(f"{data_dir} holds another MNIST: its pixels have the wrong checksum")
+    return dataset
+
+
+def import_torchvision_datasets() -> ModuleType:
+    """Import ``torchvision.datasets``, also beside a CPU-only torch.
+
+    torchvision's default wheels are CUDA builds. Beside a CPU-only torch their compiled operators
+    can't load, and the import fails because it describes two operators that nobody defined
+    ("operator torchvision::nms does not exist"). The datasets need no operator, so it is enough to
+    define the schemas of these two. Where the first import succeeds (the builds match) nothing is
+    defined, because defining an operator twice is an error too.
+    """
+    try:
+        import torchvision.datasets
+    except RuntimeError:
+        schema = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+        torch.library.define("torchvision::nms", schema)
+        torch.library.define("torchvision::qnms", schema)
+        import torchvision.datasets
+
+    datasets: ModuleType = torchvision.datasets
+    return datasets

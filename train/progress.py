@@ -1,0 +1,48 @@
+"""Training under progress bars, which go to stderr."""
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+from train.loop import Trainer
+from train.run import RunFolder
+
+
+class Rate(ProgressColumn):
+    """Images per second; blank until rich has measured a rate."""
+
+    def render(self, task: Task) -> Text:
+        """The rate over the last seconds, as rich measures it."""
+        return Text(f"{task.speed:,.0f} images/s" if task.speed else "")
+
+
+def lay_out_with_progress(trainer: Trainer) -> None:
+    """Draw the map that training starts from, if there is a map and the run is not resumed."""
+    if not trainer.config.layout or trainer.history:
+        return
+    columns = TextColumn("t-SNE map of the images"), BarColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task("", total=1.0)
+        trainer.lay_out(lambda share: bar.update(task, completed=share))
+
+
+def train_with_progress(trainer: Trainer, folder: RunFolder) -> None:
+    """Train to the last epoch, and print a line after each epoch."""
+    epochs, images = trainer.config.epochs, trainer.images_per_epoch
+    columns = TextColumn("epoch {task.description}"), BarColumn(), Rate(), TimeRemainingColumn()
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        done = len(trainer.history)
+        task = bar.add_task("", total=epochs * images, completed=done * images)
+        while len(trainer.history) < epochs:
+            bar.update(task, description=f"{len(trainer.history) + 1}/{epochs}")
+            epoch = trainer.run_epoch(lambda count: bar.advance(task, count))
+            folder.record(epoch, trainer)
+            val = "" if epoch.val_mse is None else f", val mse {epoch.val_mse:.5f}"
+            bar.console.print(f"epoch {epoch.epoch}: train mse {epoch.train_mse:.5f}{val}")
