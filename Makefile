@@ -6,8 +6,8 @@ BUNDLE ?= build/mnist
 PORT ?= 8080
 PY := .venv/bin/python
 
-# Where torch comes from. PyTorch's CPU wheels are a tenth the size of the default ones; where
-# their index doesn't answer, the configured index serves. On a GPU host: make setup TORCH_INDEX=
+# Where torch comes from. PyTorch's CPU wheels are a tenth the size of the default wheels; where
+# their index doesn't answer, pip uses its own. On a GPU host: make setup TORCH_INDEX=
 CPU_WHEELS := https://download.pytorch.org/whl/cpu
 TORCH_INDEX ?= $(shell $(PYTHON) -c "import urllib.request; \
 	urllib.request.urlopen('$(CPU_WHEELS)/torch/', timeout=3)" 2>/dev/null && echo $(CPU_WHEELS))
@@ -20,7 +20,7 @@ help:  ## show this list
 
 setup: .venv/ready  ## create .venv with everything in it
 
-# One environment for each build of onnxruntime: they overwrite each other.
+# Each build of onnxruntime needs its own environment, since the builds overwrite each other.
 .venv/ready: EXTRAS = train,export,serve,cpu,jobs,ray,completion,explore,dev
 .venv-openvino/ready: EXTRAS = train,export,serve,openvino,dev
 .venv-bench/ready: EXTRAS = serve,openvino,bench
@@ -39,20 +39,20 @@ demo: export  ## real handwriting through the real service: embeddings and recon
 test: lint  ## the whole suite
 	$(PY) -m pytest
 
-test-openvino: .venv-openvino/ready  ## export and engines with OpenVINO, in an environment of its own
+test-openvino: .venv-openvino/ready  ## test export and engines with OpenVINO, in .venv-openvino
 	.venv-openvino/bin/python -m pytest tests/export tests/serve/test_engine.py
 
-browser-test: setup  ## the explorer in Debian's Chromium, installed by apt-get where it may be
+browser-test: setup  ## test the explorer in Chromium; as root, apt-get installs Chromium
 	@command -v chromium > /dev/null || { test "$$(id -u)" = 0 && command -v apt-get > /dev/null; } || \
 		{ echo "browser-test needs Chromium: apt-get install chromium"; exit 1; }
 	@command -v chromium > /dev/null || { apt-get update -q && apt-get install -y -q chromium; }
 	$(PY) -m pytest tests/browser
 
-docker-test: setup  ## docker compose for real; needs Docker Engine with Compose v2
+docker-test: setup  ## test docker compose; needs Docker Engine with Compose v2
 	docker compose --profile monitoring build
 	$(PY) -m pytest tests/docker
 
-lint: setup  ## style, types
+lint: setup  ## check style and types
 	$(PY) -m ruff check
 	$(PY) -m ruff format --check
 	$(PY) -m mypy
@@ -66,21 +66,21 @@ export: setup  ## turn CHECKPOINT (the shipped weights) into BUNDLE
 serve: export  ## serve BUNDLE on PORT until Ctrl-C; e.g. make serve ARGS="--runtime torchscript"
 	$(PY) -m serve $(BUNDLE) --port $(PORT) $(ARGS)
 
-bench: setup  ## engine speed beside bare onnxruntime
+bench: setup  ## images/s of the engines, beside bare onnxruntime
 	$(PY) -m bench.engines $(CHECKPOINT)
 
 bench-openvino: .venv-openvino/ready  ## the same with OpenVINO among the engines
 	.venv-openvino/bin/python -m bench.engines $(CHECKPOINT)
 
-bench-online: export .venv-bench/ready  ## requests/s beside FastAPI and LitServe; needs wrk; ARGS=--help
+bench-online: export .venv-bench/ready  ## requests/s, beside FastAPI and LitServe; needs wrk; ARGS=--help
 	.venv-bench/bin/python -m bench.online $(BUNDLE) $(ARGS)
 
-bench-gateway: setup  ## requests/s through the gateway and past it; needs Docker and wrk
+bench-gateway: setup  ## requests/s with and without the gateway; needs Docker and wrk
 	docker compose build
 	$(PY) -m bench.gateway $(ARGS)
 
-bench-jobs: export  ## batch jobs beside reading and the engine alone; ARGS="--url http://..."
+bench-jobs: export  ## images/s of batch jobs, beside their limits; ARGS="--url http://..."
 	$(PY) -m bench.jobs $(BUNDLE) $(ARGS)
 
-clean:  ## remove what make made, bar environments and runs
+clean:  ## remove what make made, except environments and runs
 	rm -rf build .pytest_cache .mypy_cache .ruff_cache

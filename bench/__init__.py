@@ -1,1 +1,1 @@
-"""This project and its peers, side by side, in one run."""
+"""Measure this project beside its peers, in the same run."""

@@ -2,10 +2,10 @@
 
     python -m bench.anomaly weights/mnist
 
-Every image goes through ``serve.service``, as a request would; what is judged is the reply's mse,
-percentile and outlier flag. Digits and the other kind are as many each (fewer where there are
-fewer), so an AUROC is the chance that an image of that kind scores higher than a digit. Prints a
-table in Markdown; ``--page`` puts it into a page and ``--picture`` draws it.
+Every image goes through ``serve.service``, as a request would, and the mse, percentile and outlier
+flag of the reply are judged. Each kind of image has as many as there are digits, or all it has. An
+AUROC is the chance that an image of that kind scores higher than a digit. Prints a table in
+Markdown; ``--page`` puts the table into a page and ``--picture`` draws it.
 """
 
 import argparse
@@ -41,7 +41,7 @@ from serve.wire.requests import Message
 from train.data import load_dataset
 from train.mnist import import_torchvision_datasets
 
-CLAIMED = 0.95  # AUROC that every kind which is nothing like a digit is expected to reach
+CLAIMED = 0.95  # least AUROC that is claimed for every kind which is nothing like a digit
 REQUEST = 1_000  # images in one request, well under serve.bundle.limits.MAX_IMAGES
 EXAMPLES = 12  # images of each kind that the picture shows
 BINS = np.geomspace(2e-3, 1, 121)  # edges of the histogram of mse
@@ -49,7 +49,7 @@ EDGES = ("<!-- table: bench.anomaly -->", "<!-- end of table -->")  # comments a
 INK, GHOST = "#30343b", "#d5d9df"
 DIGITS, FAR, NEAR = "#3b73af", "#d9822b", "#8a6bb1"
 
-# name → torchvision's class, what else it wants to know, and the group: O, l, S and Z are letters
+# name → torchvision's class, its further arguments, and the group. O, l, S and Z are near digits.
 SIBLINGS: dict[str, tuple[str, dict[str, str], str]] = {
     "Fashion-MNIST": ("FashionMNIST", {}, "far"),
     "KMNIST": ("KMNIST", {}, "far"),
@@ -61,7 +61,7 @@ Images = NDArray[np.uint8]  # [N, 1, 28, 28]
 
 @dataclass(frozen=True)
 class Scored:
-    """Images of one kind and what the service replied, everything [N] long but the examples.
+    """Images of one kind and what the service replied: arrays of length N, and some examples.
 
     Attributes:
         name: of the kind.
@@ -117,7 +117,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         "--data-dir",
         type=Path,
         default=Path(os.environ.get("PINHOLE_DATA", "data")),
-        help="where MNIST lies, and its siblings if any (default: $PINHOLE_DATA or data)",
+        help="folder of MNIST, and of its siblings if any (default: $PINHOLE_DATA or data)",
     )
     parser.add_argument(
         "--count", type=int, default=10_000, help="images of each kind (default: 10000)"
@@ -128,7 +128,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def open_bundle(model: Path, out: Path) -> Bundle:
-    """The bundle ``model``, or the one that the checkpoint ``model`` becomes."""
+    """Load ``model`` if it is a bundle, or export it if it is a checkpoint."""
     if (model / "manifest.json").is_file():
         return load_bundle(model)
     with contextlib.redirect_stdout(sys.stderr):  # stdout is for the table
@@ -136,7 +136,7 @@ def open_bundle(model: Path, out: Path) -> Bundle:
 
 
 def score_all(bundle: Bundle, data_dir: Path, count: int) -> Iterator[Scored]:
-    """The digits first, then every other kind."""
+    """Score the digits first, then every other kind."""
     service = Service(bundle, open_engine(bundle))
     for name, group, images in kinds(data_dir, bundle.manifest.image, count):
         print(f"{len(images):>6,} × {name}", file=sys.stderr, flush=True)
@@ -147,7 +147,7 @@ def kinds(data_dir: Path, spec: ImageSpec, count: int) -> Iterator[tuple[str, st
     """(name, group, images) of every kind, at most ``count`` images each."""
     random = np.random.default_rng(0)
     digits = load_dataset("mnist", data_dir).test_images.numpy()
-    digits = digits[random.permutation(len(digits))[:count]]  # the first half is neater writing
+    digits = digits[random.permutation(len(digits))[:count]]  # MNIST's first half is neater
     yield "test digits", "digits", digits
     yield from siblings(data_dir, count)
     yield "digits, inverted", "far", 255 - digits
@@ -168,7 +168,7 @@ def kinds(data_dir: Path, spec: ImageSpec, count: int) -> Iterator[tuple[str, st
 
 
 def siblings(data_dir: Path, count: int) -> Iterator[tuple[str, str, Images]]:
-    """The test images of MNIST's siblings whose files are there; none is downloaded."""
+    """The test images of those of MNIST's siblings that are there; nothing is downloaded."""
     datasets = import_torchvision_datasets()
     for name, (class_name, extra, group) in SIBLINGS.items():
         try:
@@ -177,7 +177,7 @@ def siblings(data_dir: Path, count: int) -> Iterator[tuple[str, str, Images]]:
             print(f"no {name} in {data_dir}: left out", file=sys.stderr)
             continue
         images = found.data[:count, None].numpy()
-        turned = images.swapaxes(2, 3) if class_name == "EMNIST" else images  # they lie on the side
+        turned = images.swapaxes(2, 3) if class_name == "EMNIST" else images  # on their side
         yield name, group, turned
 
 
@@ -187,12 +187,12 @@ def shuffled(images: Images, random: np.random.Generator) -> Images:
 
 
 def photograph_crops(count: int, random: np.random.Generator) -> Iterator[bytes]:
-    """PNG files: squares from scikit-learn's two photographs, of 28 pixels up to all that fits."""
+    """PNG files: squares cut from scikit-learn's two photographs, 28 pixels to the largest."""
     photographs = load_sample_images().images
     for number in range(count):
         pixels = photographs[number % len(photographs)]
         height, width = pixels.shape[:2]
-        side = round(28 * (min(height, width) / 28) ** random.random())  # small ones as often
+        side = round(28 * (min(height, width) / 28) ** random.random())  # log-uniform
         top, left = random.integers(height - side + 1), random.integers(width - side + 1)
         file = io.BytesIO()
         crop = Image.fromarray(pixels[top : top + side, left : left + side])
@@ -234,7 +234,7 @@ def open_png(text: str) -> Images:
 
 
 def table(digits: Scored, others: list[Scored], calibration: Calibration) -> str:
-    """The result in Markdown: a line for each kind, and one for all of the claim together."""
+    """The result in Markdown: a line for each kind, and a line for all kinds of the claim."""
     count, own, cross = f"{len(digits.mse):,}", share(digits.outlier), share(false_alarms(digits))
     lines = [
         f"| {count} test digits against | images | AUROC of mse | of percentile | of mse and map "
@@ -250,7 +250,7 @@ def table(digits: Scored, others: list[Scored], calibration: Calibration) -> str
 
 
 def line(digits: Scored, kind: Scored, calibration: Calibration) -> str:
-    """One kind's line: three AUROCs and how often the flag was up."""
+    """One kind's line: three AUROCs, and the share of images that were flagged."""
     mapped = (outside_first(scored, calibration) for scored in (digits, kind))
     rates = (
         auroc(digits.mse, kind.mse),
@@ -281,16 +281,16 @@ def auroc(digits: NDArray[np.float64], others: NDArray[np.float64]) -> float:
 
 
 def outside_first(scored: Scored, calibration: Calibration) -> NDArray[np.float64]:
-    """The mse, and 1 more (it is under 1) where the embedding alone makes an image an outlier."""
+    """The mse, which is under 1, plus 1 where the embedding alone makes an image an outlier."""
     outside = [is_outlier(0.0, embedding, calibration) for embedding in scored.embeddings]
     return scored.mse + np.array(outside)
 
 
 def false_alarms(digits: Scored) -> NDArray[np.bool_]:
-    """The digits' flags where each half is judged by what the other half looked like.
+    """The digits' flags, where each half is judged by a calibration made from the other half.
 
-    The shipped yardstick was made from these very digits, so its own rate of false alarms is
-    what OUTLIER_PERCENTILE makes it.
+    The shipped calibration was made from these same digits, so OUTLIER_PERCENTILE alone decides how
+    many of them it flags.
     """
     flags = np.empty(len(digits.mse), bool)
     for own, other in ((np.s_[::2], np.s_[1::2]), (np.s_[1::2], np.s_[::2])):
@@ -305,19 +305,19 @@ def false_alarms(digits: Scored) -> NDArray[np.bool_]:
 
 
 def share(flags: NDArray[np.bool_]) -> str:
-    """How many are up, in percent."""
+    """The share of flags that are set, in percent."""
     return f"{100 * flags.mean():.1f} %"
 
 
 def replace_table(page: Path, text: str) -> None:
-    """Put the table between EDGES, where the one before it stands."""
+    """Replace the table between EDGES on a page."""
     head, _, rest = page.read_text().partition(EDGES[0])
     tail = rest.partition(EDGES[1])[2]
     page.write_text(f"{head}{EDGES[0]}\n{text}\n{EDGES[1]}{tail}")
 
 
 def draw(digits: Scored, others: list[Scored], calibration: Calibration) -> Figure:
-    """One row for each kind: how its mse is distributed, and examples above what is remembered."""
+    """Draw a row for each kind: the distribution of its mse, and examples with reconstructions."""
     rows = [digits, *others]
     figure = Figure(figsize=(12, 0.75 + 0.9 * len(rows)), dpi=100)
     grid = figure.subplots(len(rows), 2, width_ratios=(1.1, 0.9), squeeze=False)
@@ -331,7 +331,7 @@ def draw(digits: Scored, others: list[Scored], calibration: Calibration) -> Figu
 
 
 def draw_distribution(axes: Axes, digits: Scored, kind: Scored, limit: float) -> None:
-    """The kind's mse in its group's colour, over the digits' in grey."""
+    """Draw the kind's mse in its group's colour, over the digits' mse in grey."""
     middles = np.sqrt(BINS[1:] * BINS[:-1])
     axes.fill_between(middles, density(digits.mse), color=GHOST, linewidth=0)
     colour = {"digits": DIGITS, "far": FAR, "near": NEAR}[kind.group]
@@ -348,7 +348,7 @@ def draw_distribution(axes: Axes, digits: Scored, kind: Scored, limit: float) ->
 
 
 def density(mse: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Share of images for each of BINS, smoothed over a few of them; the peak is 1."""
+    """Share of images in each of BINS, smoothed over a few bins; the peak is 1."""
     counts = np.histogram(mse, BINS)[0]
     bell = np.exp(-np.square(np.arange(-6, 7) / 2.5) / 2)
     smooth = np.convolve(counts, bell, "same")
@@ -356,7 +356,7 @@ def density(mse: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def draw_examples(axes: Axes, kind: Scored) -> None:
-    """Images in one row, reconstructions below."""
+    """Draw images in one row, and their reconstructions below."""
     sheet = np.full((2 * 30, len(kind.examples) * 30), 205, np.uint8)  # the gaps are light grey
     for column, pair in enumerate(kind.examples):
         for row, pixels in enumerate(pair):
@@ -366,7 +366,7 @@ def draw_examples(axes: Axes, kind: Scored) -> None:
 
 
 def finish(figure: Figure, grid: NDArray[np.object_], limit: float) -> None:
-    """Headings above the first row; below the last the scale of mse, and what colours mean."""
+    """Add headings above the first row, and a scale and a legend below the last row."""
     first, last = grid[0], grid[-1]
     headings = ("Reconstruction error", "Images, and what the model remembers of them")
     first[0].text(limit * 1.03, 1.0, "flagged as outlier →", fontsize=9, color=INK)

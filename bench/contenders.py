@@ -22,10 +22,10 @@ from serve.bundle.images import write_png
 from serve.bundle.manifest import Bundle
 from serve.endpoints import ENDPOINTS
 
-PORTS = 6  # in a row, which python -m serve needs
+PORTS = 6  # ports in a row that python -m serve needs
 READINESS = 3  # python -m serve tells on its port + 3 whether it is ready
 START_S = 120.0  # for a contender to give its first right answer
-ANSWER_S = 60.0  # for a request outside the measurement
+ANSWER_S = 60.0  # longest wait for a request outside the measurement
 STOP_S = 60.0  # after SIGTERM; our launcher drains for 20 s at most, then stops TorchServe in 20 s
 SAME = 1e-3  # the greatest difference from eager PyTorch's embedding, in fp32, that is accepted
 
@@ -46,8 +46,8 @@ class Contender:
         command: what to run for a port, without the interpreter.
         paths: where to POST a PNG; the first is measured, and each must answer before the
             service counts as started.
-        tolerance: of its embeddings; None if it doesn't look at the image.
-        engine: device and precision of ours, None for the peers; ours tells when it is ready.
+        tolerance: of its embeddings; None if the service ignores the image.
+        engine: device and precision of our service, which reports when it is ready; else None.
     """
 
     name: str
@@ -58,7 +58,7 @@ class Contender:
 
 
 def contenders(bundle: Bundle, serve_args: Sequence[str]) -> list[Contender]:
-    """Everything that can run here; ``serve_args`` go to every TorchServe."""
+    """The contenders that this host can run; ``serve_args`` go to every TorchServe."""
     cores, folder = str(usable_cores()), str(bundle.folder)
     every = tuple(f"/predictions/{endpoint}" for endpoint in ENDPOINTS)
 
@@ -80,18 +80,18 @@ def contenders(bundle: Bundle, serve_args: Sequence[str]) -> list[Contender]:
 
 
 def has_openvino_bf16(bundle: Bundle) -> bool:
-    """Whether the faster engine can run: onnxruntime, the processor and this model allow it."""
+    """Whether onnxruntime, the processor and this model allow OpenVINO in bf16."""
     return "bf16" in bundle.manifest.tolerances and ("openvino", "bf16") in available("onnxruntime")
 
 
 def fastapi(port: int, cores: str) -> list[str]:
-    """The FastAPI service: a process for each core."""
+    """The command of the FastAPI service, with a process for each core."""
     app = ["uvicorn", "bench.peers.fastapi_service:app", "--workers", cores, "--port", str(port)]
     return [*app, "--loop", "uvloop", "--http", "httptools", "--no-access-log"]
 
 
 def litserve(port: int, cores: str) -> list[str]:
-    """The LitServe service."""
+    """The command of the LitServe service."""
     return ["bench.peers.litserve_service", "--port", str(port), "--cores", cores]
 
 
@@ -99,9 +99,9 @@ class Running:
     """A contender that has started.
 
     Attributes:
-        contender: which.
+        contender: what was started.
         url: where it listens.
-        single: the request that is measured: one PNG.
+        single: the request that is measured, of one PNG.
     """
 
     def __init__(self, contender: Contender, bundle: Bundle, port: int, folder: Path) -> None:
@@ -114,11 +114,11 @@ class Running:
         self.single = self.post(contender.paths[0])
 
     def post(self, path: str) -> Target:
-        """The picture, to be sent to a path."""
+        """A request that sends the picture to a path."""
         return Target(self.url + path, self._picture, {"Content-Type": "image/png"})
 
     def is_up(self) -> bool:
-        """Whether it is ready, by its own word or because every path answers."""
+        """Whether the service is ready: our service says so, of a peer every path answers."""
         try:
             if self.contender.engine is not None:
                 return ask(self._readiness).ok
@@ -127,19 +127,19 @@ class Running:
             return False
 
     def check(self) -> None:
-        """See that the answer is right.
+        """Check that the answer is right.
 
         Raises:
-            ValueError: it isn't.
+            ValueError: the answer is wrong.
         """
         if self.contender.tolerance is not None:
             self.compare(np.array(ask(self.single).json()["embedding"]), self._expected)
 
     def compare(self, embeddings: NDArray[np.floating], expected: NDArray[np.floating]) -> None:
-        """See that embeddings are as expected, within the contender's tolerance.
+        """Check that embeddings are as expected, within the contender's tolerance.
 
         Raises:
-            ValueError: they aren't.
+            ValueError: an embedding differs by more.
         """
         gap, tolerance = float(np.abs(embeddings - expected).max()), self.contender.tolerance
         if tolerance is not None and not gap <= tolerance:
@@ -152,7 +152,7 @@ class Running:
 def ask(target: Target | str) -> requests.Response:
     """Send a request once: GET of an address, POST of a target."""
     with requests.Session() as session:
-        session.trust_env = False  # no proxy stands between us and loopback
+        session.trust_env = False  # a request to loopback must not use a proxy
         if isinstance(target, str):
             return session.get(target, timeout=ANSWER_S)
         body, headers = target.body.read_bytes(), dict(target.headers)
@@ -161,7 +161,7 @@ def ask(target: Target | str) -> requests.Response:
 
 @contextmanager
 def running(contender: Contender, bundle: Bundle, folder: Path) -> Iterator[Running]:
-    """Start a contender, see that its answer is right, and that it is gone in the end.
+    """Start a contender, check its answer, and stop it in the end.
 
     Raises:
         RuntimeError: it died or didn't answer in time; the message ends with its log.
@@ -175,7 +175,7 @@ def running(contender: Contender, bundle: Bundle, folder: Path) -> Iterator[Runn
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
-            start_new_session=True,  # a group of its own, to be ended as one
+            start_new_session=True,  # puts all its processes into one group, which stop() kills
         )
     try:
         service = Running(contender, bundle, port, folder)
@@ -187,16 +187,16 @@ def running(contender: Contender, bundle: Bundle, folder: Path) -> Iterator[Runn
 
 
 def environment(bundle: Bundle) -> dict[str, str]:
-    """Ours, without variables that would change what is measured."""
+    """A contender's environment, without the variables that set options of python -m serve."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PINHOLE_")}
     return kept | {"BUNDLE": str(bundle.folder)}
 
 
 def wait_until_up(service: Running, process: subprocess.Popen[bytes], log: Path) -> None:
-    """Wait for the first answer of every path.
+    """Wait until a contender is up.
 
     Raises:
-        RuntimeError: there is none.
+        RuntimeError: it died or didn't answer in time; the message ends with its log.
     """
     deadline = time.monotonic() + START_S
     while not service.is_up():
@@ -207,7 +207,7 @@ def wait_until_up(service: Running, process: subprocess.Popen[bytes], log: Path)
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
-    """SIGTERM, and SIGKILL for what is left of its group (LitServe's workers outlive it)."""
+    """Send SIGTERM, then SIGKILL to the rest of the group: LitServe's workers outlive LitServe."""
     process.terminate()
     with suppress(subprocess.TimeoutExpired):
         process.wait(STOP_S)
@@ -217,7 +217,7 @@ def stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def free_port() -> int:
-    """The first of a row of free ports, as many as TorchServe takes."""
+    """The first of PORTS free ports in a row."""
     for first in range(22_000, 32_000, 10):
         try:
             for port in range(first, first + PORTS):

@@ -1,19 +1,17 @@
-"""Engine speed beside bare onnxruntime, in one run: images/s, and ratios to two peers.
+"""Images/s of every engine that this host has, and their ratios to bare onnxruntime, in one run.
 
     python -m bench.engines weights/mnist
 
-The peers are session.run of onnxruntime's CPU provider in fp32, on the model as PyTorch exports it,
-transposed convolutions and all:
+The engines are the devices and precisions that ``available`` (opening.py) finds. Three peers are
+session.run of onnxruntime's CPU provider in fp32:
 
-    plain     as onnxruntime comes: idle threads spin
-    quiet     without spinning: reconstruct has two sessions, whose threads else take turns spinning
+    plain     the model as PyTorch exports it, with transposed convolutions; idle threads spin
+    quiet     the same without spinning: in reconstruct, the threads of one session would spin on
+              the cores that the other session needs
+    bare      the bundle's graphs with the engine's own settings: shows what the engine's code costs
 
-and on the graphs of the bundle, with the engine's own settings:
-
-    bare      what the engine around a session costs
-
-beside every engine that this host has: device and precision, as ``available`` (opening.py) finds
-them. They take turns, ROUNDS times; medians of the rates and of each round's ratios count.
+Engines and peers take turns for ROUNDS rounds. The results are the medians of the rates and of the
+ratios in each round.
 """
 
 import argparse
@@ -44,7 +42,7 @@ PEERS = ("plain", "quiet", "bare")
 OPERATIONS = ("embed", "decode", "reconstruct")
 
 Operation = Callable[[Any], Any]
-Candidate = dict[str, Operation]  # name, of OPERATIONS → what the candidate does
+Candidate = dict[str, Operation]  # name in OPERATIONS → what the candidate does
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -65,7 +63,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def processor() -> str:
-    """The processor's name and what it has for bf16, where Linux tells them."""
+    """The processor's name and its instructions for bf16, where Linux tells them."""
     try:
         text = Path("/proc/cpuinfo").read_text()
     except OSError:
@@ -78,7 +76,7 @@ def processor() -> str:
 def open_candidates(
     bundle: Bundle, checkpoint: Path, folder: Path
 ) -> Iterator[tuple[str, Candidate]]:
-    """The peers, then every engine."""
+    """Open the peers, then every engine."""
     write_onnx(load_checkpoint(checkpoint).model, folder, rewrite=False)
     yield "plain", sessions(folder, quiet=False)
     yield "quiet", sessions(folder, quiet=True)
@@ -111,7 +109,7 @@ def sessions(folder: Path, quiet: bool) -> Candidate:
 
 
 def operations(engine: Engine) -> Candidate:
-    """What an engine does."""
+    """The operations of an engine."""
     return {
         "embed": engine.embed,
         "decode": engine.decode,
@@ -148,7 +146,7 @@ def measure(operation: Operation, rows: Any) -> float:
 
 
 def print_table(batch: int, rates: dict[tuple[str, str], list[float]]) -> None:
-    """One line for each candidate: images/s, and times the rate of each peer."""
+    """Print a line for each candidate: images/s, and the ratio to each peer's rate."""
     print(f"\nbatch {batch}: images/s (times {', '.join(PEERS)})")
     print(f"{'':<26}" + "".join(f"{operation:^29}" for operation in OPERATIONS))
     for name in dict.fromkeys(name for name, _ in rates):

@@ -1,8 +1,8 @@
-"""What the gateway costs: requests/s through it, and past it straight to the one replica.
+"""What the gateway costs: requests/s through the gateway, and straight to its only replica.
 
-Both are asked at their containers' own addresses (Docker's port forwarding is neither's), in turns,
-so that what else the machine does meets both. Linux only: elsewhere containers have no address that
-the host can reach.
+Gateway and replica are asked at their containers' own addresses, without Docker's port forwarding,
+and in turns, so that other load on the machine slows both. Linux only: elsewhere containers have no
+address that the host can reach.
 
     make bench-gateway
     python -m bench.gateway --rounds 9 --seconds 5
@@ -42,7 +42,7 @@ def race(rounds: int, seconds: float) -> None:
     """Measure in turns, and print the table."""
     addresses = {name: address(name) for name in ("torchserve", "gateway")}
     for name in addresses:
-        ask(addresses[name], 16, seconds)  # warm
+        ask(addresses[name], 16, seconds)  # warm up
     print("| connections | direct, requests/s | gateway, requests/s | share | p50 ms | p50 ms |")
     print("| --- | --- | --- | --- | --- | --- |")
     for connections in CONNECTIONS:
@@ -54,7 +54,7 @@ def race(rounds: int, seconds: float) -> None:
 
 
 def row(connections: int, direct: list[Load], through: list[Load]) -> str:
-    """Medians; the share is the median of the rounds' own."""
+    """A line of the table: medians over the rounds, of the share too."""
     pairs = zip(direct, through, strict=True)
     share = statistics.median(behind.rate / before.rate for before, behind in pairs)
     rates = [statistics.median(load.rate for load in loads) for loads in (direct, through)]
@@ -66,7 +66,7 @@ def row(connections: int, direct: list[Load], through: list[Load]) -> str:
 
 
 def ask(host: str, connections: int, seconds: float) -> Load:
-    """One 28 x 28 PNG a request; a fault ends the run.
+    """Load a host with requests of one 28 x 28 PNG each.
 
     Raises:
         SystemExit: not every answer was a 200.
@@ -79,7 +79,7 @@ def ask(host: str, connections: int, seconds: float) -> Load:
 
 
 def address(service: str) -> str:
-    """Of the service's container in the network it shares with the other."""
+    """The address of a service's container in the network of both services."""
     container = compose("ps", "--quiet", service)
     template = '{{(index .NetworkSettings.Networks "pinhole-bench_inside").IPAddress}}'
     command = ["docker", "inspect", "--format", template, container]

@@ -1,16 +1,16 @@
-"""Jobs beside what limits them, in one run: 70,000 MNIST images as files and as one array.
+"""Batch jobs beside what limits them, in one run: 70,000 MNIST images as files and as one array.
 
     python -m bench.jobs build/mnist
 
-Limits are measured in the same round, before and after the jobs they bound (the mean counts);
-medians over the rounds are the result:
+Each round measures the limits before and after the jobs, and takes the mean. The results are the
+medians over the rounds. The limits:
 
     R    reading: files to pixels, in as many processes as there are cores
     E    the engine alone, on arrays, with all cores
     1/(1/R + 1/E)    what reading and then embedding would take, with nothing lost between
 
-Then the command itself, as a process of its own: start-up, listing, hashing, Parquet and fsync
-included in its time, bar the interpreter's start. Memory is its largest resident set.
+A job is the command ``pinhole`` in a process of its own. Its time includes start-up, listing,
+hashing, Parquet and fsync, but not the interpreter's start. Its memory is the largest resident set.
 """
 
 import argparse
@@ -58,14 +58,14 @@ SAME = 1e-6  # the greatest difference that is accepted, in standard deviations 
 
 @dataclass(frozen=True)
 class Run:
-    """One job.
+    """The figures of one job.
 
     Attributes:
         rate: images/s, as job.json has it.
         whole_rate: images/s of the process, from its start to its end.
-        peak_mb: its largest resident set.
-        share: of the limit in the same round: reading and engine together; for the array, the
-            engine alone; over HTTP, the same files without a service.
+        peak_mb: the process's largest resident set.
+        share: rate over the limit in the same round: reading and engine together; for the array,
+            the engine alone; over HTTP, the same job with --local.
     """
 
     rate: float
@@ -98,8 +98,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         prog="python -m bench.jobs", description="Batch jobs beside what limits them."
     )
     parser.add_argument("bundle", type=Path, help="folder that python -m export wrote")
-    parser.add_argument("--url", help="of a service of the same bundle, for the job over HTTP")
-    parser.add_argument("--ray", action="store_true", help="a job on Ray, on this host, too")
+    parser.add_argument("--url", help="service of the same bundle, for a job over HTTP")
+    parser.add_argument("--ray", action="store_true", help="also run a job on Ray, on this host")
     parser.add_argument("--images", type=int, default=IMAGES, help="(default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=3, help="(default: %(default)s)")
     parser.add_argument("--kills", type=int, default=KILLS, help="(default: %(default)s)")
@@ -115,7 +115,7 @@ def load_images(count: int) -> NDArray[np.uint8]:
 
 
 def write_sources(work: Path, images: NDArray[np.uint8]) -> tuple[Path, Path, Path]:
-    """A folder of PNG files, one of FEW of them, and a .npy file."""
+    """Write a folder of PNG files, a folder of FEW of these files, and a .npy file."""
     files, few, array = work / "files", work / "few", work / "images.npy"
     files.mkdir()
     few.mkdir()
@@ -159,7 +159,7 @@ def race(
 
 
 def limits(bundle: Bundle, files: Path, images: NDArray[np.uint8]) -> tuple[float, float]:
-    """R and E."""
+    """Measure R and E, in images/s."""
     return measure_reading(bundle, files), measure_engine(bundle, images)
 
 
@@ -184,7 +184,7 @@ def read_files(chunk: tuple[str, Sequence[str]]) -> int:
 
 
 def load_spec(folder: str, known: dict[str, object] = {}) -> object:  # noqa: B006 - per process
-    """What the model takes; read once in each process."""
+    """The image spec of a bundle, read once in each process."""
     if folder not in known:
         known[folder] = load_bundle(Path(folder)).manifest.image
     return known[folder]
@@ -234,7 +234,7 @@ def print_table(rounds: Sequence[dict[str, Run]]) -> None:
 def kill_and_finish(
     bundle: Bundle, work: Path, files: Path, images: NDArray[np.uint8], kills: int
 ) -> None:
-    """Kill -9 at random moments, then to the end; compare with one call of the engine."""
+    """Kill a job at random moments, finish it, and compare it with an uninterrupted job."""
     out, moments = work / "killed", np.random.default_rng(0)
     local = ["--local", str(bundle.folder), "--device", "cpu", "--shard-rows", "1000"]
     done = 0

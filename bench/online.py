@@ -2,17 +2,17 @@
 
     python -m bench.online build/mnist          # or: make bench-online
 
-The contenders take turns; each is started, warmed up, checked for a right answer, measured and
-stopped, alone on the machine but for wrk, which makes the load:
+The contenders take turns. Each is started, warmed up, checked for a right answer, measured and
+stopped, alone on the machine except for wrk, which makes the load:
 
     ours        python -m serve, onnxruntime's CPU provider in fp32
     ours-bf16   the same with OpenVINO in bf16, where onnxruntime and the processor have it
-    nothing     TorchServe as ours configures it, around a handler that returns a constant
+    nothing     TorchServe in the same configuration, with a handler that returns a constant
     fastapi     uvicorn with a process for each core, Pillow and onnxruntime
     litserve    the same with dynamic batching
 
-Medians over the rounds count, and of each round's own ratios. An answer that isn't 2xx, or that
-doesn't come, makes a figure invalid: it is marked, and the exit code is 1.
+The results are the medians over the rounds, and of each round's own ratios. An answer that isn't
+2xx, or that doesn't come, makes a figure invalid: the figure is marked, and the exit code is 1.
 """
 
 import argparse
@@ -51,7 +51,7 @@ examples:
   python -m bench.online build/mnist --serve-args="--workers 2" --only ours nothing
   python -m bench.online build/mnist --rounds 1 --seconds 2 --sections single
 
-The whole takes about half an hour. It needs wrk (apt-get install wrk), and a machine with
+A full run takes about half an hour. It needs wrk (apt-get install wrk), and a machine with
 nothing else to do.
 """
 
@@ -59,7 +59,7 @@ nothing else to do.
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     options = parse(arguments)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # by way of every finally
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that every finally runs
     try:
         wrk.find_wrk()
         bundle = load_bundle(options.bundle.resolve())
@@ -85,7 +85,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         "--seconds",
         type=float,
         default=SECONDS,
-        help="of the load on 64 connections; the other loads in proportion (default: %(default)s)",
+        help="length of the load on 64 connections; scales the others too (default: %(default)s)",
     )
     parser.add_argument(
         "--only", nargs="+", choices=NAMES, default=NAMES, metavar="NAME", help=", ".join(NAMES)
@@ -101,7 +101,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--serve-args",
         default="",
-        help='of python -m serve, e.g. "--workers 2"; runtime, device and precision are settled',
+        help='options of python -m serve, e.g. "--workers 2"; not runtime, device or precision',
     )
     options = parser.parse_args(arguments)
     if options.rounds < 1 or options.seconds < 1:
@@ -144,7 +144,7 @@ def tell(line: str) -> None:
 def measure_contender(
     contender: Contender, bundle: Bundle, options: argparse.Namespace
 ) -> Iterator[tuple[str, Load]]:
-    """What is measured, and its figures."""
+    """Start a contender and stop it; in between, yield the name and the figures of each load."""
     seconds, sections = options.seconds, options.sections
     if contender.engine and "plural" in sections:
         tell(f"{contender.name}: its engine alone; measuring")
@@ -195,7 +195,7 @@ def measure_plural(
 
 
 def plural_requests(service: Running, bundle: Bundle, folder: Path) -> dict[str, Target]:
-    """PLURAL images to embed in one request, by form; the answers are arrays too."""
+    """Form → a request to embed PLURAL images, which is answered with an array too."""
     images = pictures(bundle, PLURAL)
     tensor = {
         "name": "images",
@@ -220,7 +220,7 @@ def plural_requests(service: Running, bundle: Bundle, folder: Path) -> dict[str,
 
 
 def npy_request(service: Running, endpoint: str, images: NDArray[np.uint8], folder: Path) -> Target:
-    """Images to an endpoint as an array; the answer is one too."""
+    """A request with images as an array, which is answered with an array too."""
     body = folder / f"{len(images)}.npy"
     np.save(body, images)
     headers = {"Content-Type": NPY, "Accept": NPY}
@@ -241,9 +241,9 @@ def measure_mixed(
             time.sleep(HEAD_START_S)
             beside = strangers.measure(small, STRANGERS, seconds / SHORTER)
         finally:
-            borne = wrk.finish(large, large_s)
+            large_load = wrk.finish(large, large_s)
         yield f"{endpoint} beside", beside
-        yield f"{endpoint} large", borne
+        yield f"{endpoint} large", large_load
 
 
 if __name__ == "__main__":

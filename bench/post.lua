@@ -1,4 +1,4 @@
--- wrk's script: POST one file again and again; at the end say in one line of JSON how that went.
+-- wrk's script: POST one file again and again; at the end print the figures as a line of JSON.
 --
 --     wrk -s bench/post.lua URL -- FILE "Name: value" …
 

@@ -1,7 +1,7 @@
-"""Requests that know nothing of each other: sent when their time has come, answered or not.
+"""An open loop: each request is sent at its own time, whether or not the last was answered.
 
 A closed loop such as wrk stops sending while its connections wait, and then corrects its figures by
-guessing what it would have sent; how small requests fare beside large ones takes an open one.
+guessing what it would have sent. Only an open loop shows how long small requests wait for large.
 """
 
 import threading
@@ -14,7 +14,7 @@ import requests
 
 from bench.wrk import TIMEOUT_S, Load, Target
 
-MOST_WAITING = 64  # requests at a time; more than ever wait within two seconds
+MOST_WAITING = 64  # requests that can wait at a time; fewer ever do
 
 
 def measure(target: Target, rate: float, seconds: float) -> Load:

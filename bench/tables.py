@@ -14,15 +14,15 @@ from serve.bundle.engine.host import usable_cores
 
 MANY = 64  # connections that send single images
 FEW = 4  # connections that send plural requests
-STRANGERS = 100  # requests a second that each come on a connection of their own, with one image
+STRANGERS = 100  # requests a second from independent callers, with one image each
 PLURAL = 256  # images in a plural request
 LARGE = 4_096  # images in the largest request that the service takes
 
-Figures = dict[tuple[str, str], list[Load]]  # (what, contender) → one for each round
+Figures = dict[tuple[str, str], list[Load]]  # (what, contender) → a load for each round
 
 
 def print_report(figures: Figures, serve_args: str) -> None:
-    """The tables of what was measured, and what makes a figure invalid."""
+    """Print the tables, and the faults that make a figure invalid."""
     print(f"{machine()}; python -m serve {serve_args or 'as it comes'}")
     for marker, print_table in (
         ("many", print_single),
@@ -39,7 +39,7 @@ def print_report(figures: Figures, serve_args: str) -> None:
 
 
 def machine() -> str:
-    """What this ran on, and with which versions."""
+    """The processor and the versions of this run."""
     versions = [f"onnxruntime {onnxruntime.__version__}"]
     versions += [
         f"{package} {version(package)}"
@@ -59,7 +59,7 @@ def processor() -> str:
 
 
 def print_single(figures: Figures, names: Iterable[str]) -> None:
-    """One PNG a request: rates over MANY connections, latencies over one."""
+    """Print the table of requests of one PNG, over MANY connections and over one connection."""
     print(f"\nOne image a request, embed, {MANY} connections and then 1:\n")
     print_row(
         "",
@@ -88,7 +88,7 @@ def print_single(figures: Figures, names: Iterable[str]) -> None:
 
 
 def print_plural(figures: Figures, names: Iterable[str]) -> None:
-    """Many images a request, as a share of the engine's own rate."""
+    """Print the table of requests of PLURAL images, beside the engine's own rate."""
     print(f"\n{PLURAL} images a request, embed, {FEW} connections; share of the bare engine:\n")
     print_row("images/s", "bare engine", "npy", "share", "OIP, binary", "share")
     print_row(*["---"] * 6)
@@ -103,7 +103,7 @@ def print_plural(figures: Figures, names: Iterable[str]) -> None:
 
 
 def print_mixed(figures: Figures, names: Iterable[str]) -> None:
-    """Single images alone, and beside a caller of large requests."""
+    """Print the table of single images, alone and beside a caller of large requests."""
     print(f"\nOne image a request, {STRANGERS} a second, beside a caller of {LARGE:,} as npy:\n")
     print_row(
         "", "alone p50 ms", "p99 ms", "beside p50 ms", "p99 ms", "requests/s", "large, images/s"
@@ -129,7 +129,7 @@ def print_row(*cells: str) -> None:
 
 
 def rate(loads: list[Load], images: int = 1) -> str:
-    """The median rate, in images; marked if a round of it is invalid."""
+    """The median rate times ``images``; marked if a round is invalid."""
     mark = " INVALID" if any(load.faults for load in loads) else ""
     return f"{statistics.median(load.rate for load in loads) * images:,.0f}{mark}"
 
@@ -142,7 +142,7 @@ def latencies(loads: list[Load]) -> tuple[str, str]:
 
 
 def ratio(figures: Figures, name: str, peer: str) -> str:
-    """How many times the rate of a peer, over MANY connections, if the peer was measured."""
+    """The rate over that of a peer, with MANY connections; a dash if no peer was measured."""
     if ("many", peer) not in figures:
         return "–"
     found = paired(figures["many", name], figures["many", peer], lambda a, b: a.rate / b.rate)
@@ -150,7 +150,7 @@ def ratio(figures: Figures, name: str, peer: str) -> str:
 
 
 def gap(figures: Figures, name: str) -> str:
-    """The p50 over one connection, less that of TorchServe around a handler that does nothing."""
+    """The p50 over one connection, minus TorchServe's with a handler that does nothing."""
     if ("one", NOTHING) not in figures:
         return "–"
     own, nothing = figures["one", name], figures["one", NOTHING]
@@ -158,5 +158,5 @@ def gap(figures: Figures, name: str) -> str:
 
 
 def paired(own: list[Load], other: list[Load], compare: Callable[[Load, Load], float]) -> float:
-    """The median, over the rounds, of how a round's own pair compares."""
+    """The median over the rounds of ``compare`` for the two loads of a round."""
     return statistics.median(compare(a, b) for a, b in zip(own, other, strict=True))

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 SCRIPT = Path(__file__).with_name("post.lua")
-TIMEOUT_S = 60  # of a request; what takes longer is counted as a fault
-KINDS = ("non_2xx", "timeout", "connect", "read", "write")  # of faults that wrk counts
+TIMEOUT_S = 60  # of a request; a longer wait is counted as a fault
+KINDS = ("non_2xx", "timeout", "connect", "read", "write")  # the faults that wrk counts
 SPARE_S = 30.0  # for wrk to end after the time it was given
 
 
@@ -30,14 +30,14 @@ class Target:
 
 @dataclass(frozen=True)
 class Load:
-    """How a load was borne.
+    """What was measured under a load.
 
     Attributes:
         rate: answers per second.
         p50_ms: median of the latencies.
-        p99_ms: their 99th percentile.
+        p99_ms: 99th percentile of the latencies.
         faults: kind (``non_2xx``, ``timeout``, ``connect``, ``read``, ``write``, ``no_answer``) →
-            how many; kinds that didn't happen are left out. Any makes the figures invalid.
+            how many; kinds that didn't happen are left out. Any fault makes the load invalid.
     """
 
     rate: float
@@ -47,10 +47,10 @@ class Load:
 
 
 def find_wrk() -> str:
-    """The program.
+    """The path of wrk.
 
     Raises:
-        FileNotFoundError: it isn't installed; the message says what to do.
+        FileNotFoundError: wrk isn't installed; the message says how to install it.
     """
     program = shutil.which("wrk")
     if program is None:
@@ -76,10 +76,10 @@ def start(target: Target, connections: int, seconds: float) -> subprocess.Popen[
 
 
 def finish(process: subprocess.Popen[str], seconds: float) -> Load:
-    """Wait for wrk, which is given ``seconds`` and some more; kill it if that isn't enough.
+    """Wait for wrk to end; kill it SPARE_S after the ``seconds`` of its load.
 
     Raises:
-        subprocess.TimeoutExpired: it was not.
+        subprocess.TimeoutExpired: wrk had to be killed.
         subprocess.CalledProcessError: wrk failed.
     """
     try:
@@ -93,7 +93,7 @@ def finish(process: subprocess.Popen[str], seconds: float) -> Load:
 
 
 def read_load(figures: Mapping[str, float]) -> Load:
-    """What post.lua said in the end."""
+    """The figures that post.lua printed, as a Load."""
     answered = figures["requests"] - figures["non_2xx"]
     counts = {kind: int(figures[kind]) for kind in KINDS} | {"no_answer": int(answered == 0)}
     faults = {kind: count for kind, count in counts.items() if count}

@@ -139,14 +139,19 @@ def check_engines(bundle: Bundle, expected: Golden, spread: float) -> dict[str, 
 def open_engines(bundle: Bundle) -> Iterator[Engine]:
     """Every engine of this host in every precision the bundle is offered in.
 
-    An accelerator that can't start (a library is missing, say) is left out with a line on stderr:
-    the bundle still runs elsewhere.
+    What can't start (an accelerator's library is missing, or a whole runtime) is left out with a
+    line on stderr: the bundle still runs elsewhere.
 
     Raises:
-        EngineError: an engine can't start on the CPU.
+        EngineError: a runtime that is installed can't start on the CPU.
     """
     for runtime in RUNTIMES:
-        for device, precision in available(runtime):
+        try:
+            choices = available(runtime)
+        except EngineError as error:
+            print(f"export: {runtime} is left unchecked: {error}", file=sys.stderr)
+            continue
+        for device, precision in choices:
             if precision in bundle.manifest.tolerances:
                 try:
                     yield open_engine(bundle, runtime, device, precision)

@@ -1,8 +1,8 @@
 """The table of the endpoints that a service offers: embed, reconstruct and decode.
 
 The workers, the metadata, readiness and swaps read this table. tests/serve/test_endpoints.py
-compares it with what can't import it: serve/openapi.yaml, the gateway's nginx.conf, and the archives
-that export writes. docs/architecture.md says how to add an endpoint.
+compares it with what can't import it: serve/openapi.yaml, the gateway's nginx.conf, and export's
+list for archives. docs/architecture.md says how to add an endpoint.
 """
 
 from collections.abc import Callable

@@ -31,8 +31,7 @@ def reply_isolating_faults(
             message = f"unexpected error; report request id {request_ids[0]}"
             return [error_reply(InternalError(message), messages[0].oip)]
         logger.exception("a batch of %d failed; replying to its requests alone", len(messages))
-    report.images, report.outliers = 0, 0  # each message is counted again below
-    report.bad.clear()
+    report.forget()  # each message is counted again below
     return [
         reply_isolating_faults(operation, [message], [request_id], report)[0]
         for message, request_id in zip(messages, request_ids, strict=True)

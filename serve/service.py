@@ -51,6 +51,12 @@ class Report:
     outliers: int = 0
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PHASE_NAMES, 0.0))
 
+    def forget(self) -> None:
+        """Begin anew, as if nothing had been counted."""
+        self.images = self.outliers = 0
+        self.bad.clear()
+        self.seconds = dict.fromkeys(PHASE_NAMES, 0.0)
+
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
         """Time a phase."""

@@ -1,4 +1,4 @@
-"""What several rooms' tests need: a small model, its bundle, the shipped one, real MNIST."""
+"""Fixtures of several folders' tests: a small model, its bundle, the shipped bundle, MNIST."""
 
 import os
 from dataclasses import asdict
@@ -29,7 +29,7 @@ def digits() -> Dataset:
 
 @pytest.fixture(scope="session")
 def mnist() -> Dataset:
-    """The real MNIST, where a copy of it is at hand."""
+    """The real MNIST; a test that needs it is skipped where there is no copy."""
     folder = Path(os.environ.get("PINHOLE_DATA", "data"))
     if not (folder / "MNIST" / "raw").is_dir():
         pytest.skip("no MNIST in $PINHOLE_DATA or data/, and tests don't download")

@@ -1,4 +1,4 @@
-"""Which room may import which: data flows one way through them, and so do imports."""
+"""Which package may import which: data flows one way through the packages, and so do imports."""
 
 import ast
 import subprocess
@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 OURS = ("train", "export", "serve", "pinhole")
 
-# room → what it may import of this project, everything below that included
+# folder → the modules of this project that it may import, with their submodules
 ALLOWED = {
     "train": ("train",),
     "export": ("export", "train", "serve.bundle"),
@@ -34,7 +34,7 @@ def imports_of(path: Path) -> Iterator[str]:
 
 @pytest.mark.parametrize("room", ALLOWED)
 def test_rooms_import_along_the_arrows_only(room: str) -> None:
-    """A room imports itself and what the arrows allow; nothing else of this project."""
+    """A folder imports nothing of this project but what ALLOWED says."""
     files = list((ROOT / room).rglob("*.py"))
     offences = [
         f"{path.relative_to(ROOT)} imports {name}"
@@ -48,7 +48,7 @@ def test_rooms_import_along_the_arrows_only(room: str) -> None:
 
 
 def test_bundle_runs_without_the_rest() -> None:
-    """Opening an engine and reading an image loads nothing of serve but serve.bundle, no torch."""
+    """Opening an engine and reading an image loads only serve.bundle, and not torch."""
     program = """
 import sys, serve.bundle.images, serve.bundle.score
 from serve.bundle.engine.opening import available

@@ -51,7 +51,7 @@ def fresh(tmp_path_factory: pytest.TempPathFactory, wheel: Path) -> Path:
 
 
 def test_name_is_in_one_place() -> None:
-    """pyproject.toml and the messages call the distribution alike, and each extra exists."""
+    """pyproject.toml has the name that messages use for the distribution, and their extras."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
     assert project["name"] == DISTRIBUTION
@@ -64,7 +64,7 @@ def test_name_is_in_one_place() -> None:
 
 
 def test_no_page_or_message_installs_somebody_elses_package() -> None:
-    """A package called pinhole is on the index, with 60 dependencies of its own."""
+    """Nothing says ``pip install pinhole``, which would install another project's package."""
     files = run("git", "-C", ROOT, "ls-files", "*.py", "*.md", "*.html", "Makefile").split()
     pattern = re.compile(r"pip3? install[^\n]*[\s'\"]pinhole(?!-)")
     offences = [
@@ -76,7 +76,7 @@ def test_no_page_or_message_installs_somebody_elses_package() -> None:
 
 
 def test_wheel_is_fit_for_an_index(wheel: Path) -> None:
-    """Its description renders, and it holds the client, the server and the explorer's page."""
+    """The wheel's description renders, and it holds client, server and the explorer's page."""
     assert "PASSED" in run(sys.executable, "-m", "twine", "check", "--strict", wheel)
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
@@ -110,7 +110,7 @@ def test_jobs_run_without_torch(fresh: Path, small_bundle: Bundle, tmp_path: Pat
 
 
 def test_version_is_told(fresh: Path) -> None:
-    """By the package, by the module as a command, and by the command."""
+    """The package, the module as a command, and the command all tell the version."""
     expected = version(DISTRIBUTION)
     told = run(fresh, "-c", "import pinhole; print(pinhole.__version__)").strip()
 

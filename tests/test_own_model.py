@@ -1,4 +1,4 @@
-"""Your own model: a folder of coloured images, trained, exported and run, end to end."""
+"""A user's own model: a folder of coloured images, trained, exported and run, end to end."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from .train.test_folder import make_folder
 
 @pytest.mark.parametrize("model", ["ae", "vae"])
 def test_rgb_folder_to_embedding(tmp_path: Path, model: str) -> None:
-    """64×64 RGB, 3 numbers wide: nothing in the road is made for MNIST alone."""
+    """A folder of RGB images of 64×64 becomes embeddings of 3 numbers, by either model."""
     images = make_folder(tmp_path / "images", coloured=True)
     options = ["--hidden-dim", "4", "--output-dim", "3", "--epochs", "2", "--image-size", "64"]
     source = ["--dataset", "folder", "--data-dir", str(images), "--model", model]

@@ -61,7 +61,8 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
         weights = {name: part.contiguous() for name, part in checkpoint.model.state_dict().items()}
         save_file(weights, draft / "weights.safetensors")
         (draft / "weights.safetensors").chmod(0o644)  # save_file makes it 0600
-        card = json.dumps({"schema": SCHEMA, **checkpoint.card}, indent=2)
+        known = {"schema": SCHEMA, **checkpoint.card, "network": layers_of(checkpoint.model)}
+        card = json.dumps(known, indent=2)
         (draft / "card.json").write_text(card + "\n")
         np.savez_compressed(
             draft / "map.npz", embeddings=checkpoint.embeddings, labels=checkpoint.labels
@@ -119,12 +120,13 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     """Read a checkpoint; its model is in evaluation mode on the CPU.
 
     Raises:
-        CheckpointError: a file is missing or damaged, or the schema is another.
+        CheckpointError: a file is missing or damaged, or the schema or the network is another.
     """
     try:
         card = json.loads((folder / "card.json").read_text())
         check_schema(folder, card)
         model = Autoencoder(TrainConfig(**card["config"]))
+        check_network(folder, card.get("network", {}), layers_of(model))
         model.load_state_dict(load_file(folder / "weights.safetensors"))
         with np.load(io.BytesIO((folder / "map.npz").read_bytes())) as points:
             embeddings, labels = points["embeddings"], points["labels"]
@@ -141,3 +143,24 @@ def check_schema(folder: Path, card: dict[str, Any]) -> None:
         raise CheckpointError(
             f"{folder}/card.json has schema {card.get('schema')}; this version reads {SCHEMA}"
         )
+
+
+def layers_of(model: Autoencoder) -> dict[str, str]:
+    """Name → description of every layer: two networks may differ though their weights fit both."""
+    return {name: str(layer) for name, layer in model.named_modules() if not any(layer.children())}
+
+
+def check_network(folder: Path, saved: dict[str, str], here: dict[str, str]) -> None:
+    """Raise CheckpointError unless the saved layers are those of train/model.py.
+
+    Args:
+        folder: the checkpoint.
+        saved: from its card; empty in cards that don't say.
+        here: of the model that train/model.py makes of the checkpoint's config.
+    """
+    for name in sorted(saved.keys() | here.keys()) if saved else ():
+        if saved.get(name) != here.get(name):
+            raise CheckpointError(
+                f"{folder} is of another network: {name} is {saved.get(name)} there, "
+                f"{here.get(name)} in train/model.py; train again"
+            )

@@ -183,7 +183,10 @@ class Trainer:
                 f"the run to resume has finished {len(state['history'])} epochs; "
                 f"epochs must be at least as many, got {self.config.epochs}"
             )
-        self.model.load_state_dict(state["model"])
+        try:
+            self.model.load_state_dict(state["model"])
+        except RuntimeError as error:
+            raise ConfigError(f"the run to resume is of another network: {error}") from error
         self._step.restore(state["optimiser"])
         self.seconds = state["seconds"]
         self._order.set_state(state["order"])

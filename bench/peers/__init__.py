@@ -1,1 +1,1 @@
-"""What people would write instead of this project, each in the fewest lines that do it well."""
+"""Services that people would write instead of this project, in the fewest lines that do it well."""

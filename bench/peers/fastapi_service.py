@@ -1,4 +1,4 @@
-"""The same answer from FastAPI: POST an image file to /embed, get its embedding.
+"""Embedding with FastAPI: POST an image file to /embed, get its embedding.
 
     BUNDLE=build/mnist uvicorn bench.peers.fastapi_service:app --workers 2
 

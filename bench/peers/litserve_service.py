@@ -1,9 +1,9 @@
-"""The same answer from LitServe, with dynamic batching: POST an image file to /predict.
+"""Embedding with LitServe and dynamic batching: POST an image file to /predict.
 
     BUNDLE=build/mnist python -m bench.peers.litserve_service --port 9080 --cores 2
 
-Of the combinations tried on two cores none answered more requests than two HTTP processes and one
-worker, talking over ZeroMQ; LitServe's default queue answered fewer.
+On two cores, two HTTP processes and one worker, talking over ZeroMQ, answered the most requests of
+all combinations that were tried; LitServe's default queue answered fewer.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""A TorchServe handler that answers every request with the same line, unread."""
+"""A TorchServe handler that answers every request with the same line, without reading it."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,7 +8,7 @@ class NothingHandler:
     """TorchServe's entry point."""
 
     def initialize(self, context: Any) -> None:
-        """Nothing to open."""
+        """Do nothing, since there is nothing to open."""
 
     def handle(self, batch: Sequence[Any], context: Any) -> list[bytes]:
         """One constant for each request."""

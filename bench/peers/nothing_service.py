@@ -1,8 +1,8 @@
-"""TorchServe's own ceiling: our configuration of it, around handlers that do nothing.
+"""TorchServe's own upper limit: our configuration, with a handler that does nothing.
 
     python -m bench.peers.nothing_service build/mnist --port 9080
 
-Takes the options of ``python -m serve``. No launcher beside it asks for its health.
+Takes the options of ``python -m serve``. No launcher sends it canaries.
 """
 
 import json

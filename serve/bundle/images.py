@@ -106,7 +106,7 @@ def read_plain_png(data: bytes, spec: ImageSpec) -> NDArray[np.uint8] | None:
     """Read a PNG that holds pixels of the model's own size and mode, and nothing else.
 
     Most callers send such files, and libspng reads them in a quarter of Pillow's time. Any other
-    file is left to Pillow, and so is a damaged file, which Pillow may still read in part.
+    file is left to Pillow, and so is a damaged file: Pillow decides whether to refuse it.
 
     Returns:
         ``uint8[C, H, W]``, or None for any other file.

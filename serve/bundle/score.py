@@ -28,6 +28,6 @@ def percentile(mse: float, calibration: Calibration) -> float:
 
 
 def is_outlier(mse: float, embedding: NDArray[np.float32], calibration: Calibration) -> bool:
-    """Whether the error is in the top percent, or the embedding outside the held-out images'."""
+    """Whether the error is in the top percent, or the embedding lies beyond all held-out images."""
     outside = (embedding < calibration.embedding_min) | (embedding > calibration.embedding_max)
     return percentile(mse, calibration) > OUTLIER_PERCENTILE or bool(outside.any())

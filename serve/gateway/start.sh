@@ -1,12 +1,12 @@
 #!/bin/sh
 # Write the part of nginx's configuration that the environment decides, and become nginx.
 #
-#   PINHOLE_API_KEY      keys, separated by commas or spaces; none: everybody may call
+#   PINHOLE_API_KEY      keys, separated by commas or spaces; without a key, everybody may call
 #   PINHOLE_RATE         requests a second that one caller may make
 #   PINHOLE_CONNECTIONS  requests that one caller may have running
 #   /tls                 tls.crt and tls.key: HTTPS instead of HTTP
 set -euf
-umask 077 # the keys are nobody else's
+umask 077 # no other user may read the keys
 
 refuse() {
   echo "gateway: $*" >&2
@@ -19,7 +19,7 @@ check_number() {
   esac
 }
 
-# nginx compares plain strings of a map without regard to case, regular expressions with it.
+# The keys are regular expressions, since nginx ignores case where a map has plain strings.
 write_keys() {
   keys=$(printf '%s' "${PINHOLE_API_KEY:-}" | tr ', \t' '\n\n\n' | sed '/^$/d')
   echo 'map $http_authorization $caller {'

@@ -1,12 +1,12 @@
-"""What ``python -m serve`` needs whichever server it starts.
+"""The parts of ``python -m serve`` that would be the same with another server.
 
 settings.py     the command line and the PINHOLE_* variables
-ports.py        refuse an address that is taken, or that would publish an open service
+ports.py        refuse an address that is taken, or that needs a gateway in front
 proof.py        one process that proves the engine, before any server starts
-readiness.py    readiness that is true; also the health check's command
-watching.py     READY, and the end of a service that can't be helped
+readiness.py    find out whether the service is ready; the health check's command
+watching.py     log READY, and end a service that stays broken
 private.py      the private port: readiness, metadata, the map, metrics, swaps
-metadata.py     what the service says of itself
+metadata.py     the pages that describe the service and its model
 metrics.py      the page of metrics
 swap.py         the command that has a running service serve another bundle
 loopback.py     HTTP sessions for addresses of this host

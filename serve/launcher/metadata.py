@@ -1,4 +1,4 @@
-"""What the service says of itself: the Open Inference Protocol's metadata, the limits, the map."""
+"""Pages that describe the service: the Open Inference Protocol's metadata, the limits, the map."""
 
 from dataclasses import asdict
 from importlib.metadata import version
@@ -32,7 +32,7 @@ def server() -> dict[str, Any]:
 
 
 def model(bundle: Bundle, endpoint: str, precision: str) -> dict[str, Any]:
-    """GET /v2/models/{endpoint}: the fields of the Open Inference Protocol, then our own."""
+    """GET /v2/models/{endpoint}: the Open Inference Protocol's fields, then this project's own."""
     manifest, known = bundle.manifest, tensors(bundle.manifest)
     takes, gives = (ENDPOINTS[endpoint].takes,), ENDPOINTS[endpoint].gives
     return {

@@ -13,7 +13,7 @@ def read_metrics(folder: Path, manifest: Manifest, settings: Settings, ready: bo
     """The page, in Prometheus' text format.
 
     Args:
-        folder: where the workers count; see serve.metrics.
+        folder: where the workers write their counts; see serve.metrics.
         manifest: of the bundle that is served.
         settings: of the service.
         ready: what GET /ready says.

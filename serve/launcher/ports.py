@@ -10,7 +10,7 @@ def check_address(settings: Settings) -> None:
     """Refuse to publish an unauthenticated service, or to start on a port that is taken.
 
     Raises:
-        LaunchError: either of these; the message names the host or the port.
+        LaunchError: in either case; the message names the host or the port.
     """
     if not settings.is_on_loopback and not settings.behind_gateway:
         raise LaunchError(

@@ -1,6 +1,6 @@
 """The launcher's private port: readiness, metadata, the map, metrics, and swaps.
 
-Most of its paths are the contract's (serve/openapi.yaml), and the gateway passes them on. /metrics
+Most of its paths are in the contract (serve/openapi.yaml), and the gateway passes them on. /metrics
 and /swap are not in the contract, and /swap is for callers on this host alone.
 """
 
@@ -17,24 +17,24 @@ from typing import Any
 from serve.bundle.errors import ServeError
 from serve.endpoints import ENDPOINTS
 from serve.errors import LaunchError
+from serve.wire.media import JSON
 
 logger = logging.getLogger(__name__)
 
 MAX_SWAP_BYTES = 65_536  # of the body of a request to swap, which holds a path
 PATIENCE_S = 5.0  # for a caller to send the request it has begun
 TEXT = "text/plain; version=0.0.4; charset=utf-8"  # Prometheus' format
-JSON = "application/json"
 
 
 @dataclass(frozen=True)
 class Answers:
-    """What the private port calls for its answers.
+    """The functions that the private port calls for its replies.
 
     Attributes:
         reason: why the service isn't ready; None if it is.
         pages: path → body of every page that only describes what is served.
         metrics: the text of /metrics.
-        swap: serves the bundle in this folder, or for None the bundle before; returns which.
+        swap: serves the bundle in a folder, or for None the previous bundle; returns the reply.
     """
 
     reason: Callable[[], str | None]
@@ -99,19 +99,19 @@ class PrivateHandler(BaseHTTPRequestHandler):
     do_HEAD = do_GET
 
     def do_POST(self) -> None:
-        """Swap, if this host asks in JSON, which a web page can't send without permission."""
+        """Swap, if asked from this host in JSON: a web page may not send JSON here unasked."""
         if self.path != "/swap":
             return self._send_error(404, "NotFound", "no such path")
-        host = self.headers.get("Host", "").partition(":")[0]  # another name: DNS rebinding
+        host = self.headers.get("Host", "").partition(":")[0]  # another name means DNS rebinding
         local = ipaddress.ip_address(self.client_address[0]).is_loopback
         if not local or host not in ("127.0.0.1", "localhost"):
-            return self._send_error(403, "Forbidden", "swaps are asked for on this host")
+            return self._send_error(403, "Forbidden", "only this host may ask for a swap")
         if self.headers.get("Content-Type") != JSON:
             return self._send_error(415, "UnsupportedMediaType", f"send {JSON}")
         try:
             folder = self._read_folder()
         except (ValueError, LookupError, TypeError, RecursionError):
-            message = 'send {"bundle": "FOLDER"}, or null for the bundle before'
+            message = 'send {"bundle": "FOLDER"}, or null for the previous bundle'
             return self._send_error(400, "InvalidRequest", message)
         try:
             return self._send_json(200, self.server.answers.swap(folder))
@@ -119,7 +119,7 @@ class PrivateHandler(BaseHTTPRequestHandler):
             return self._send_error(409, type(error).__name__, str(error))
 
     def _read_folder(self) -> str | None:
-        """The folder that a request to swap names; ValueError, say, where it names none."""
+        """The folder that a request to swap names. Raises ValueError, say, where it names none."""
         length = int(self.headers.get("Content-Length", "0"))
         body = self.rfile.read(max(0, min(length, MAX_SWAP_BYTES)))
         folder = json.loads(body)["bundle"]

@@ -1,4 +1,4 @@
-"""Does the engine start, and answer rightly? Found out once, before the server is started.
+"""Prove once, before the server starts, that the engine starts and gives the right answers.
 
 ``python -m serve.launcher.proof BUNDLE RUNTIME DEVICE PRECISION`` exits 0, or says why not.
 """
@@ -20,8 +20,8 @@ PROOF_S = 120.0
 def prove_engine(bundle: Bundle, settings: Settings) -> None:
     """Open the engine and check it on the golden images, in a process that ends afterwards.
 
-    Each worker checks the same as it starts. But a fault that all of them would meet is better told
-    at once, and once. In a process of its own, the runtime leaves no memory behind in the launcher.
+    Each worker checks the same as it starts, but a fault that all workers share is better reported
+    once, at once. A process of its own keeps the runtime's memory out of the launcher.
 
     Raises:
         LaunchError: the engine can't start, answers wrongly, or crashed.
@@ -34,7 +34,7 @@ def prove_engine(bundle: Bundle, settings: Settings) -> None:
             capture_output=True,
             text=True,
             timeout=PROOF_S,
-            start_new_session=True,  # Ctrl-C is for the launcher
+            start_new_session=True,  # so that Ctrl-C reaches the launcher alone
         )
     except subprocess.TimeoutExpired as error:
         raise LaunchError(f"{settings.runtime} gave no answer within {PROOF_S:.0f} s") from error

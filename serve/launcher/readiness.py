@@ -1,8 +1,8 @@
-"""Readiness that is true: workers that are up, and answers that are right.
+"""Whether a service is ready: its workers are up, and its answers are right.
 
-TorchServe's own /ping stays healthy while every worker is dead. Here, ready means that the server
-calls every worker ready (each has passed the golden check as it started), and that one canary for
-each endpoint has just come back with the golden answer.
+TorchServe's own /ping stays healthy while every worker is dead. Here, ready means that TorchServe
+reports every worker as ready (each has passed the golden check as it started), and that one canary
+for each endpoint has just come back with the golden answer.
 
 ``python -m serve.launcher.readiness`` asks a running service, for health checks.
 """
@@ -26,18 +26,18 @@ TIMEOUT_S = 5.0  # for each answer of a check
 
 
 class Readiness:
-    """Whether a service is ready; ``check`` finds out, and the attributes remember.
+    """Whether a service is ready: ``check`` asks it, and the attributes keep the result.
 
     Attributes:
         reason: None when ready, else why not.
         working: every endpoint has a ready worker, and no answer was wrong. A service that is
             merely busy is not ready, but it works.
-        been_ready: at some time.
-        canaries: by endpoint.
-        changing: held while the bundle, and with it the right answers, changes.
+        been_ready: the service has been ready before.
+        canaries: endpoint → canary.
+        changing: a lock, held while the bundle changes, and with it the right answers.
 
     Args:
-        canaries: by endpoint.
+        canaries: endpoint → canary.
         settings: of the service.
         ready_workers: counts the ready workers of an endpoint. Raises LaunchError where the
             server doesn't say.
@@ -93,8 +93,8 @@ def try_canary(
     """Send a canary, and compare the answer with the golden one.
 
     Returns:
-        What is the matter (None if nothing is), and whether the answer is wrong: a wrong answer is
-        worse than none.
+        The fault (None if there is none), and whether the fault is a wrong answer, which is worse
+        than no answer.
     """
     try:
         reply = send_canary(session, url, canary, token, TIMEOUT_S)

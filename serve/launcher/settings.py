@@ -11,7 +11,7 @@ from serve.bundle.engine.host import usable_cores
 from serve.bundle.engine.opening import RUNTIMES
 from serve.bundle.engine.protocol import DEVICES, PRECISIONS
 
-MOST_WORKERS = 4  # for each endpoint, unless told otherwise: each takes 330 MB
+MOST_WORKERS = 4  # for each endpoint, by default: each worker takes 330 MB
 PORTS_NEEDED = 6  # in a row: inference, management, metrics, private, and two for gRPC
 SWITCHES = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 
@@ -23,14 +23,14 @@ examples:
 Every option is also a variable, which the command line overrides: PINHOLE_PORT=9080,
 PINHOLE_BATCH_DELAY_MS=2, PINHOLE_BEHIND_GATEWAY=1.
 
-Ports: inference on --port; on the five ports after it management, metrics, the launcher's private
-port and two for gRPC. Those listen on loopback, but for the private port where --host does not.
-GET /ready on the private port, --port + 3, tells whether the service is ready.
+Ports: inference is on --port. The five ports after it are management, metrics, the private port of
+the launcher and two for gRPC. They listen on loopback; only the private port is on every address if
+--host isn't loopback. GET /ready on it, --port + 3, says whether the service is ready.
 """
 
 
 def option(default: Any, help: str, **details: Any) -> Any:
-    """Declare a setting: its default (or what makes it), its ``--help`` text, and its type."""
+    """Declare a setting: its default (or a function for it), its ``--help`` text, and its type."""
     metadata = {"help": help, **details}
     if callable(default):
         return field(default_factory=default, metadata=metadata)
@@ -61,32 +61,32 @@ def default_workers() -> int:
 class Settings:
     """How to run one service; the command line is made of these fields.
 
-    ``canary_token`` is no option: by it workers know the launcher's canaries, which they neither
-    log nor count.
+    ``canary_token`` is not an option. Workers know the launcher's canaries by this token, and
+    neither log nor count them.
     """
 
     host: str = option("127.0.0.1", "address to listen on")
     port: int = option(
-        8080, "of the inference API; the five after it are used too", type=port_number
+        8080, "port of the inference API; the five ports after it are used too", type=port_number
     )
     behind_gateway: bool = option(
         False,
         "allow a --host beyond loopback: a gateway in front authenticates callers",
         action=argparse.BooleanOptionalAction,
     )
-    workers: int = option(default_workers, "processes for each endpoint", type=count)
+    workers: int = option(default_workers, "worker processes for each endpoint", type=count)
     # Small enough that a full batch is always waiting when a worker becomes free; with 64, workers
     # were idle for 14 % of the time (docs/benchmarks.md).
     batch_size: int = option(
         24,
-        "most requests in a dynamic batch; with 1, a lone request doesn't wait for company, but "
-        "fewer are answered under load",
+        "most requests in a dynamic batch; with 1, no request waits for a batch to fill, but fewer "
+        "requests are answered under load",
         type=count,
     )
     batch_delay_ms: int = option(1, "longest wait for a batch to fill", type=count)
-    runtime: str = option("onnxruntime", "what executes the bundle", choices=tuple(RUNTIMES))
+    runtime: str = option("onnxruntime", "runtime of the engine", choices=tuple(RUNTIMES))
     device: str = option(
-        "auto", "auto takes the best there is: cuda, openvino, cpu", choices=DEVICES
+        "auto", "auto takes the first that is there of cuda, openvino, cpu", choices=DEVICES
     )
     precision: str = option(
         "fp32", "bf16 on processors that have it, fp16 on cuda", choices=PRECISIONS
@@ -95,7 +95,7 @@ class Settings:
 
     @property
     def inference_url(self) -> str:
-        """Where callers send images; loopback where the service listens on every address."""
+        """The inference API's URL; on loopback where the service listens on every address."""
         host = "127.0.0.1" if self.host == "0.0.0.0" else self.host  # noqa: S104
         return f"http://{host}:{self.port}"
 
@@ -148,7 +148,7 @@ def parse(arguments: list[str], environment: Mapping[str, str]) -> argparse.Name
 
 
 def from_environment(environment: Mapping[str, str]) -> list[str]:
-    """The options that ``PINHOLE_*`` variables stand for, as they would be typed.
+    """The options that ``PINHOLE_*`` variables stand for, as the command line would have them.
 
     Raises:
         ValueError: a switch's variable is neither on nor off.

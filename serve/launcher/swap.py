@@ -53,7 +53,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     )
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("bundle", type=Path, nargs="?", help="folder that python -m export wrote")
-    which.add_argument("--rollback", action="store_true", help="go back to the bundle before")
+    which.add_argument("--rollback", action="store_true", help="go back to the previous bundle")
     add_port(parser)
     return parser.parse_args(arguments)
 
@@ -63,13 +63,13 @@ def ask_for_swap(port: int, folder: str | None) -> dict[str, str]:
 
     Args:
         port: the private port.
-        folder: of the bundle, absolute; None goes back to the bundle before.
+        folder: of the bundle, absolute; None goes back to the previous bundle.
 
     Returns:
-        Name, version and digest of what is served now, and the digest of what was.
+        Name, version and digest of the bundle now served, and the digest of the previous bundle.
 
     Raises:
-        LaunchError: no launcher answers, or it refused.
+        LaunchError: no launcher answers, or the launcher refuses.
     """
     url = f"http://127.0.0.1:{port}/swap"
     try:

@@ -1,4 +1,4 @@
-"""Watch a service from its start: say READY, and end it when it can't be helped."""
+"""Watch a service from its start: log READY once it is, and give up when it stays broken."""
 
 import logging
 import threading
@@ -15,7 +15,7 @@ from serve.launcher.settings import Settings
 logger = logging.getLogger(__name__)
 
 START_S = 180.0  # for every worker to import torch, load its engine and pass the golden check
-UNREADY_S = 30.0  # with an endpoint that has no ready worker, or answers wrongly
+UNREADY_S = 30.0  # for which an endpoint may have no ready worker, or answer wrongly
 CHECK_EVERY_S = 0.5
 
 
@@ -53,7 +53,7 @@ def watch(
 
 
 def announce(manifest: Manifest, settings: Settings) -> None:
-    """Say that the service is up, and where."""
+    """Log that the service is up, and where."""
     logger.info(
         "READY %s/predictions/{%s} and http://127.0.0.1:%d/ready model %s version %s digest %s",
         settings.inference_url,

@@ -6,17 +6,17 @@ In a worker process, of which TorchServe starts one or more for each endpoint:
     startup.py      open the bundle, prove the engine, make the Worker
     worker.py       one dynamic batch → replies
     messages.py     TorchServe's rows ↔ HTTP messages
-    upstream.py     what TorchServe's own worker is made to do otherwise
+    upstream.py     changes to TorchServe's own worker code, made as it runs
 
 In the launcher:
 
     instance.py     one running TorchServe, with its private port
     process.py      the JVM as a child process: its configuration, start and end
     java.py         find a Java
-    store.py        the files that TorchServe is started on
+    store.py        the model store and the other files that TorchServe runs on
     management.py   TorchServe's management API
     drain.py        wait until every request that has come in is answered
-    swap.py         another bundle, without failing a request
+    swap.py         serve another bundle without failing a request
 
 Between the two: activity.py tells the launcher which batches are under way.
 """

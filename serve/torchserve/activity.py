@@ -1,9 +1,8 @@
-"""Which batches are under way: workers write it to files, and the launcher reads them.
+"""Which batches are under way: each worker writes this to a file, and the launcher reads the files.
 
-Neither TorchServe's APIs nor its metrics say whether a worker is inside a batch; stopping or
-swapping without losing a request has to know. Each worker keeps two numbers, of batches begun and
-batches ended, in a file of its own. The file is memory-mapped, so that an update costs less than a
-microsecond.
+The launcher has to know it to stop or swap without losing a request, and neither TorchServe's APIs
+nor its metrics say it. Each worker keeps two numbers in its file: the batches it has begun and the
+batches it has ended. The file is memory-mapped, so that an update costs less than a microsecond.
 """
 
 import os
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-BEGUN, ENDED = 0, 1  # places of the two numbers
+BEGUN, ENDED = 0, 1  # places of the two numbers in a file
 
 
 class Activity:
@@ -25,11 +24,11 @@ class Activity:
         self._counts = np.memmap(folder / str(os.getpid()), np.int64, "w+", shape=(2,))
 
     def begin(self) -> None:
-        """A batch has started to come in."""
+        """Note that a batch has started to come in."""
         self._counts[BEGUN] += 1
 
     def end(self) -> None:
-        """The replies to every batch that has come in are out, to the last byte."""
+        """Note that every reply to every batch so far has been sent, to the last byte."""
         self._counts[ENDED] = self._counts[BEGUN]
 
 

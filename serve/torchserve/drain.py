@@ -29,12 +29,12 @@ POLL_S = 0.02
 
 
 class Drain:
-    """Waits for the requests of a running TorchServe.
+    """Waits until a running TorchServe has answered its requests.
 
     Args:
         settings: of the service.
         home: the service's folder.
-        readiness: of the service; it has the canaries.
+        readiness: of the service; it holds the canaries.
     """
 
     def __init__(self, settings: Settings, home: Path, readiness: Readiness) -> None:
@@ -55,7 +55,7 @@ class Drain:
             logger.warning("requests may be lost: not all were answered within %.0f s", DRAIN_S)
 
     def _pass_through(self, endpoint: str, version: int, deadline: float) -> bool:
-        """Send a canary behind every request in a queue; whether it was answered in time."""
+        """Whether a canary, sent behind every request in a queue, was answered in time."""
         canary, token = self._readiness.canaries[endpoint], self._settings.canary_token
         url = version_url(self._settings, endpoint, version)
         with loopback_session() as session:
@@ -66,18 +66,18 @@ class Drain:
                     reply = send_canary(session, url, canary, token, left_s)
                 except requests.RequestException:
                     return False
-                return reply.status_code < 500  # a full queue and a dead worker answer 5xx
+                return reply.status_code < 500  # 5xx means a full queue or a dead worker
 
             return wait_until(is_answered, deadline)
 
 
 def version_url(settings: Settings, endpoint: str, version: int) -> str:
-    """Where one version of an endpoint is asked, whether it is the default version or not."""
+    """The URL of one version of an endpoint, whether it is the default version or not."""
     return f"{settings.inference_url}/predictions/{endpoint}/{version}"
 
 
 def wait_until(holds: Callable[[], bool], deadline: float) -> bool:
-    """Whether a condition came true before the deadline, of time.monotonic."""
+    """Wait for a condition until ``deadline``, a time.monotonic; whether it came true."""
     while not holds():
         if time.monotonic() > deadline:
             return False

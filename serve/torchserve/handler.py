@@ -1,6 +1,6 @@
-"""TorchServe's entry point, for every endpoint: TorchServe wants one class in a file.
+"""The class that TorchServe calls, for every endpoint: TorchServe allows one class in this file.
 
-Which endpoint a worker serves stands in its model-config.yaml.
+A worker's model-config.yaml says which endpoint the worker serves.
 """
 
 from collections.abc import Sequence

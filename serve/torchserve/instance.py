@@ -18,7 +18,7 @@ from serve.torchserve.management import Management
 from serve.torchserve.store import metrics_folder
 from serve.torchserve.swap import Swapper, add_served
 
-METRICS_S = 2.0  # for TorchServe's own page of metrics
+METRICS_S = 2.0  # longest wait for TorchServe's own page of metrics
 
 
 class Instance:
@@ -30,9 +30,9 @@ class Instance:
 
     Args:
         bundle: to serve.
-        settings: how.
+        settings: of the service.
         home: an empty folder that outlives the instance.
-        stopping: set once callers should not be sent here any more.
+        stopping: set once the service is stopping, and so is no longer ready.
 
     Raises:
         ServeError: TorchServe can't be started.
@@ -75,7 +75,7 @@ class Instance:
         return "stopping" if self._stopping.is_set() else self.readiness.reason
 
     def _metrics(self) -> bytes:
-        """The launcher's page, then TorchServe's own: one target to scrape for each replica."""
+        """The launcher's metrics, then TorchServe's own: a replica is one target to scrape."""
         manifest, ready = self._swapper.served.bundle.manifest, self._reason() is None
         ours = read_metrics(metrics_folder(self._home), manifest, self._settings, ready)
         return ours + torchserve_metrics(self._settings)

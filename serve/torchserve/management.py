@@ -49,7 +49,7 @@ class Management:
         self._ask("PUT", f"/models/{endpoint}/{version}/set-default")
 
     def unregister(self, endpoints: Iterable[str], version: int) -> None:
-        """Stop a version's workers, whatever they are doing; a missing version is no fault."""
+        """Stop a version's workers, whatever they are doing; a failure is logged, not raised."""
         for endpoint in endpoints:
             try:
                 self._ask("DELETE", f"/models/{endpoint}/{version}")

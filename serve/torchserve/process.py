@@ -38,7 +38,7 @@ def start(settings: Settings, home: Path) -> subprocess.Popen[bytes]:
     """Start TorchServe on version 1 of the endpoints; returns at once, long before it is ready.
 
     Args:
-        settings: how.
+        settings: of the service.
         home: where serve.torchserve.store has written version 1; outlives the process.
 
     Raises:
@@ -65,8 +65,8 @@ def start(settings: Settings, home: Path) -> subprocess.Popen[bytes]:
         "-ncs",
         "--disable-token-auth",
     ]
-    # In a session of its own, so that Ctrl-C reaches the launcher alone, which stops TorchServe in
-    # order.
+    # A session of its own keeps Ctrl-C from TorchServe: Ctrl-C reaches the launcher alone, which
+    # drains TorchServe before it stops it.
     return subprocess.Popen(
         command,
         cwd=home,
@@ -123,7 +123,7 @@ def server_config(settings: Settings, store: Path) -> str:
         "allowed_urls": f"file://{store}/.*",
         "disable_system_metrics": "true",
         "metrics_mode": "prometheus",
-        # The default, 100, is less than two callers may have running at the gateway.
+        # The default, 100, is too small: two callers may have 128 requests running at the gateway.
         "job_queue_size": 1_000,
         # A body just over the contract's limit still reaches the handler, which refuses it in JSON.
         "max_request_size": MAX_BODY_BYTES + 65_536,

@@ -21,8 +21,8 @@ logger = logging.getLogger(__name__)
 def open_worker(context: Any) -> Worker:
     """Make the worker that model-config.yaml describes.
 
-    Only the launcher's configuration has ``activity`` in it: a worker in a stock TorchServe, from
-    an archive, leaves TorchServe's own log as it is and needs no prometheus_client.
+    Only the launcher's configuration has ``activity``. A worker from an archive, in a stock
+    TorchServe, leaves TorchServe's own log as it is and needs no prometheus_client.
 
     Raises:
         ServeError: the bundle is damaged, the engine can't start or answers wrongly. The worker

@@ -1,14 +1,14 @@
-"""What TorchServe is started on: its model store, and the folders around it.
+"""The folder that TorchServe runs in: its model store, and the files beside it.
 
-Everything lies in one private temporary folder, the service's *home*, so that several services can
-share a host: TorchServe's defaults collide on a socket name and a pid file in /tmp.
+All of it lies in one private temporary folder, the service's *home*, so that several services can
+share a host: with TorchServe's defaults, they collide on a socket name and a pid file in /tmp.
 
     config.properties
     models/embed-1/      a no-archive model for each endpoint and version
     bundles/1/           a copy of the bundle, so that nobody's export changes what is served
     activity/            which batches are under way (serve.torchserve.activity)
     metrics/             what the workers count (serve.metrics)
-    tmp/                 TorchServe's own
+    tmp/                 TorchServe's temporary files
 """
 
 import json
@@ -23,20 +23,20 @@ from serve.endpoints import ENDPOINTS
 from serve.errors import LaunchError
 from serve.launcher.settings import Settings
 
-ANSWER_S = 300  # for a batch: 24 requests of 4,096 images each are slow, but no fault
+ANSWER_S = 300  # most time for a batch: 24 requests of 4,096 images each are slow, but no fault
 
 
 def add_models(home: Path, bundle: Bundle, version: int, settings: Settings) -> Bundle:
     """Copy a bundle into ``home`` and lay out a model of it for each endpoint.
 
     Args:
-        home: the service's.
+        home: the service's folder.
         bundle: to serve.
-        version: TorchServe's number for the bundle; callers see the manifest's.
-        settings: how.
+        version: TorchServe's number for the bundle; callers see the manifest's version.
+        settings: of the service.
 
     Returns:
-        The copy, found to be whole.
+        The copy, whose checksums are right.
 
     Raises:
         BundleError: the bundle changed as it was copied.
@@ -73,7 +73,7 @@ def activity_folder(home: Path) -> Path:
 
 
 def metrics_folder(home: Path) -> Path:
-    """Where the workers count."""
+    """Where the workers write their counts."""
     return home / "metrics"
 
 

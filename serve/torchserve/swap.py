@@ -1,7 +1,7 @@
-"""Another bundle on a running TorchServe, without failing a request.
+"""Serve another bundle with a running TorchServe, without failing a request.
 
-The new version's workers start beside those that serve; once they have proven themselves, all
-endpoints change their default version; then the old workers finish what they have, and go.
+The new version's workers start beside the old version's. Once the new workers answer rightly, they
+become the default of all endpoints. Then the old workers finish their requests, and stop.
 """
 
 import logging
@@ -28,18 +28,18 @@ from serve.torchserve.store import add_models, bundle_folder, model_folder, remo
 
 logger = logging.getLogger(__name__)
 
-NO_VERSION = 0  # TorchServe's numbers begin with 1
+NO_VERSION = 0  # versions begin with 1
 
 
 @dataclass(frozen=True)
 class Served:
-    """A bundle that TorchServe has, and what follows from it.
+    """A bundle in TorchServe's model store, and what is made of it.
 
     Attributes:
         version: TorchServe's number for the bundle, never used twice.
         bundle: the service's own copy.
         pages: see serve.launcher.metadata.pages.
-        canaries: by endpoint.
+        canaries: endpoint → canary.
     """
 
     version: int
@@ -49,7 +49,7 @@ class Served:
 
 
 def add_served(home: Path, bundle: Bundle, version: int, settings: Settings) -> Served:
-    """Add a bundle to the model store, which does not start workers yet.
+    """Add a bundle to the model store. Its workers don't start yet.
 
     Raises:
         ServeError: the bundle can't be copied, or changed meanwhile.
@@ -60,7 +60,7 @@ def add_served(home: Path, bundle: Bundle, version: int, settings: Settings) -> 
 
 
 class Swapper:
-    """Replaces what a running TorchServe serves.
+    """Replaces the bundle that a running TorchServe serves.
 
     Attributes:
         served: what callers get now.
@@ -86,7 +86,7 @@ class Swapper:
         self._settings, self._home, self._stopping = settings, home, stopping
         self._readiness, self._drain = readiness, Drain(settings, home, readiness)
         self._management = Management(settings)
-        self._previous = NO_VERSION  # whose bundle --rollback goes back to
+        self._previous = NO_VERSION  # the version that --rollback goes back to
         self._newest = served.version
         self._swapping = threading.Lock()
 
@@ -94,14 +94,14 @@ class Swapper:
         """Serve another bundle; returns once the workers of the old bundle have gone.
 
         Args:
-            folder: of the bundle, absolute; None goes back to the bundle before.
+            folder: of the bundle, absolute; None goes back to the previous bundle.
 
         Returns:
-            Name, version and digest of what is served now, and the digest of what was.
+            Name, version and digest of the bundle now served, and the previous bundle's digest.
 
         Raises:
-            ServeError: the bundle isn't fit to be served, and nothing has changed; or another swap
-                is under way.
+            ServeError: the bundle isn't fit to be served, or another swap is under way; this call
+                has changed nothing.
         """
         if not self._swapping.acquire(blocking=False):
             raise LaunchError("another swap is under way")
@@ -115,7 +115,7 @@ class Swapper:
             self._swapping.release()
 
     def _chosen(self, folder: str | None) -> Bundle:
-        """The bundle in a folder, or the bundle before."""
+        """The bundle in a folder, or for None the previous bundle."""
         if folder is not None:
             return load_bundle(Path(folder))
         if self._previous == NO_VERSION:
@@ -153,7 +153,7 @@ class Swapper:
             raise
 
     def _make_default(self, new: Served) -> None:
-        """Send every endpoint's requests to the new version: of all endpoints, or of none."""
+        """Make the new version the default of every endpoint; after a fault, of no endpoint."""
         old, tried = self.served, list[str]()
         with self._readiness.changing:
             self.live |= {new.version}

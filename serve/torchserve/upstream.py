@@ -1,4 +1,4 @@
-"""What TorchServe 0.12's worker is made to do otherwise; TorchServe is frozen upstream.
+"""Changes to TorchServe 0.12's own worker code, made as it runs: TorchServe is frozen upstream.
 
 The JVM and a worker talk over a socket: the JVM sends a dynamic batch, the worker sends one message
 with all its replies. Four things are changed here, in the worker's process:
@@ -8,10 +8,10 @@ with all its replies. Four things are changed here, in the worker's process:
 - TorchServe makes a dict of a form's parts, so that of ``curl -F images=@a -F images=@b`` only b
   would reach a handler. Here all files of a form are kept, under the key PARTS.
 - TorchServe prints two lines to its stdout for each batch, for the JVM to parse as metrics. They
-  cost more than serve.metrics, which knows more, and are left out (``be_quiet``). TorchServe's
-  warnings go to stdout too, where the launcher's log wouldn't show them.
-- TorchServe doesn't tell anybody when it receives a batch, and when it has sent all replies
-  (``around_batches``), and it sends no reply before all are there (``send_early``).
+  cost more time than serve.metrics, which counts more, and are left out (``be_quiet``). Warnings
+  go to stdout too, where the launcher's log wouldn't show them: here they go to stderr.
+- TorchServe has no hook for a batch that comes in or is answered (``around_batches``), and sends no
+  reply before all replies of its batch are there (``send_early``).
 
 docs/torchserve.md has the details of each.
 """
@@ -40,7 +40,7 @@ class Frames:
         self._data, self._at = b"", 0
 
     def take(self, count: int) -> bytes:
-        """The next ``count`` bytes. Exits, as TorchServe does, once the JVM has closed."""
+        """The next ``count`` bytes. Exits, as TorchServe does, once the JVM closes the socket."""
         end = self._at + count
         if end > len(self._data):
             self._receive(count)

@@ -26,9 +26,9 @@ class Worker:
 
     Args:
         service: makes the replies.
-        endpoint: its name, of ENDPOINTS.
+        endpoint: a name in ENDPOINTS.
         count: adds a batch to the metrics; None where nobody reads metrics.
-        canary_token: by which the launcher's canaries are known.
+        canary_token: what the launcher's canaries carry; None where no launcher sends canaries.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Worker:
         self._untold: list[tuple[Report, Sequence[Reply], Sequence[str]]] = []
 
     def handle_batch(self, batch: Sequence[Row], context: Any) -> list[bytes]:
-        """Reply to one dynamic batch: a body for each row, in order; the rest into ``context``.
+        """Reply to one dynamic batch: returns the bodies; statuses and headers go into ``context``.
 
         Light requests don't wait for heavy requests that happen to share their batch.
         """
@@ -60,7 +60,7 @@ class Worker:
         return [bodies[index] for index in range(len(batch))]
 
     def _handle_part(self, placed: Mapping[int, Message], context: Any) -> dict[int, bytes]:
-        """Reply to some messages of a batch, given and returned by their places in it."""
+        """Reply to some messages of a batch: place in the batch → message, place → body."""
         if not placed:
             return {}
         messages = list(placed.values())
@@ -74,7 +74,7 @@ class Worker:
         return {index: reply.body for index, reply in zip(placed, replies, strict=True)}
 
     def tell(self) -> None:
-        """Count and log the last batch; called once its replies are out, so that nobody waits."""
+        """Count and log the last batch; called once its replies are out: no caller waits for it."""
         for handled in self._untold:
             self._journal.tell(*handled)
         self._untold.clear()

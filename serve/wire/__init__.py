@@ -1,1 +1,1 @@
-"""HTTP bodies to and from arrays: the contract's forms, without any server in sight."""
+"""HTTP bodies to and from arrays, in the contract's forms, whatever server they come through."""

@@ -11,7 +11,7 @@ from serve.errors import InvalidRequest
 
 MAX_HEADER_BYTES = 1_000
 MAX_AXES = 4
-LARGEST_SIZE = 2**31 - 1  # of an axis, and of the array in numbers
+LARGEST_SIZE = 2**31 - 1  # most numbers along one axis, and in the whole array
 DTYPES = tuple(np.dtype(name) for name in ("u1", "i4", "i8", "f2", "f4", "f8"))
 # What numpy is known to raise on hostile headers, which it reads with Python's own parser.
 UNREADABLE = (ValueError, TypeError, LookupError, SyntaxError, tokenize.TokenError)
@@ -24,7 +24,7 @@ def read_npy(body: bytes) -> NDArray[np.generic]:
     match the bytes that follow it.
 
     Raises:
-        InvalidRequest: not a .npy file of plain numbers, or its length isn't what its header says.
+        InvalidRequest: not a .npy file of plain numbers, or not as long as its header says.
     """
     file = io.BytesIO(body)
     try:

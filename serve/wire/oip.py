@@ -4,9 +4,9 @@ A body is JSON, and where the header Inference-Header-Content-Length says how lo
 tensors follow it: little-endian numbers in C order, or for BYTES each element after its length in
 four bytes. https://github.com/kserve/open-inference-protocol and its binary tensor extension.
 
-The protocol has no room for single failures: one file that can't be read fails the request. Shapes
-are checked against the limits first, and types before numpy sees a list, so that a hostile body
-costs no more memory than its JSON.
+The protocol can't report that a single file failed, so a file that can't be read fails its request.
+Shapes are checked against the limits first, and types before numpy sees a list, so that a hostile
+body costs no more memory than its JSON.
 """
 
 import base64
@@ -39,8 +39,8 @@ class OipForm:
     """What an OIP reply has to look like.
 
     Attributes:
-        id: the caller's own, given back.
-        outputs: name → whether to send it raw.
+        id: the caller's own id for the request, repeated in the reply.
+        outputs: name → whether to send that output raw.
     """
 
     id: str | None
@@ -72,7 +72,7 @@ def read_oip(
         outputs: names of the endpoint's outputs.
 
     Raises:
-        InvalidRequest: it is not of the protocol, or not for this model.
+        InvalidRequest: the body doesn't follow the protocol, or isn't for this endpoint.
         TooManyImages: the first size of the shape is over MAX_IMAGES.
     """
     head, raw = split_body(body, headers.get(HEADER_LENGTH))
@@ -103,7 +103,7 @@ def split_body(body: bytes, length: str | None) -> tuple[dict[str, Any], bytes]:
     """The JSON object and the raw bytes after it.
 
     Raises:
-        InvalidRequest: there is no such object.
+        InvalidRequest: the body doesn't begin with a JSON object.
     """
     if length is not None and not (LENGTH_FORM.fullmatch(length) and int(length) <= len(body)):
         raise InvalidRequest(
@@ -123,8 +123,8 @@ def read_shape(shape: Any) -> tuple[int, ...]:
     """A tensor's shape.
 
     Raises:
-        InvalidRequest: not one to four sizes.
-        TooManyImages: the first one is over MAX_IMAGES.
+        InvalidRequest: the shape isn't a list of one to four sizes.
+        TooManyImages: the first size is over MAX_IMAGES.
     """
     if not isinstance(shape, list) or not 1 <= len(shape) <= 4:
         raise InvalidRequest("the shape must be a list of one to four sizes")
@@ -137,10 +137,10 @@ def read_shape(shape: Any) -> tuple[int, ...]:
 
 
 def read_form(head: Mapping[str, Any], outputs: Sequence[str]) -> OipForm:
-    """What the caller wants back.
+    """Read which form the caller wants the reply in.
 
     Raises:
-        InvalidRequest: ``outputs`` is not a list of names there are, or of a kind that isn't here.
+        InvalidRequest: ``outputs`` is malformed, or names an output that the endpoint doesn't have.
     """
     raw = parameters(head).get("binary_data_output") is True
     wanted = head.get("outputs")
@@ -154,7 +154,7 @@ def read_form(head: Mapping[str, Any], outputs: Sequence[str]) -> OipForm:
     choices = {}
     for output in wanted:
         if output.get("name") not in outputs:
-            raise InvalidRequest(f"there is no such output; there are {', '.join(outputs)}")
+            raise InvalidRequest(f"no such output; the outputs are {', '.join(outputs)}")
         choices[output["name"]] = parameters(output).get("binary_data", raw) is True
     return OipForm(identity, choices)
 
@@ -163,7 +163,7 @@ def parameters(fields: Mapping[str, Any]) -> dict[str, Any]:
     """The object called parameters; empty where there is none.
 
     Raises:
-        InvalidRequest: it asks for an extension that isn't offered here.
+        InvalidRequest: a parameter asks for an extension that isn't offered here.
     """
     found = fields.get("parameters")
     if not isinstance(found, dict):
@@ -178,7 +178,7 @@ def read_files(given: Any, count: int) -> list[bytes]:
     """The elements of a BYTES tensor: raw, or base64 in a JSON list.
 
     Raises:
-        InvalidRequest: they can't be read, or there aren't ``count``.
+        InvalidRequest: an element can't be read, or there aren't ``count`` of them.
         TooManyImages: ``count`` is over MAX_IMAGES.
     """
     check_count(count)
@@ -192,7 +192,7 @@ def split_files(raw: bytes, count: int) -> list[bytes]:
     """The elements of a raw BYTES tensor, of which there should be ``count``.
 
     Raises:
-        InvalidRequest: the bytes end within one, or go on after the last.
+        InvalidRequest: the bytes end within an element, or go on after the last element.
     """
     files, start = list[bytes](), 0
     while start < len(raw) and len(files) < count:
@@ -213,7 +213,7 @@ def decode_files(data: Any, count: int) -> list[bytes]:
     """The files of a BYTES tensor in JSON, where bytes have to be base64.
 
     Raises:
-        InvalidRequest: an element isn't.
+        InvalidRequest: an element isn't base64.
     """
     if not isinstance(data, list) or not all(isinstance(text, str) for text in data):
         raise InvalidRequest("a BYTES tensor in JSON is a flat list of base64 strings")
@@ -226,10 +226,10 @@ def decode_files(data: Any, count: int) -> list[bytes]:
 
 
 def read_numbers(given: Any, dtype: np.dtype[Any], count: int) -> NDArray[np.generic]:
-    """Numbers: raw, as a view of the bytes, or a JSON list, flat or nested.
+    """Read numbers: a view of raw bytes, or the values of a JSON list, flat or nested.
 
     Raises:
-        InvalidRequest: they can't be read, or there aren't ``count``.
+        InvalidRequest: a number can't be read, or there aren't ``count`` of them.
     """
     if isinstance(given, bytes):
         if len(given) != count * dtype.itemsize:
@@ -253,7 +253,7 @@ def read_numbers(given: Any, dtype: np.dtype[Any], count: int) -> NDArray[np.gen
 
 
 def flatten(data: Any) -> list[Any]:
-    """The leaves of a list nested up to four deep; types are looked at, not trusted."""
+    """The leaves of a list nested up to four deep, which a caller may have filled with anything."""
     level = data if isinstance(data, list) else [data]
     for _ in range(3):
         if set(map(type, level)) != {list}:

@@ -1,4 +1,4 @@
-"""Answers → HTTP replies, in the form the request had: one object, or lists with errors beside."""
+"""Write HTTP replies in the form that the request had: one object, or lists and their errors."""
 
 import base64
 import json
@@ -34,7 +34,7 @@ class Reply:
         status: e.g. 200.
         phrase: for the status line, ASCII.
         content_type: of the body.
-        headers: others to send.
+        headers: further headers.
     """
 
     body: bytes
@@ -113,7 +113,7 @@ def reconstruct_reply(
 
 
 def scores(answers: Sequence[Reconstruction | None]) -> dict[str, str]:
-    """What goes with an array: X-Mse and X-Percentile, and X-Outliers where there are any."""
+    """The headers of an array: X-Mse, X-Percentile, and X-Outliers where there are outliers."""
     errors = [round_trip(answer.mse) if answer else math.nan for answer in answers]
     ranks = [round(answer.percentile, 1) if answer else math.nan for answer in answers]
     outliers = [index for index, answer in enumerate(answers) if answer and answer.outlier]
@@ -183,7 +183,7 @@ def failures(rows: Sequence[Any]) -> dict[str, str]:
 
 
 def oip_reply(request: Request, model: str, rows: Mapping[str, Sequence[Any]]) -> Reply:
-    """Named tensors, in JSON or raw after it; none of an OIP request's items has failed."""
+    """Named tensors, in JSON or raw after the JSON. No item of an OIP request has failed here."""
     if request.oip is None or not request.items:
         return error_reply(InvalidRequest(NOTHING), oip=True)
     body, head = write_oip(request.oip, model, {name: np.stack(row) for name, row in rows.items()})
@@ -194,8 +194,9 @@ def oip_reply(request: Request, model: str, rows: Mapping[str, Sequence[Any]]) -
 
 def error_reply(error: RequestError, oip: bool = False) -> Reply:
     """``{"code", "type", "message"}`` with the error's status; ``{"error"}`` in OIP."""
-    body: dict[str, Any] = {"code": error.status, "type": type(error).__name__}
-    body = {"error": str(error)} if oip else {**body, "message": str(error)}
+    message = str(error)
+    named = {"code": error.status, "type": type(error).__name__, "message": message}
+    body = {"error": message} if oip else named
     return Reply(json.dumps(body).encode(), status=error.status, phrase=error.phrase)
 
 
@@ -223,7 +224,7 @@ def item_errors(items: Sequence[Item]) -> list[dict[str, Any]]:
 
 
 def json_reply(body: Any) -> Reply:
-    """A 200 with a JSON body; a float32 is the shortest decimal that reads back as the same."""
+    """A 200 with a JSON body. A float32 is written as the shortest decimal that reads back."""
     return Reply(orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY))
 
 

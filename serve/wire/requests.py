@@ -1,4 +1,4 @@
-"""What callers send → items for the engine: images or embeddings, each readable or not.
+"""Read requests into items for the engine: images, embeddings, or why an item can't be read.
 
 The form of the request decides the form of the reply: one file is *singular*; a JSON envelope, a
 multipart form and an array are *plural*, whatever the count; OIP is answered in OIP.
@@ -24,7 +24,7 @@ from serve.wire.media import JSON, MULTIPART, NPY, best_reply_type
 from serve.wire.npy import read_npy
 from serve.wire.oip import OipForm, read_oip
 
-CANARY_HEADER = "X-Canary"  # holds the launcher's token; only its canaries have that
+CANARY_HEADER = "X-Canary"  # holds the launcher's token, which only the launcher's canaries have
 
 Item = NDArray[np.uint8] | NDArray[np.float32] | RequestError
 
@@ -147,7 +147,7 @@ def read_oip_images(message: Message, spec: ImageSpec, outputs: Sequence[str]) -
     """Read an OIP request to embed or reconstruct: files as BYTES, or an array as UINT8.
 
     Raises:
-        RequestError: it can't be read, or one of its files can't.
+        RequestError: the request or one of its files can't be read.
     """
     request = read_oip(message.body, message.headers, "images", outputs)
     if isinstance(request.tensor, list):
@@ -162,7 +162,7 @@ def read_oip_embeddings(message: Message, width: int, outputs: Sequence[str]) ->
     """Read an OIP request to decode: an array as FP32.
 
     Raises:
-        RequestError: it can't be read, or one of its rows can't.
+        RequestError: the request or one of its rows can't be read.
     """
     request = read_oip(message.body, message.headers, "embeddings", outputs)
     if isinstance(request.tensor, list):
@@ -172,7 +172,7 @@ def read_oip_embeddings(message: Message, width: int, outputs: Sequence[str]) ->
 
 
 def none_failed(items: Iterable[Item]) -> list[Item]:
-    """The items, if all could be read: the protocol has no place for single failures.
+    """The items, if all could be read: OIP can't report that a single item failed.
 
     Raises:
         RequestError: the first failure, with its index.
@@ -186,11 +186,11 @@ def none_failed(items: Iterable[Item]) -> list[Item]:
 
 
 def check_body(message: Message) -> None:
-    """Raise unless the body is plain and within the limit.
+    """Raise unless the body is uncompressed and within the limit.
 
     Raises:
-        PayloadTooLarge: it is larger.
-        UnsupportedMediaType: it is compressed; or OIP of another type than JSON or raw bytes.
+        PayloadTooLarge: the body is over the limit.
+        UnsupportedMediaType: the body is compressed, or is OIP but neither JSON nor raw bytes.
     """
     if message.size > MAX_BODY_BYTES:
         raise PayloadTooLarge(
@@ -211,7 +211,7 @@ def read_envelope(body: bytes, key: str) -> list[Any]:
     """Read ``{key: [...]}``.
 
     Raises:
-        InvalidRequest: not JSON, or not an object with that one list.
+        InvalidRequest: the body isn't JSON, or isn't an object with that list.
         TooManyImages: the list is over MAX_IMAGES.
     """
     try:
@@ -226,10 +226,10 @@ def read_envelope(body: bytes, key: str) -> list[Any]:
 
 
 def to_images(array: NDArray[np.generic], spec: ImageSpec) -> list[NDArray[np.uint8]]:
-    """Take uint8[N, C, H, W], or uint8[N, H, W] of a grey model, apart.
+    """Split uint8[N, C, H, W], or uint8[N, H, W] for a grey model, into images.
 
     Raises:
-        InvalidRequest: an array of another kind.
+        InvalidRequest: the array has another type or shape.
         TooManyImages: N is over MAX_IMAGES.
     """
     if array.ndim == 3 and spec.channels == 1:
@@ -246,10 +246,10 @@ def to_images(array: NDArray[np.generic], spec: ImageSpec) -> list[NDArray[np.ui
 def to_embeddings(
     array: NDArray[np.generic], width: int
 ) -> list[NDArray[np.float32] | InvalidEmbedding]:
-    """Take float32[N, D] apart; a row out of range fails alone.
+    """Split float32[N, D] into embeddings; a row out of range fails alone.
 
     Raises:
-        InvalidRequest: an array of another kind.
+        InvalidRequest: the array has another type or shape.
         TooManyImages: N is over MAX_IMAGES.
     """
     if array.dtype != np.float32 or array.ndim != 2 or array.shape[1] != width:
@@ -270,7 +270,7 @@ def fits(embedding: NDArray[np.float32]) -> bool:
 def read_base64_image(
     text: Any, spec: ImageSpec, budget: PixelBudget
 ) -> NDArray[np.uint8] | RequestError:
-    """Read one entry of ``images``; a failure is returned, for its neighbours' sake."""
+    """Read one entry of ``images``; an error is returned, so that its neighbours go on."""
     if not isinstance(text, str):
         return InvalidImage("an entry of images must be a string with a base64 file")
     try:
@@ -283,7 +283,7 @@ def read_base64_image(
 def image_or_error(
     data: bytes, spec: ImageSpec, budget: PixelBudget
 ) -> NDArray[np.uint8] | RequestError:
-    """Read one file of several; a failure is returned, for its neighbours' sake."""
+    """Read one file of several; an error is returned, so that its neighbours go on."""
     try:
         return read_image(data, spec, budget)
     except RequestError as error:
@@ -291,7 +291,7 @@ def image_or_error(
 
 
 def read_embedding(vector: Any, width: int) -> NDArray[np.float32] | InvalidEmbedding:
-    """Read one entry of ``embeddings``; a failure is returned, for its neighbours' sake."""
+    """Read one entry of ``embeddings``; an error is returned, so that its neighbours go on."""
     if not isinstance(vector, list) or len(vector) != width or not all(map(is_number, vector)):
         return InvalidEmbedding(f"an embedding is a list of {width} numbers")
     if not all(abs(number) <= MAX_EMBEDDING for number in vector):  # False for NaN
@@ -300,7 +300,7 @@ def read_embedding(vector: Any, width: int) -> NDArray[np.float32] | InvalidEmbe
 
 
 def out_of_range() -> InvalidEmbedding:
-    """What to say of a number that is NaN, infinite or huge."""
+    """The error of an embedding with a number that is NaN, infinite or huge."""
     return InvalidEmbedding(f"an embedding's numbers are finite and within ±{MAX_EMBEDDING:g}")
 
 

@@ -1,4 +1,4 @@
-"""docker compose for real: one project of images that `make docker-test` has built."""
+"""A real docker compose project, of images that `make docker-test` has built."""
 
 import json
 import os
@@ -18,20 +18,20 @@ ROOT = Path(__file__).parent.parent.parent
 PROJECT = "pinhole-test"
 PORT = 18_080
 KEYS = ("first-key-of-two-0001", "other-key-of-two-0002")
-# Room for the tests' load, and workers few enough for several replicas to start at once.
+# High limits for the tests' load, and few workers, so that several replicas can start at once.
 ROOMY = {"PINHOLE_RATE": "100000", "PINHOLE_CONNECTIONS": "1000", "PINHOLE_WORKERS": "1"}
 
 
 @dataclass
 class Compose:
-    """The project, as its user drives it: commands, and variables in the environment."""
+    """The project, driven as its user does: by commands and environment variables."""
 
     port: int = PORT
     url: str = f"http://127.0.0.1:{PORT}"
     variables: dict[str, str] = field(default_factory=dict)
 
     def run(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        """``docker compose …``; without check, for what is meant to fail."""
+        """Run ``docker compose …``; ``check`` is False for a command that may fail."""
         answer = subprocess.run(
             ["docker", "compose", "--env-file", "/dev/null", "-p", PROJECT, *arguments],
             cwd=ROOT,
@@ -49,13 +49,13 @@ class Compose:
         self.run("up", "--wait", *arguments)
 
     def containers(self, service: str) -> list[str]:
-        """Their ids, in the order of their numbers."""
+        """The ids of a service's containers, in the order of their numbers."""
         listed = self.run("ps", "--all", "--format", "json", service).stdout
         rows = [json.loads(line) for line in listed.splitlines()]
         return [row["ID"] for row in sorted(rows, key=lambda row: row["Name"])]
 
     def log(self, service: str) -> str:
-        """What it has written so far."""
+        """What a service has logged so far."""
         return self.run("logs", "--no-log-prefix", service).stdout
 
 
@@ -73,7 +73,7 @@ def inspect(container: str, template: str) -> str:
 
 @pytest.fixture(scope="session")
 def compose() -> Iterator[Compose]:
-    """The project; nothing of it is left in the end."""
+    """The project, which is removed in the end."""
     project = Compose()
     project.run("down", "--volumes", "--timeout", "5")
     yield project
@@ -82,7 +82,7 @@ def compose() -> Iterator[Compose]:
 
 
 def wait_until(holds: Callable[[], bool], seconds: float) -> bool:
-    """Whether a condition came true in time."""
+    """Wait for a condition; whether it came true in time."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if holds():
@@ -93,7 +93,7 @@ def wait_until(holds: Callable[[], bool], seconds: float) -> bool:
 
 @contextmanager
 def load(compose: Compose, body: bytes, threads: int = 8) -> Iterator[Counter[str]]:
-    """Callers who never stop, and never try again, for as long as the block lasts.
+    """Run callers who send requests, and never retry, for as long as the block lasts.
 
     Yields:
         How often each outcome was seen: a status, or the name of an exception.

@@ -1,4 +1,4 @@
-"""The gateway's contract, with keys, from outside."""
+"""The gateway keeps the contract, asked from outside, with keys."""
 
 import base64
 import hashlib
@@ -35,13 +35,13 @@ BODY_LIMIT = 16 << 20
 
 @schemathesis.serializer("application/x-npy", "image/*")
 def as_bytes(context: SerializationContext, value: object) -> bytes:
-    """Whatever schemathesis thinks of, as a body that is no array and no image."""
+    """Turn a value of schemathesis into a body that is no array and no image."""
     return value if isinstance(value, bytes) else repr(value).encode()
 
 
 @pytest.fixture(scope="module", autouse=True)
 def keyed(compose: Compose) -> Compose:
-    """A gateway that wants one of two keys, and has no rate to speak of."""
+    """A gateway with two keys, and with limits too high to matter."""
     started = time.monotonic()
     compose.up(PINHOLE_API_KEY=", ".join(KEYS), **ROOMY)
     print(f"cold start to healthy: {time.monotonic() - started:.1f} s")
@@ -63,7 +63,7 @@ def get(path: str, key: str | None = KEYS[0]) -> requests.Response:
 
 @pytest.mark.parametrize("key", KEYS)
 def test_every_endpoint_with_either_key(seven: bytes, key: str) -> None:
-    """Two keys at once, so that one can replace the other without a pause."""
+    """Both keys open every endpoint, so that a key can be replaced without a pause."""
     embedded = post(f"{URL}/predictions/embed", seven, key)
     remembered = post(f"{URL}/predictions/reconstruct", seven, key)
     vector = json.dumps({"embeddings": [embedded.json()["embedding"]]}).encode()
@@ -84,7 +84,7 @@ def test_every_endpoint_with_either_key(seven: bytes, key: str) -> None:
     "path", ["/predictions/embed", "/v2/models/embed/infer", "/v2/models/embed", "/map.json"]
 )
 def test_no_key_no_answer(seven: bytes, path: str, key: str | None) -> None:
-    """401 in the contract's form, whatever was sent; case matters."""
+    """A missing or wrong key gets a 401 in the contract's form; a key's case matters."""
     is_get = path in ("/v2/models/embed", "/map.json")
     reply = get(path, key) if is_get else post(URL + path, seven, key)
 
@@ -98,7 +98,7 @@ def test_no_key_no_answer(seven: bytes, path: str, key: str | None) -> None:
 
 @pytest.mark.parametrize("path", ["/ready", "/v2/health/ready", "/v2/models/decode/ready", *STATIC])
 def test_open_to_all(path: str) -> None:
-    """Whoever balances over gateways has no key, nor has who reads the documentation."""
+    """Readiness, the explorer and the documentation need no key."""
     assert get(path, key=None).status_code == 200
 
 
@@ -106,8 +106,8 @@ def test_open_to_all(path: str) -> None:
 def test_contract(case: Case) -> None:
     """Whatever is sent, the answer is one that openapi.yaml describes.
 
-    Not asked: that what breaks the schema is refused. In a list, an entry that isn't even a string
-    fails alone, in a 200, like an image that can't be read.
+    A request that breaks the schema need not be refused: an entry of a list that isn't even a
+    string fails alone, in a 200, like an image that can't be read.
     """
     case.call_and_validate(
         base_url=URL,
@@ -126,7 +126,7 @@ def test_contract(case: Case) -> None:
 @pytest.mark.parametrize("chunked", [False, True])
 @pytest.mark.parametrize("size", [BODY_LIMIT + 1, BODY_LIMIT + 100_000, 30 << 20])
 def test_oversized_body(size: int, chunked: bool) -> None:
-    """413 that names the limit, whoever finds out: nginx early, or the handler to the byte."""
+    """A body over the limit gets a 413 that names the limit, be it from nginx or the handler."""
     body = iter([bytes(size)]) if chunked else bytes(size)
     headers = {"Authorization": f"Bearer {KEYS[0]}", "Content-Type": "image/png"}
     reply = requests.post(f"{URL}/predictions/embed", body, headers=headers, timeout=30)
@@ -137,7 +137,7 @@ def test_oversized_body(size: int, chunked: bool) -> None:
 
 
 def test_body_at_the_limit() -> None:
-    """A full array of 16 MiB is read, and refused for its count alone."""
+    """An array of just under 16 MiB is read, and refused for its number of images alone."""
     array = npy(np.zeros((BODY_LIMIT // 784 - 1, 1, 28, 28), np.uint8))
     reply = post(f"{URL}/predictions/embed", array, KEYS[0], "application/x-npy")
 
@@ -145,7 +145,7 @@ def test_body_at_the_limit() -> None:
 
 
 def test_largest_reply() -> None:
-    """4,096 reconstructions, with the errors of all in a header."""
+    """A reply of 4,096 reconstructions passes, with the scores of all of them in headers."""
     array = np.zeros((4_096, 1, 28, 28), np.uint8)
     headers = {"Authorization": f"Bearer {KEYS[0]}", "Accept": "application/x-npy"}
     headers["Content-Type"] = "application/x-npy"
@@ -158,7 +158,7 @@ def test_largest_reply() -> None:
 
 @pytest.mark.parametrize("chunked", [False, True])
 def test_handlers_own_words_pass(chunked: bool) -> None:
-    """A garbage image is refused by the handler, and says what it said."""
+    """A refusal by the handler passes the gateway unchanged."""
     body = iter([b"garbage"]) if chunked else b"garbage"
     headers = {"Authorization": f"Bearer {KEYS[0]}", "Content-Type": "image/png"}
     reply = requests.post(f"{URL}/predictions/embed", body, headers=headers, timeout=10)
@@ -170,7 +170,7 @@ def test_handlers_own_words_pass(chunked: bool) -> None:
 
 @pytest.mark.parametrize("disposition", ["form-data", 'form-data; name=""'])
 def test_form_that_torchserve_chokes_on(disposition: str) -> None:
-    """A part without a name is the caller's fault, not the service's."""
+    """A form with a part that has no name gets a 400, though TorchServe itself answers 500."""
     form = f"--B\r\nContent-Disposition: {disposition}\r\n\r\nx\r\n--B--\r\n".encode()
     kind = "multipart/form-data; boundary=B"
     reply = post(f"{URL}/predictions/embed", form, KEYS[0], kind)
@@ -194,7 +194,7 @@ def test_form_that_torchserve_chokes_on(disposition: str) -> None:
     ],
 )
 def test_wrong_path_or_method(method: str, path: str, status: int, allow: str | None) -> None:
-    """Management, metrics and swaps are no paths of the gateway's."""
+    """A path that the contract lacks gets 404, and a wrong method 405, swaps and metrics too."""
     headers = {"Authorization": f"Bearer {KEYS[0]}"}
     reply = requests.request(method, URL + path, headers=headers, timeout=10)
 
@@ -204,7 +204,7 @@ def test_wrong_path_or_method(method: str, path: str, status: int, allow: str | 
 
 
 def test_metadata_and_map() -> None:
-    """What the launcher tells comes through."""
+    """The launcher's metadata, map and readiness pass the gateway, as does openapi.yaml."""
     model = get("/v2/models/embed").json()
     digest = model["digest"]
 
@@ -217,7 +217,7 @@ def test_metadata_and_map() -> None:
 
 @pytest.mark.parametrize("path", ["/", "/docs/", "/nope.js", "/ready"])
 def test_security_headers(path: str) -> None:
-    """On pages and errors alike."""
+    """Pages and errors alike carry the security headers."""
     headers = get(path).headers
 
     assert headers["X-Content-Type-Options"] == "nosniff"
@@ -227,7 +227,7 @@ def test_security_headers(path: str) -> None:
 
 
 def test_explorer_is_whole() -> None:
-    """The page, and every file it names, D3 among them with the sum that the page pins."""
+    """The explorer's page and every file it names are served, D3 with the pinned checksum."""
     page = get("/", key=None).text
     names = re.findall(r'(?:src|href)="([^":]+)"', page)
     files = {name: get(f"/{name}", key=None) for name in names}
@@ -238,7 +238,7 @@ def test_explorer_is_whole() -> None:
 
 
 def test_docs_need_nobody_else() -> None:
-    """The viewer's own files are here, and it names no other host."""
+    """The page of the API has its viewer from the gateway, and names no other host."""
     page = get("/docs/").text
 
     assert "swagger-ui-bundle.js" in page
@@ -247,7 +247,7 @@ def test_docs_need_nobody_else() -> None:
 
 
 def test_keys_are_not_logged(compose: Compose) -> None:
-    """Callers are told apart by the number of their key."""
+    """The log has the number of a caller's key, and never the key."""
     time.sleep(1.5)  # the log is written every second
     log = compose.log("gateway")
 
@@ -256,7 +256,7 @@ def test_keys_are_not_logged(compose: Compose) -> None:
 
 
 def test_only_the_gateway_is_published(compose: Compose) -> None:
-    """And on loopback; the service's network leads nowhere."""
+    """Only the gateway's port is published, on loopback; the service's ports are not."""
     (torchserve,), (gateway,) = compose.containers("torchserve"), compose.containers("gateway")
     bound = json.loads(inspect(gateway, "{{json .HostConfig.PortBindings}}"))
 
@@ -269,7 +269,7 @@ def test_only_the_gateway_is_published(compose: Compose) -> None:
 
 @pytest.mark.parametrize("port", [8081, 8082, 8083])
 def test_private_ports_are_for_the_inside(compose: Compose, port: int) -> None:
-    """A container of another network reaches none; the gateway reaches what it needs alone."""
+    """A container of another network reaches no private port, and the gateway only 8083."""
     (torchserve,) = compose.containers("torchserve")
     template = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"
     address = f"http://{inspect(torchserve, template)}:{port}/"
@@ -286,7 +286,7 @@ def test_private_ports_are_for_the_inside(compose: Compose, port: int) -> None:
 
 @pytest.mark.parametrize("service", ["torchserve", "gateway"])
 def test_containers_are_confined(compose: Compose, service: str) -> None:
-    """Nobody is root, nothing can be written but /tmp, no capability is left."""
+    """A container has no root user, no capability and no place to write but /tmp."""
     (container,) = compose.containers(service)
     written = compose.run("exec", service, "sh", "-c", "id -u; touch /x || true", check=False)
 
@@ -305,7 +305,7 @@ def test_no_build_tools_are_left(compose: Compose) -> None:
 
 
 def test_flood_of_one_key_leaves_the_other_served(seven: bytes) -> None:
-    """Large images without end from one caller: another waits, and is answered."""
+    """While one caller floods the service with large images, another caller is answered."""
     file = io.BytesIO()
     Image.new("L", (3_000, 3_000)).save(file, "PNG")
     over = threading.Event()
@@ -326,7 +326,7 @@ def test_flood_of_one_key_leaves_the_other_served(seven: bytes) -> None:
 
 
 def test_dead_worker_is_no_fault_of_the_callers(compose: Compose, seven: bytes) -> None:
-    """The only worker is killed under forms and files alike: 503, to be tried again, or 200."""
+    """While the only worker dies, forms and files get 200, or 503 with Retry-After."""
     kill = (
         "import os, requests; m = requests.get('http://127.0.0.1:8081/models/embed').json();"
         "os.kill(int(m[0]['workers'][0]['pid']), 9)"

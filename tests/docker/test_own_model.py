@@ -26,7 +26,7 @@ def make_bundle(images: Path, bundle: Path, epochs: int) -> str:
 
 
 def test_own_model_is_served_and_swapped(compose: Compose, tmp_path: Path) -> None:
-    """Every page tells of the new model, and no request fails while it comes."""
+    """Every page tells of the new model after a swap, and no request fails during the swap."""
     images, bundles = make_folder(tmp_path / "images", coloured=True), tmp_path / "bundles"
     bundles.mkdir(mode=0o755)
     first = make_bundle(images, bundles / "mine", epochs=2)

@@ -1,4 +1,4 @@
-"""Several replicas: the load spreads, and one that goes costs nobody an answer."""
+"""Two replicas share the load, and losing a replica costs no caller an answer."""
 
 from collections.abc import Iterator
 
@@ -7,7 +7,7 @@ import requests
 
 from .conftest import ROOMY, Compose, docker, inspect, load, wait_until
 
-LOAD_S = 4.0  # of load before and after something happens
+LOAD_S = 4.0  # how long the load runs before and after something happens
 
 
 @pytest.fixture(autouse=True)
@@ -19,7 +19,7 @@ def two(compose: Compose) -> Iterator[None]:
 
 
 def healthy(compose: Compose) -> int:
-    """How many replicas are."""
+    """How many replicas are healthy."""
     states = [
         inspect(container, "{{.State.Status}} {{if .State.Health}}{{.State.Health.Status}}{{end}}")
         for container in compose.containers("torchserve")
@@ -36,7 +36,7 @@ def answered(compose: Compose, container: str) -> float:
 
 
 def address(container: str) -> str:
-    """Of a container in its network."""
+    """The address of a container in its network."""
     return inspect(container, "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}")
 
 
@@ -46,7 +46,7 @@ def pause(seconds: float) -> None:
 
 
 def test_load_spreads(compose: Compose, seven: bytes) -> None:
-    """Both replicas work, neither much more than the other."""
+    """Both replicas answer requests, and each has a fair share of them."""
     replicas = compose.containers("torchserve")
     before = [answered(compose, replica) for replica in replicas]
     with load(compose, seven) as outcomes:
@@ -58,7 +58,7 @@ def test_load_spreads(compose: Compose, seven: bytes) -> None:
 
 
 def test_killed_replica_costs_no_request(compose: Compose, seven: bytes) -> None:
-    """SIGKILL under load: the other answers, metadata and readiness stay, the killed returns."""
+    """A replica that is killed under load costs no request, and returns by itself."""
     victim = compose.containers("torchserve")[0]
     pid = inspect(victim, "{{.State.Pid}}")
     kill = ["run", "--rm", "--cap-drop=ALL", "--cap-add=KILL", "--pid=host", "--user=0"]
@@ -84,7 +84,7 @@ def test_killed_replica_costs_no_request(compose: Compose, seven: bytes) -> None
 
 
 def test_stopped_replica_costs_no_request(compose: Compose, seven: bytes) -> None:
-    """SIGTERM under load: what it had is answered, the rest goes to the other."""
+    """A replica that is stopped under load costs no request, and exits with 0."""
     leaver = compose.containers("torchserve")[0]
     with load(compose, seven) as outcomes:
         pause(LOAD_S)

@@ -1,4 +1,4 @@
-"""What .env can say: limits, TLS, publishing, profiles."""
+"""The settings of .env: limits, TLS, publishing, profiles."""
 
 import json
 import re
@@ -15,7 +15,7 @@ VARIABLE = re.compile(r"\$\{([A-Z_]+)|^ +([A-Z_]+):(?: \$\{|$)", re.MULTILINE)
 
 
 def start(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """``docker run …`` of what is meant to end at once."""
+    """Run ``docker run …`` for a container that should end at once."""
     command = ["docker", "run", "--rm", *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=60)
 
@@ -30,7 +30,7 @@ def test_every_variable_is_documented() -> None:
 
 
 def test_flood_is_turned_away(compose: Compose, seven: bytes) -> None:
-    """Over the rate: 429 with Retry-After, and the limit in the message."""
+    """A caller over the rate gets a 429 with Retry-After and the limit in its message."""
     compose.up(PINHOLE_RATE="5")
     replies = [post(f"{compose.url}/predictions/embed", seven) for _ in range(60)]
     refused = [reply for reply in replies if reply.status_code == 429]
@@ -43,7 +43,7 @@ def test_flood_is_turned_away(compose: Compose, seven: bytes) -> None:
 
 
 def test_strangers_are_limited_too(compose: Compose) -> None:
-    """Without a key the open pages have the same rate, and take no body."""
+    """A caller without a key has the same rate on the open pages, and no large body passes."""
     compose.up(PINHOLE_API_KEY="a-key-of-16-chars", PINHOLE_RATE="5")
     body = requests.get(f"{compose.url}/ready", data=bytes(2_000), timeout=10)
     pages = [requests.get(f"{compose.url}{path}", timeout=10) for path in ("/ready", "/docs/") * 20]
@@ -53,7 +53,7 @@ def test_strangers_are_limited_too(compose: Compose) -> None:
 
 
 def test_tls_where_a_certificate_is_mounted(compose: Compose, tmp_path: Path) -> None:
-    """HTTPS, and nothing but HTTPS, on the same port."""
+    """With a certificate, the gateway's port speaks HTTPS only."""
     authority, folder = trustme.CA(), tmp_path / "tls"
     folder.mkdir(mode=0o755)
     certificate = authority.issue_cert("127.0.0.1")
@@ -84,7 +84,7 @@ def test_tls_where_a_certificate_is_mounted(compose: Compose, tmp_path: Path) ->
     ],
 )
 def test_wrong_settings_are_refused(name: str, value: str, words: str) -> None:
-    """One line that names the variable, and never the key."""
+    """A wrong setting ends the gateway with one line that names the variable, never the key."""
     answer = start("--env", f"{name}={value}", "pinhole-gateway")
 
     assert answer.returncode == 1
@@ -95,7 +95,7 @@ def test_wrong_settings_are_refused(name: str, value: str, words: str) -> None:
 
 
 def test_certificate_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
-    """An empty folder, as Docker makes of a mistyped name, is no reason to speak plain HTTP."""
+    """The gateway refuses an empty /tls, which Docker makes of a mistyped folder's name."""
     tmp_path.chmod(0o755)
     answer = start("--volume", f"{tmp_path}:/tls:ro", "pinhole-gateway")
 
@@ -104,7 +104,7 @@ def test_certificate_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
 
 
 def test_publishing_wider_takes_a_key(compose: Compose) -> None:
-    """Compose itself refuses."""
+    """Compose refuses to publish beyond this machine without a key."""
     wider = ["-f", "docker-compose.yml", "-f", "docker-compose.public.yml", "config"]
     compose.variables = {}
     refused = compose.run(*wider, check=False)
@@ -118,7 +118,7 @@ def test_publishing_wider_takes_a_key(compose: Compose) -> None:
 
 
 def test_cuda_or_nothing() -> None:
-    """Asked for CUDA where there is none, the service says what is missing and stops."""
+    """With PINHOLE_DEVICE=cuda and no GPU, the service says what is missing and stops."""
     answer = start("--env", "PINHOLE_DEVICE=cuda", "pinhole-torchserve")
 
     assert answer.returncode == 1
@@ -126,7 +126,7 @@ def test_cuda_or_nothing() -> None:
 
 
 def test_gpu_profile_reserves_a_gpu(compose: Compose) -> None:
-    """Its service takes the place of the other behind the gateway, with one GPU for itself."""
+    """The profile's service has one GPU, and the name that the gateway looks for."""
     compose.variables = {}
     config = compose.run("--profile", "gpu", "config", "--format", "json").stdout
     service = json.loads(config)["services"]["torchserve-gpu"]
@@ -158,7 +158,7 @@ def test_monitoring_sees_everything(compose: Compose, seven: bytes) -> None:
 
 
 def test_alert_rules() -> None:
-    """Each rule fires when it should, and only then: promtool's unit tests."""
+    """The unit tests of promtool pass: each alert fires when it should, and only then."""
     folder = ROOT / "serve" / "monitoring"
     mount = ["--volume", f"{folder}:/rules:ro", "--workdir", "/rules"]
     run = ["run", "--rm", *mount, "--entrypoint", "promtool", "prom/prometheus:v3.5.3"]

@@ -29,11 +29,11 @@ class Running:
 
     @property
     def url(self) -> str:
-        """Of the inference API."""
+        """The URL of the inference API."""
         return f"http://127.0.0.1:{self.port}"
 
     def readiness(self) -> requests.Response:
-        """What the launcher says."""
+        """The launcher's reply to GET /ready."""
         return requests.get(f"http://127.0.0.1:{self.port + 3}/ready", timeout=10)
 
     def worker_pid(self, endpoint: str) -> int:
@@ -42,7 +42,7 @@ class Running:
         return int(requests.get(url, timeout=10).json()[0]["workers"][0]["pid"])
 
     def stop(self) -> int:
-        """SIGTERM; returns the exit code."""
+        """Send SIGTERM; returns the exit code."""
         self.process.terminate()
         return self.process.wait(STOP_S)
 
@@ -61,7 +61,7 @@ def free_port() -> int:
 
 
 def wait_until(holds: Callable[[], bool], seconds: float) -> bool:
-    """Whether a condition came true in time."""
+    """Wait for a condition; whether it came true in time."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if holds():
@@ -74,7 +74,7 @@ def wait_until(holds: Callable[[], bool], seconds: float) -> bool:
 def running(
     bundle: Bundle, folder: Path, *options: str, port: int | None = None
 ) -> Iterator[Running]:
-    """Start a service, wait until it is ready, and see that it is gone in the end."""
+    """Start a service, wait until it is ready, and stop it in the end."""
     port, log = port or free_port(), folder / "serve.log"
     command = [sys.executable, "-m", "serve", str(bundle.folder), "--port", str(port), *options]
     with (

@@ -44,7 +44,7 @@ def examples_of(name: str) -> list[str]:
 
 
 def examples() -> list[str]:
-    """All there are that can be run, each once, without what is said about them."""
+    """Every example that can be run here, once, without its explanation."""
     readme = (ROOT / "README.md").read_text()
     shown = re.findall("^    pinhole .*|^    eval .*", readme, re.MULTILINE)
     for name in NAMES:
@@ -54,19 +54,19 @@ def examples() -> list[str]:
 
 
 def environment(service: Running) -> dict[str, str]:
-    """Where ``pinhole`` is this project's, and calls this service."""
+    """An environment in which ``pinhole`` is this project's command and calls this service."""
     programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     return {**os.environ, "PATH": programs, "PINHOLE_URL": service.url}
 
 
 def test_every_command_has_examples() -> None:
-    """--help is where people look first."""
+    """Every command's --help has examples."""
     assert [name for name in NAMES if not examples_of(name)] == []
 
 
 @pytest.mark.parametrize("example", examples())
 def test_examples_run(service: Running, tmp_path: Path, example: str) -> None:
-    """As they stand, in a folder with a few images."""
+    """Every example runs as it stands, in a folder with a few images."""
     for name in ("seven.png", "scans/a.png", "scans/b.png", "scans/2026-11/c.png"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(SEVEN, tmp_path / name)
@@ -89,7 +89,7 @@ def test_examples_run(service: Running, tmp_path: Path, example: str) -> None:
 def test_scores_for_scripts(
     service: Running, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A JSON document a line, in order, for what failed too."""
+    """With --json, score prints a line of JSON for each path, in order, for failures too."""
     noise = np.random.default_rng(0).integers(0, 256, (1, 28, 28), np.uint8)
     (tmp_path / "noise.png").write_bytes(write_png(noise))
     (tmp_path / "bad.png").write_bytes(b"broken")
@@ -110,7 +110,7 @@ def test_scores_for_scripts(
 def test_reconstructions_for_scripts(
     service: Running, digits: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """More files than go into a request, into another folder, and where each one went."""
+    """With --json, reconstruct says where each picture went, over more than one request's files."""
     paths = [tmp_path / f"{index:03}.png" for index in range(1_100)]
     for path, image in zip(paths, np.resize(digits.test_images, (1_100, 1, 28, 28)), strict=True):
         path.write_bytes(write_png(image))
@@ -125,7 +125,7 @@ def test_reconstructions_for_scripts(
 
 
 def test_health_for_scripts(service: Running, capsys: pytest.CaptureFixture[str]) -> None:
-    """One JSON document."""
+    """With --json, health prints one JSON document."""
     assert main(["health", "--json", "--url", service.url]) == 0
 
     found = json.loads(capsys.readouterr().out)
@@ -136,7 +136,7 @@ def test_health_for_scripts(service: Running, capsys: pytest.CaptureFixture[str]
 def test_colours_are_for_terminals(
     service: Running, tmp_path: Path, no_color: str, colourful: bool
 ) -> None:
-    """An outlier stands out on one, unless its owner wants no colours; never in a pipe."""
+    """An outlier is coloured on a terminal, unless NO_COLOR is set, and never in a pipe."""
     noise = np.random.default_rng(0).integers(0, 256, (1, 28, 28), np.uint8)
     (tmp_path / "noise.png").write_bytes(write_png(noise))
     terminal, end = pty.openpty()

@@ -1,4 +1,4 @@
-"""Starting, failing, recovering, stopping: on TorchServes of their own."""
+"""Starting, failing, recovering and stopping, on a service of each test's own."""
 
 import os
 import signal
@@ -52,7 +52,7 @@ def test_torchserve_dies(small_bundle: Bundle, tmp_path: Path) -> None:
 
 
 def test_stops_once_everything_is_answered(shipped_bundle: Bundle, tmp_path: Path) -> None:
-    """SIGTERM under load: what came in before is answered, while readiness is already false."""
+    """After SIGTERM, readiness is false at once, and what came in before is still answered."""
     images = np.zeros((1_000, 1, 28, 28), np.uint8)
     with (
         running(shipped_bundle, tmp_path) as service,
@@ -72,7 +72,7 @@ def test_stops_once_everything_is_answered(shipped_bundle: Bundle, tmp_path: Pat
 
 
 def test_two_side_by_side(shipped_bundle: Bundle, tmp_path: Path, digits: Dataset) -> None:
-    """Two instances, runtimes and precisions, one answer; stopping one leaves the other working."""
+    """Services of two runtimes and precisions agree, and either goes on when the other stops."""
     image = digits.test_images[:1].numpy()
     precision = "bf16" if processor_has_bf16() else "fp32"
     choice = ("--runtime", "torchscript", "--precision", precision)
@@ -175,7 +175,7 @@ def python_without_this_project(folder: Path) -> tuple[Path, dict[str, str]]:
         "LOG_LOCATION": str(folder),
         "METRICS_LOCATION": str(folder),
     }
-    hidden = folder / "hidden"  # our launcher needs it, a stock TorchServe hasn't got it
+    hidden = folder / "hidden"  # hides prometheus_client, which a stock TorchServe may lack
     hidden.mkdir()
     (hidden / "prometheus_client.py").write_text("raise ImportError('not in a stock TorchServe')")
     environment["PYTHONPATH"] = f"{hidden}:{environment['PYTHONPATH']}"

@@ -1,4 +1,4 @@
-"""Every limit of the contract, at it and one past it, and what that costs a worker's memory."""
+"""Requests at each limit of the contract and just past it, and the memory that they cost."""
 
 import base64
 import io
@@ -26,7 +26,7 @@ from serve.wire.npy import write_npy
 
 from .conftest import Running, running
 
-PEAK_BYTES = 900 << 20  # a worker that has just started takes about 330 MiB of it
+PEAK_BYTES = 900 << 20  # a worker that has just started takes about 330 MiB
 JSON, NPY, PNG = "application/json", "application/x-npy", "image/png"
 
 
@@ -53,12 +53,12 @@ def picture(width: int, height: int, mode: str = "L") -> bytes:
 
 
 def images(count: int) -> bytes:
-    """An array of so many."""
+    """An array of ``count`` images."""
     return write_npy(np.zeros((count, 28, 28), np.uint8))
 
 
 def padded(size: int) -> bytes:
-    """A small picture with rubbish after its end, which readers ignore, up to so many bytes."""
+    """A small picture of ``size`` bytes: readers ignore the rubbish after its end."""
     return picture(28, 28).ljust(size, b"\0")
 
 
@@ -98,7 +98,7 @@ def test_limit_and_one_past_it(
 
 
 def test_pixels_of_a_whole_request(lone: Running) -> None:
-    """Four of the largest images are read; a fifth of one pixel is refused alone."""
+    """Four images of the most pixels are read; a fifth image, of one pixel, is refused alone."""
     largest = picture(10_000, MAX_IMAGE_PIXELS // 10_000)
     files = [largest] * (MAX_REQUEST_PIXELS // MAX_IMAGE_PIXELS)
 
@@ -109,13 +109,13 @@ def test_pixels_of_a_whole_request(lone: Running) -> None:
 
 
 def test_body_that_torchserve_itself_refuses(lone: Running) -> None:
-    """Far over the limit no worker ever sees it; the service goes on."""
+    """A body far over the limit gets a 413, and the service goes on."""
     assert post(lone, bytes(MAX_BODY_BYTES * 2), PNG).status_code == 413
     assert post(lone, picture(28, 28), PNG).status_code == 200
 
 
 def test_small_request_overtakes_the_large_one_of_its_batch(lone: Running) -> None:
-    """Its answer is its own, and comes long before; its connection is fit for the next request."""
+    """The small request gets its own answer long before, and may reuse its connection."""
     small, url = picture(28, 28), f"{lone.url}/predictions/reconstruct"
     expected = post(lone, small, PNG, "reconstruct").json()
 
@@ -125,7 +125,7 @@ def test_small_request_overtakes_the_large_one_of_its_batch(lone: Running) -> No
 
     with ThreadPoolExecutor() as pool, requests.Session() as session:
         first = pool.submit(send, images(MAX_IMAGES), NPY)
-        time.sleep(0.3)  # the worker is at it: what comes now will be its next batch
+        time.sleep(0.3)  # the worker is busy, so the requests that follow share its next batch
         second = pool.submit(send, images(MAX_IMAGES), NPY)
         time.sleep(0.3)
         answers = []
@@ -142,7 +142,7 @@ def test_small_request_overtakes_the_large_one_of_its_batch(lone: Running) -> No
 
 
 def test_largest_replies_fit(lone: Running) -> None:
-    """As many pictures as a request may ask for stay under what TorchServe lets a worker send."""
+    """A reply with as many pictures as a request may ask for is within the limit of a reply."""
     for endpoint in ("reconstruct", "decode"):
         vectors = np.random.default_rng(0).normal(size=(MAX_IMAGES, 2)).astype(np.float32)
         body = write_npy(vectors) if endpoint == "decode" else images(MAX_IMAGES)
@@ -164,7 +164,7 @@ def test_largest_replies_fit(lone: Running) -> None:
     ids=["transparency", "lists", "nesting", "nothings"],
 )
 def test_worst_requests_are_bounded_in_memory(lone: Running, hostile: Callable[[], bytes]) -> None:
-    """What a body within the limits can make a worker hold."""
+    """No body within the limits makes a worker take more than PEAK_BYTES, or kills the worker."""
     pid = lone.worker_pid("embed")
     Path(f"/proc/{pid}/clear_refs").write_text("5")  # forget the peak so far
 

@@ -1,4 +1,4 @@
-"""What the README and the page on the API show works as it stands."""
+"""Every code block of the README and of docs/api.md works as it stands."""
 
 import re
 import subprocess
@@ -14,7 +14,7 @@ PAGES = ("README.md", "docs/api.md")
 ADDRESS = "http://127.0.0.1:8080"
 PROGRAMS = {"bash": ["bash", "-ec"], "python": [sys.executable, "-c"]}
 
-# What a block that contains these words has to print.
+# Words in a block → what that block has to print.
 OUTPUTS = {
     "@$SEVEN $URL/predictions/embed": '{"embedding',
     "/predictions/reconstruct\n": '"anomaly":{"percentile":',
@@ -44,7 +44,7 @@ RUNNING = [
 
 @pytest.mark.parametrize(("language", "text"), RUNNING)
 def test_block_runs(service: Running, tmp_path: Path, language: str, text: str) -> None:
-    """Each code block, with nothing changed but the address."""
+    """Each code block runs, with nothing changed but the address."""
     (tmp_path / "clients").symlink_to(ROOT / "clients")
     assert ADDRESS in text
 
@@ -67,14 +67,14 @@ def test_block_runs(service: Running, tmp_path: Path, language: str, text: str) 
 
 @pytest.mark.parametrize("page", PAGES)
 def test_blocks_run_or_are_text(page: str) -> None:
-    """Each page shows both languages, and none that is misspelt and so never run."""
+    """Each page has blocks in both languages, and in no other, which would never run."""
     languages = {language for language, _ in blocks(page)}
 
     assert set(PROGRAMS) <= languages <= {*PROGRAMS, "text"}
 
 
 def test_expected_outputs_are_of_blocks_there_are() -> None:
-    """No expectation has lost its block."""
+    """Every expected output belongs to a block that is there."""
     texts = [text for page in PAGES for _, text in blocks(page)]
 
     assert [words for words in OUTPUTS if not any(words in text for text in texts)] == []

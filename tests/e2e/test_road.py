@@ -1,4 +1,4 @@
-"""Real handwriting in at one end, an embedding out at the other, equal to eager PyTorch's."""
+"""Real handwriting, sent to a real service, gets the embeddings of eager PyTorch."""
 
 import base64
 import io
@@ -30,7 +30,7 @@ from train.dataset import Dataset
 from .conftest import Running
 
 SHIPPED = Path(__file__).parents[2] / "weights" / "mnist"
-TOLERANCE = 1e-3  # of embeddings whose deviation is about 1, across runtimes
+TOLERANCE = 1e-3  # between runtimes, of embeddings whose standard deviation is about 1
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def eager(digits: Dataset) -> np.ndarray:
 def test_every_form_gives_eager_embeddings(
     client: Client, digits: Dataset, eager: np.ndarray
 ) -> None:
-    """One file, many files and an array of the same pixels."""
+    """One file, many files and an array of the same pixels all get eager PyTorch's embeddings."""
     images = digits.test_images.numpy()
 
     array = client.embed(images)
@@ -58,7 +58,7 @@ def test_every_form_gives_eager_embeddings(
 def test_every_kind_of_image(
     client: Client, digits: Dataset, eager: np.ndarray, tmp_path: Path
 ) -> None:
-    """Together in one generator, in several requests: the same embeddings, refusals in place."""
+    """A generator may mix all kinds of images, and a broken image is refused in its place."""
     pixels = digits.test_images.numpy()
     path = tmp_path / "0.png"
     path.write_bytes(write_png(pixels[0]))
@@ -80,7 +80,7 @@ def test_every_kind_of_image(
 
 
 def test_threads_share_a_client(client: Client, digits: Dataset, eager: np.ndarray) -> None:
-    """Each gets the answers to its own questions."""
+    """Threads that share a client each get the answers to their own requests."""
     files = [write_png(image) for image in digits.test_images[:200].numpy()]
 
     with ThreadPoolExecutor(16) as pool:
@@ -90,7 +90,7 @@ def test_threads_share_a_client(client: Client, digits: Dataset, eager: np.ndarr
 
 
 def test_many_at_once_equal_one_at_a_time(client: Client, digits: Dataset) -> None:
-    """Reconstructions of files and of arrays, and images of embeddings."""
+    """Many images at once are reconstructed and decoded as they are one at a time."""
     pixels = digits.test_images[:3].numpy()
     files = [write_png(image) for image in pixels]
 
@@ -106,7 +106,7 @@ def test_many_at_once_equal_one_at_a_time(client: Client, digits: Dataset) -> No
 
 
 def test_form_of_many_files(service: Running, digits: Dataset, eager: np.ndarray) -> None:
-    """Parts of one name are all embedded, as ``curl -F images=@a -F images=@b`` sends them."""
+    """All files of one name are embedded, as ``curl -F images=@a -F images=@b`` sends them."""
     files = [("images", ("x.png", write_png(image))) for image in digits.test_images[:3].numpy()]
 
     reply = requests.post(
@@ -122,7 +122,7 @@ def test_form_of_many_files(service: Running, digits: Dataset, eager: np.ndarray
 def test_stock_triton_client(
     service: Running, digits: Dataset, eager: np.ndarray, files: bool, binary: bool
 ) -> None:
-    """NVIDIA's client, unmodified, embeds and reconstructs; its errors are the protocol's."""
+    """NVIDIA's client, unmodified, can embed, reconstruct and decode, and read an error."""
     pixels = digits.test_images[:3].numpy()
     values = np.array([write_png(image) for image in pixels], object) if files else pixels
     tensor = triton.InferInput("images", list(values.shape), "BYTES" if files else "UINT8")
@@ -151,14 +151,14 @@ def test_stock_triton_client(
         errors = np.square((remembered - pixels.reshape(3, 1, 28, 28) / 1.0) / 255).mean((1, 2, 3))
         assert both.as_numpy("mse") == pytest.approx(errors, abs=1e-4)
 
-        with pytest.raises(triton.InferenceServerException, match="there is no such output"):
+        with pytest.raises(triton.InferenceServerException, match="no such output"):
             ask("embed", "magic")
     finally:
         client.close()
 
 
 def test_garbage_is_refused_and_harms_nobody(client: Client, digits: Dataset) -> None:
-    """A 400 that says so; the next request works."""
+    """Garbage gets a 400 that says what it is, and the next request is answered."""
     with pytest.raises(BadRequest, match="can't be read as an image") as refusal:
         client.embed(b"garbage")
     assert (refusal.value.status, refusal.value.type) == (400, "InvalidImage")
@@ -181,14 +181,14 @@ def test_reconstruct_and_decode_agree(client: Client, digits: Dataset) -> None:
 
 
 def test_nonsense_is_an_outlier(client: Client) -> None:
-    """Noise is like no digit."""
+    """An image of noise is an outlier."""
     noise = np.random.default_rng(0).integers(0, 256, (1, 28, 28), np.uint8)
 
     assert client.reconstruct(write_png(noise)).outlier
 
 
 def test_health_names_the_model(client: Client, shipped_bundle: Bundle) -> None:
-    """The digest is the bundle's."""
+    """The client's health has the digest of the bundle, and the model's version and precision."""
     health = client.health()
 
     assert health.digest == shipped_bundle.manifest.digest
@@ -196,7 +196,7 @@ def test_health_names_the_model(client: Client, shipped_bundle: Bundle) -> None:
 
 
 def test_plain_http(service: Running, digits: Dataset) -> None:
-    """What curl -T does: no Content-Type at all; and a picture on request."""
+    """A request without Content-Type, as of curl -T, is a file; a reply may be a picture."""
     file = write_png(digits.test_images[0].numpy())
     session = requests.Session()
     request = requests.Request("POST", f"{service.url}/predictions/embed", data=file).prepare()
@@ -215,7 +215,7 @@ def test_plain_http(service: Running, digits: Dataset) -> None:
 def test_readiness_and_metadata(
     service: Running, shipped_bundle: Bundle, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The launcher's private port tells the truth about both; the command for health checks too."""
+    """The private port and the command for health checks tell the truth about the service."""
     assert service.readiness().json() == {"ready": True, "reason": None}
     assert readiness.main(["--port", str(service.port)]) == 0
     assert readiness.main(["--port", "1024"]) == 1
@@ -231,7 +231,7 @@ def test_readiness_and_metadata(
 
 
 def test_metrics_count_what_was_asked(service: Running, client: Client, digits: Dataset) -> None:
-    """Requests, images, refusals and phases, in Prometheus' format; TorchServe's own beside."""
+    """/metrics counts requests, images, refusals and phases, and has TorchServe's own metrics."""
 
     def read() -> dict[str, float]:
         text = requests.get(f"http://127.0.0.1:{service.port + 3}/metrics", timeout=10).text
@@ -307,7 +307,7 @@ def test_ten_thousand_images(service: Running, mnist: Dataset, tmp_path: Path) -
 def test_reconstruct_and_decode_commands(
     service: Running, digits: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Pictures appear where the commands say; a broken file is named and costs exit code 1."""
+    """The commands write pictures where they say; a broken file is named, with exit code 1."""
     good, bad = tmp_path / "good.png", tmp_path / "bad.png"
     good.write_bytes(write_png(digits.test_images[0].numpy()))
     bad.write_bytes(b"broken")

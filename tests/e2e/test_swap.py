@@ -1,4 +1,4 @@
-"""Another bundle in the place of the first, while requests keep coming."""
+"""A swap to another bundle while requests keep coming."""
 
 import itertools
 import shutil
@@ -55,7 +55,7 @@ def under_load(service: Running) -> Iterator[Counter[tuple[str, int, str]]]:
 
 
 def digest_now(service: Running, endpoint: str) -> str:
-    """Of the model that answers."""
+    """The digest of the model that answers."""
     body, content_type = QUESTIONS[endpoint]
     url = f"{service.url}/predictions/{endpoint}"
     reply = requests.post(url, body, headers={"Content-Type": content_type}, timeout=30)
@@ -68,11 +68,11 @@ def test_swap_and_rollback_lose_no_request(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Both under load; a damaged bundle is refused in between, and changes nothing."""
+    """Swap and rollback fail no request under load, and a refused bundle changes nothing."""
     damaged = tmp_path / "damaged"
     shutil.copytree(small_bundle.folder, damaged)
     (damaged / "decoder.onnx").write_bytes(b"")
-    unfit = tmp_path / "unfit"  # whole, but the engine refuses it: refused once it was copied
+    unfit = tmp_path / "unfit"  # whole, so it is copied; then its golden check fails
     shutil.copytree(small_bundle.folder, unfit)
     wrong = {precision: Tolerance(-1.0, -1.0) for precision in small_bundle.manifest.tolerances}
     manifest = replace(small_bundle.manifest, tolerances=wrong)
@@ -106,7 +106,7 @@ def test_swap_and_rollback_lose_no_request(
 
 
 def test_nobody_there_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    """A port that nothing listens on."""
+    """Where no service listens, the command prints one line."""
     assert main(["anything", "--port", "1024"]) == 1
 
     error = capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import jsonschema
@@ -216,6 +217,7 @@ def test_accelerator_that_cannot_start_is_left_out(
 ) -> None:
     """An accelerator that can't start costs a line on stderr; a CPU that can't is an error."""
     monkeypatch.setattr(parity, "available", lambda runtime: [("cuda", "fp32"), ("cpu", "fp32")])
+    monkeypatch.setattr(parity, "RUNTIMES", ("onnxruntime", "torchscript"))
     engines = list(parity.open_engines(small_bundle))
 
     assert [engine.name.split()[1] for engine in engines] == ["CPUExecutionProvider", "cpu"]
@@ -227,6 +229,19 @@ def test_accelerator_that_cannot_start_is_left_out(
             list(parity.open_engines(small_bundle))
     finally:
         (small_bundle.folder / "away").rename(small_bundle.folder / "encoder.onnx")
+
+
+def test_runtime_that_is_not_installed_is_left_out(
+    small_bundle: Bundle, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A host without one of the runtimes exports all the same, and says what it didn't check."""
+    monkeypatch.setitem(sys.modules, "serve.bundle.engine.torchscript", None)
+
+    engines = list(parity.open_engines(small_bundle))
+
+    assert all(engine.name.startswith("onnxruntime") for engine in engines)
+    assert len(engines) >= 1
+    assert "torchscript is left unchecked: runtime torchscript isn't" in capsys.readouterr().err
 
 
 def test_missing_checkpoint_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

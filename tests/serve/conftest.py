@@ -44,7 +44,7 @@ def b64(data: bytes) -> str:
 
 @pytest.fixture
 def service(small_bundle: Bundle) -> Service:
-    """The service on the fake engine, calibrated so that mse 0.5 is beyond all that is known."""
+    """The service on the fake engine, calibrated so that any mse over 0.1 is an outlier's."""
     calibration = replace(
         small_bundle.manifest.calibration,
         mse_quantiles=list(np.linspace(0, 0.1, 101)),

@@ -1,4 +1,4 @@
-"""A bundle is what its manifest says, or it isn't loaded."""
+"""A bundle whose files aren't what its manifest says is not loaded."""
 
 import json
 import shutil
@@ -24,7 +24,7 @@ def test_bundle_reads_back(small_bundle: Bundle) -> None:
 
 @pytest.mark.parametrize("name", FILES)
 def test_changed_file_is_named(copy: Path, name: str) -> None:
-    """One flipped bit, or one byte less, anywhere."""
+    """A file with a flipped bit, a byte less, or missing altogether, is refused by its name."""
     data = bytearray((copy / name).read_bytes())
     data[len(data) // 2] ^= 1
     (copy / name).write_bytes(data)
@@ -51,7 +51,7 @@ def test_changed_file_is_named(copy: Path, name: str) -> None:
     ],
 )
 def test_damaged_manifest_is_refused(copy: Path, text: str, message: str) -> None:
-    """Not JSON, not an object, half an object, another schema."""
+    """A manifest that isn't JSON or an object, lacks fields or has another schema is refused."""
     (copy / "manifest.json").write_text(text)
 
     with pytest.raises(BundleError, match=message):
@@ -59,13 +59,13 @@ def test_damaged_manifest_is_refused(copy: Path, text: str, message: str) -> Non
 
 
 def test_folder_without_manifest_is_no_bundle(tmp_path: Path) -> None:
-    """A half-written bundle never has a manifest."""
+    """A folder without a manifest, such as a half-written bundle, is refused."""
     with pytest.raises(BundleError, match="is no bundle"):
         load_bundle(tmp_path)
 
 
 def test_manifest_holds_no_path(small_bundle: Bundle) -> None:
-    """Nothing in it varies from host to host."""
+    """The manifest holds no path, so it doesn't vary from host to host."""
     fields = json.loads((small_bundle.folder / "manifest.json").read_text())
 
     assert str(small_bundle.folder.parent) not in json.dumps(fields)

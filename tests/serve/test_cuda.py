@@ -1,4 +1,4 @@
-"""What is asked of CUDA's driver, of one that only pretends."""
+"""The calls to CUDA's driver, tested on a fake driver."""
 
 import ctypes
 import gc
@@ -38,14 +38,14 @@ class FakeDriver:
 
 
 def load(monkeypatch: pytest.MonkeyPatch, driver: FakeDriver) -> None:
-    """Have ``driver`` found as the driver's library."""
+    """Make ``driver`` what ctypes loads as the driver's library."""
     fake = SimpleNamespace(**{name: getattr(ctypes, name) for name in dir(ctypes)})
     fake.CDLL = lambda name: driver
     monkeypatch.setattr("serve.bundle.engine.cuda.ctypes", fake)
 
 
 def test_gpu_is_one_that_the_driver_finds(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A driver without a GPU, or one that doesn't start, is as good as none."""
+    """There is no GPU if the driver finds none, or doesn't start."""
     for driver, found in (
         (FakeDriver(), True),
         (FakeDriver(gpus=0), False),
@@ -56,7 +56,7 @@ def test_gpu_is_one_that_the_driver_finds(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_memory_is_locked_as_long_as_its_array_lives(monkeypatch: pytest.MonkeyPatch) -> None:
-    """All of it, from the start of a page of its own; views keep it."""
+    """The whole array is page-aligned and locked until the last view of it is gone."""
     driver = FakeDriver()
     load(monkeypatch, driver)
 
@@ -79,7 +79,7 @@ def test_memory_is_locked_as_long_as_its_array_lives(monkeypatch: pytest.MonkeyP
 def test_driver_that_refuses_costs_speed_only(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The memory is there, and a line says that it isn't locked."""
+    """Where the driver locks no memory, the array works all the same, and a warning is logged."""
     load(monkeypatch, FakeDriver(fault=1))
 
     with caplog.at_level(logging.WARNING, "serve"):

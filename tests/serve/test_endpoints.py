@@ -1,4 +1,4 @@
-"""The one table of endpoints, and everything that is held to it."""
+"""Everything that lists endpoints agrees with the table in serve.endpoints."""
 
 import re
 from pathlib import Path
@@ -16,7 +16,7 @@ CONTRACT = (SERVE / "openapi.yaml").read_text()
 
 
 def test_every_endpoint_is_complete(small_bundle: Bundle, service: Service) -> None:
-    """Its tensors are known, the service has its operation, and it has a canary."""
+    """Every endpoint has known tensors, an operation of the service, and a canary."""
     known = tensors(small_bundle.manifest)
     for name, endpoint in ENDPOINTS.items():
         assert name == endpoint.name
@@ -29,12 +29,12 @@ def test_every_endpoint_is_complete(small_bundle: Bundle, service: Service) -> N
 
 
 def test_archives_are_of_these_endpoints() -> None:
-    """Export may not import the table, so its own list is held to it."""
+    """Export's list of endpoints is the table's, which export may not import."""
     assert tuple(ENDPOINTS) == archive.ENDPOINTS
 
 
 def test_contract_knows_these_endpoints() -> None:
-    """openapi.yaml has a path for each; wherever it lists names, they are the table's."""
+    """openapi.yaml has a path for each endpoint, and every list of names in it is the table's."""
     paths = [path for path in yaml.safe_load(CONTRACT)["paths"] if path.startswith("/predictions/")]
     enums = [found.split(", ") for found in re.findall(r"enum: \[(.*)\]", CONTRACT)]
     takes = {endpoint.takes for endpoint in ENDPOINTS.values()}
@@ -49,7 +49,7 @@ def test_contract_knows_these_endpoints() -> None:
 
 
 def test_gateway_passes_these_endpoints_on() -> None:
-    """Wherever nginx.conf lists endpoints, it lists the table's."""
+    """Every list of endpoints in nginx.conf is the table's."""
     text = (SERVE / "gateway" / "nginx.conf").read_text()
     lists = [found.split("|") for found in re.findall(r"\((\w+(?:\|\w+)+)\)", text)]
     endpoints = [each for each in lists if set(each) & set(ENDPOINTS)]

@@ -1,4 +1,4 @@
-"""Both engines give eager PyTorch's answers, and say clearly what they don't take."""
+"""Both engines give eager PyTorch's answers, and say clearly what input they refuse."""
 
 import json
 import subprocess
@@ -39,7 +39,7 @@ def engine(request: pytest.FixtureRequest, small_bundle: Bundle) -> Engine:
 
 
 def test_golden_answers(engine: Engine, small_bundle: Bundle) -> None:
-    """The check passes, and can fail."""
+    """The golden check passes on every engine, and fails where the tolerance is not kept."""
     check_golden(engine, small_bundle)
 
     strict = replace(small_bundle.manifest, tolerances={"fp32": Tolerance(-1.0, -1.0)})
@@ -69,14 +69,14 @@ def test_company_changes_nothing(shipped_bundle: Bundle, digits: Dataset, runtim
 
 
 def test_chunks_are_smaller_for_larger_images() -> None:
-    """What lies between two layers grows with the pixels; the memory spent on it does not."""
+    """A chunk has fewer images if they are larger, so that its memory stays the same."""
     assert chunk_size(64, ImageSpec(1, 28, 28, "auto")) == 64
     assert chunk_size(64, ImageSpec(3, 56, 56, "auto")) == 16
     assert chunk_size(64, ImageSpec(3, 999, 999, "auto")) == 1
 
 
 def test_providers_are_never_replaced_while_running(small_bundle: Bundle) -> None:
-    """Onnxruntime by itself goes on with the CPU where a provider fails in a run."""
+    """Onnxruntime's fallback to the CPU, for a provider that fails in a run, is switched off."""
     session = open_session(small_bundle, "encoder.onnx", "cpu", {}, 1)
 
     assert not session._enable_fallback
@@ -132,7 +132,7 @@ def test_auto_takes_the_best_device(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_providers_are_told_what_the_engine_promises() -> None:
-    """CUDA: the GPU by number and no TensorFloat-32; OpenVINO: the precision, and no pinning."""
+    """CUDA is given the GPU's number and no TensorFloat-32, OpenVINO the precision, no pinning."""
     cuda = provider_options("cuda", "fp16", 3, 1)
     assert (cuda["device_id"], cuda["use_tf32"]) == ("3", "0")
 
@@ -143,7 +143,7 @@ def test_providers_are_told_what_the_engine_promises() -> None:
 
 
 def test_precision_that_is_not_offered_is_refused(shipped_bundle: Bundle) -> None:
-    """By the runtime and device, or by the model's manifest."""
+    """A precision is refused if the device doesn't compute in it, or the manifest lacks it."""
     with pytest.raises(EngineError, match="CPUExecutionProvider computes in fp32, not in bf16"):
         open_engine(shipped_bundle, "onnxruntime", "cpu", "bf16")
 
@@ -156,7 +156,7 @@ def test_precision_that_is_not_offered_is_refused(shipped_bundle: Bundle) -> Non
 def test_bf16_needs_a_processor_that_has_it(
     shipped_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Emulated, it would be slower than fp32."""
+    """bf16 is refused on a processor without it: emulated, it would be slower than fp32."""
     monkeypatch.setattr(checks, "processor_has_bf16", lambda: False)
 
     with pytest.raises(EngineError, match="AMX or AVX512-BF16"):
@@ -164,7 +164,7 @@ def test_bf16_needs_a_processor_that_has_it(
 
 
 def test_bound_graph_pads_to_powers_of_two(small_bundle: Bundle, digits: Dataset) -> None:
-    """What CUDA runs through, bound to the CPU's memory: the same answers, few buffers."""
+    """A BoundGraph, here on the CPU, gives the session's answers with a buffer per power of two."""
     session = open_session(small_bundle, "encoder.onnx", "cpu", {}, 1)
     graph = BoundGraph(session, "cpu", 0)
     images = digits.test_images[:20].numpy()
@@ -202,13 +202,13 @@ def test_wrong_images_are_described(
     ],
 )
 def test_wrong_embeddings_are_described(engine: Engine, embeddings: np.ndarray, words: str) -> None:
-    """Likewise for what decode takes."""
+    """The message says what embeddings were expected and what was given."""
     with pytest.raises(EngineError, match=words):
         engine.decode(embeddings)
 
 
 def test_read_only_arrays_are_taken(engine: Engine) -> None:
-    """Views of a request's bytes can't be written to; engines only read."""
+    """Engines take read-only arrays, such as views of a request's bytes."""
     images = np.frombuffer(bytes(784), np.uint8).reshape(1, 1, 28, 28)
 
     assert engine.embed(images).shape == (1, 2)
@@ -236,8 +236,8 @@ def test_missing_runtime_is_named(small_bundle: Bundle, monkeypatch: pytest.Monk
 
 
 def test_unknown_choices_are_listed(small_bundle: Bundle) -> None:
-    """The message lists what there is."""
-    with pytest.raises(EngineError, match="onnxruntime, torchscript; got 'tvm'"):
+    """An unknown runtime, device or precision is refused with a list of the known names."""
+    with pytest.raises(EngineError, match=f"{', '.join(RUNTIMES)}; got 'tvm'"):
         open_engine(small_bundle, "tvm")
     with pytest.raises(EngineError, match="auto, cpu, openvino, cuda; got 'tpu'"):
         open_engine(small_bundle, "onnxruntime", "tpu")

@@ -74,7 +74,7 @@ def test_bad_image_fails_alone(small_bundle: Bundle, service: Service) -> None:
 def test_mixed_batch_answers_each_as_if_alone(
     shipped_bundle: Bundle, digits: Dataset, endpoint: str
 ) -> None:
-    """A file, 500 images, garbage, a wish for a picture, OIP: the company changes no byte."""
+    """Each request of a mixed batch gets, byte for byte, the reply that it gets alone."""
     service = Service(shipped_bundle, open_engine(shipped_bundle, device="cpu"))
     images = digits.train_images[:502].numpy()
     oip = {"inputs": [{"name": "images", "datatype": "UINT8", "shape": [1, 28, 28]}]}
@@ -121,7 +121,7 @@ def test_light_requests_do_not_wait_for_heavy_ones(small_bundle: Bundle, service
         ("id-2", 200, "false", b""),
         ("id-3", 200, None, bodies[3]),
     ]
-    assert context.request_ids == {0: "id-0"}  # is all that the batch's last message answers
+    assert context.request_ids == {0: "id-0"}  # only this is left for the batch's last message
     assert json.loads(bodies[0])["embeddings"] == [[7.0, 7.0]] * 400
     assert [json.loads(body)["embedding"] for body in bodies[2:]] == [[10.0] * 2, [20.0] * 2]
 
@@ -148,7 +148,7 @@ def test_nothing_is_sent_early_without_need(
 
 
 def images_of(count: int, value: int) -> bytes:
-    """So many images of one grey, as an array."""
+    """``count`` images of one grey, as an array."""
     return write_npy(np.full((count, 1, 28, 28), value, np.uint8))
 
 
@@ -171,7 +171,7 @@ def answers_in(message: bytes) -> Iterator[tuple[str, int, str | None, bytes]]:
 
 
 def test_every_reply_names_the_model(small_bundle: Bundle, service: Service) -> None:
-    """Digest, version and precision, on errors too; header names match in any case."""
+    """Every reply, an error too, names the model; request headers may be in any case."""
     context = context_of(small_bundle, [{"CONTENT-TYPE": "image/png"}, {"Content-type": "a/b"}])
 
     Worker(service, "embed").handle_batch([{"body": png(1)}, {"body": b""}], context)
@@ -188,7 +188,7 @@ def test_every_reply_names_the_model(small_bundle: Bundle, service: Service) -> 
 def test_failures_are_told_and_successes_sampled(
     small_bundle: Bundle, service: Service, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """One line a batch: every failed one, and of the others one now and then; canaries never."""
+    """Every failed batch is logged, a successful batch now and then, and a canary never."""
     worker = Worker(service, "embed", None, "mine")
 
     def answer(body: bytes, **headers: str) -> None:
@@ -210,7 +210,7 @@ def test_failures_are_told_and_successes_sampled(
 
 
 def test_phases_add_up(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Inference is timed as such, in none of the other phases, and together they take the time."""
+    """Inference counts in its own phase only, and the phases together take at most the whole."""
     monkeypatch.setattr(FakeEngine, "embed", slow(FakeEngine.embed))
     report = Report()
     message = Message(images_of(200, 7), {"content-type": "application/x-npy"})
@@ -226,7 +226,7 @@ def test_phases_add_up(service: Service, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def slow(embed: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
-    """The same, after 50 ms."""
+    """The same function, 50 ms slower."""
 
     def late(*arguments: Any) -> np.ndarray:
         time.sleep(0.05)
@@ -265,7 +265,7 @@ def test_unexpected_error_hits_the_guilty_only(
 def test_reply_over_the_limit_is_refused(
     small_bundle: Bundle, service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """TorchServe would kill the worker; the caller gets a 413 with the limit."""
+    """A reply over the limit becomes a 413, since TorchServe would kill the worker for it."""
     monkeypatch.setattr(replies, "MAX_REPLY_BYTES", 20)
     context = context_of(small_bundle, [{"content-type": "image/png"}])
 
@@ -282,7 +282,7 @@ def test_handler_file_holds_one_class() -> None:
 
 @pytest.fixture
 def in_worker(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As if this process were TorchServe's worker; what is changed in TorchServe is undone."""
+    """Make this process look like TorchServe's worker, and undo its changes to TorchServe."""
     monkeypatch.setattr("__main__.retrieve_msg", otf_message_handler.retrieve_msg, raising=False)
     for name in ("_retrieve_buffer", "_retrieve_inference_msg"):
         monkeypatch.setattr(otf_message_handler, name, getattr(otf_message_handler, name))
@@ -293,7 +293,7 @@ def in_worker(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_worker_takes_the_gpu_it_is_given(
     small_bundle: Bundle, monkeypatch: pytest.MonkeyPatch, given: int | None, taken: int
 ) -> None:
-    """TorchServe spreads workers over GPUs, and gives None where there are none."""
+    """A worker opens its engine on the GPU that TorchServe gives it, or on 0 for None."""
     asked = []
 
     def refuse(*arguments: Any) -> None:
@@ -312,7 +312,7 @@ def test_worker_takes_the_gpu_it_is_given(
 
 @pytest.mark.usefixtures("in_worker")
 def test_worker_proves_itself_first(small_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A real engine on a real bundle initialises; one with wrong answers never becomes ready."""
+    """A worker with a real engine initialises, and a worker with wrong answers doesn't."""
     handler = Handler()
     handler.initialize(context_of(small_bundle, []))
 

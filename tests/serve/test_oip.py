@@ -61,7 +61,7 @@ def tensors(reply: Reply) -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize("nested", [SHADES, SHADES[:, None]])
 def test_numbers_in_json(service: Service, nested: np.ndarray) -> None:
-    """[N, H, W] and [N, C, H, W]; the caller's id comes back."""
+    """Numbers in JSON are read as [N, H, W] and as [N, C, H, W], and the reply has the id."""
     (reply,) = service.embed([images(nested, id="mine")])
 
     assert tensors(reply)["embeddings"].tolist() == [[10, 10], [20, 20]]
@@ -70,7 +70,7 @@ def test_numbers_in_json(service: Service, nested: np.ndarray) -> None:
 
 
 def test_raw_in_raw_out(service: Service) -> None:
-    """Raw tensors follow the JSON both ways, several outputs one after the other."""
+    """Raw tensors follow the JSON in the request and in the reply, one after the other."""
     tensor = {
         "name": "images",
         "datatype": "UINT8",
@@ -92,7 +92,7 @@ def test_raw_in_raw_out(service: Service) -> None:
 
 
 def test_outputs_are_chosen_by_name(service: Service) -> None:
-    """One raw, one not asked for; a name there isn't is refused with the names there are."""
+    """A reply has only the outputs asked for; an unknown name is refused with the known names."""
     chosen = [{"name": "mse", "parameters": {"binary_data": True}}]
     (reply,) = service.reconstruct([images(SHADES, outputs=chosen)])
     assert list(tensors(reply)) == ["mse"]
@@ -101,12 +101,12 @@ def test_outputs_are_chosen_by_name(service: Service) -> None:
     (reply,) = service.reconstruct([images(SHADES, outputs=[{"name": "magic"}])])
     assert reply.status == 400
     assert json.loads(reply.body) == {
-        "error": "there is no such output; there are reconstructions, mse"
+        "error": "no such output; the outputs are reconstructions, mse"
     }
 
 
 def test_files_as_bytes(service: Service) -> None:
-    """Base64 in JSON, or raw with a length before each."""
+    """Files are read as base64 in JSON, and raw with a length before each file."""
     files = [png(10), png(20)]
     named = {"name": "images", "datatype": "BYTES", "shape": [2]}
     raw = b"".join(struct.pack("<I", len(file)) + file for file in files)
@@ -120,7 +120,7 @@ def test_files_as_bytes(service: Service) -> None:
 
 
 def test_decode_takes_fp32(service: Service) -> None:
-    """Embeddings in, pictures out."""
+    """Decode takes embeddings as FP32 and gives pictures."""
     tensor = {"name": "embeddings", "datatype": "FP32", "shape": [1, 2], "data": [51, 0.5]}
 
     (reply,) = service.decode([question(tensor)])
@@ -129,7 +129,7 @@ def test_decode_takes_fp32(service: Service) -> None:
 
 
 def test_one_bad_file_fails_the_request_alone(service: Service) -> None:
-    """The protocol has no single failures: the message says which; a neighbour is answered."""
+    """One bad file fails its whole request, with its index; another request is answered."""
     files = [b64(png(10)), b64(b"garbage")]
     bad = question({"name": "images", "datatype": "BYTES", "shape": [2], "data": files})
 
@@ -203,7 +203,7 @@ def test_wrong_tensors_are_described(change: dict[str, Any], words: str) -> None
     ],
 )
 def test_wrong_bodies_are_described(body: bytes, length: str | None, words: str) -> None:
-    """Neither a traceback nor a guess."""
+    """A malformed body is refused with a message that says what is wrong."""
     headers = {} if length is None else {"inference-header-content-length": length}
 
     with pytest.raises(InvalidRequest, match=words):
@@ -214,7 +214,7 @@ def test_wrong_bodies_are_described(body: bytes, length: str | None, words: str)
     "raw", [b"\1\0", struct.pack("<I", 5) + b"four", struct.pack("<I", 1 << 31)]
 )
 def test_raw_files_that_end_early(raw: bytes) -> None:
-    """A length that points past the end costs no memory."""
+    """A length that points past the end of the body is refused."""
     size = {"binary_data_size": len(raw)}
     tensor = {"name": "images", "datatype": "BYTES", "shape": [1], "parameters": size}
     message = question(tensor, raw)
@@ -227,14 +227,14 @@ def test_raw_files_that_end_early(raw: bytes) -> None:
     "headers", [{"content-type": "application/x-www-form-urlencoded"}, {"content-encoding": "gzip"}]
 )
 def test_other_types_are_415(service: Service, headers: dict[str, str]) -> None:
-    """What ``curl -d`` sends unasked, and what is compressed."""
+    """A form, which is what ``curl -d`` sends, and a compressed body are refused with 415."""
     (reply,) = service.embed([Message(b"", headers, oip=True)])
 
     assert (reply.status, list(json.loads(reply.body))) == (415, ["error"])
 
 
 def test_raw_bytes_nobody_claims() -> None:
-    """Bytes after the JSON that no input has a size for are a mistake, not ignored."""
+    """Bytes after the JSON are refused where no input has a size for them."""
     message = question(NUMBERS, b"\1\2")
 
     with pytest.raises(InvalidRequest, match="no input has a binary_data_size"):
@@ -242,7 +242,7 @@ def test_raw_bytes_nobody_claims() -> None:
 
 
 def test_limits_and_emptiness(service: Service) -> None:
-    """At the limit is fine, one more is 413; nothing is 400."""
+    """As many images as the limit are answered, one more gets 413, and none at all gets 400."""
     full = np.zeros((MAX_IMAGES + 1, 28, 28), np.uint8)
 
     def raw(count: int) -> Message:

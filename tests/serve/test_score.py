@@ -1,4 +1,4 @@
-"""The anomaly score: its arithmetic, and what it says of real digits and of anything else."""
+"""The anomaly score: its arithmetic, and how it ranks real digits and other images."""
 
 import json
 
@@ -49,7 +49,7 @@ def real_digits(mnist: Dataset) -> NDArray[np.uint8]:
 
 @pytest.fixture(scope="module")
 def strangers(real_digits: NDArray[np.uint8]) -> dict[str, NDArray[np.uint8]]:
-    """As many images of each kind that is no digit."""
+    """Kind → as many images as there are digits, which look like no digit."""
     random = np.random.default_rng(0)
     pixels = real_digits.reshape(len(real_digits), -1)
     return {
@@ -66,7 +66,7 @@ def test_strangers_rank_above_digits(
     strangers: dict[str, NDArray[np.uint8]],
     kind: str,
 ) -> None:
-    """By mse and by the served percentile, and nine in ten of them are called outliers."""
+    """Images unlike digits rank higher by mse and percentile, and nine in ten are outliers."""
     known, unknown = score(shipped_bundle, real_digits), score(shipped_bundle, strangers[kind])
 
     assert auroc(known["mse"], unknown["mse"]) > 0.95
@@ -75,7 +75,7 @@ def test_strangers_rank_above_digits(
 
 
 def test_few_digits_are_outliers(shipped_bundle: Bundle, real_digits: NDArray[np.uint8]) -> None:
-    """One in a hundred by design; of 300, more than 9 (3 %) would be chance in under 1 of 500."""
+    """One digit in 100 is an outlier by design; over 9 of 300 have a chance of under 1 in 500."""
     assert score(shipped_bundle, real_digits)["outlier"].mean() <= 0.03
 
 
@@ -89,13 +89,13 @@ def test_other_handwriting_is_known(shipped_bundle: Bundle, digits: Dataset) -> 
     [(0.0, 0.0), (0.1, 0.0), (0.15, 50.0), (0.1505, 50.5), (0.2, 100.0), (0.9, 100.0)],
 )
 def test_percentile_is_read_off_the_quantiles(mse: float, expected: float) -> None:
-    """Between quantiles by a straight line; 0 below the least, 100 above the greatest."""
+    """The percentile is interpolated between quantiles, and is 0 below all and 100 above all."""
     assert percentile(mse, CALIBRATION) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(("mse", "expected"), [(0.0, False), (0.1989, False), (0.1991, True)])
 def test_top_percent_is_an_outlier(mse: float, expected: bool) -> None:
-    """Only what lies above the 99th percentile, wherever among the others it is embedded."""
+    """An image amid the others on the map is an outlier only above the 99th percentile."""
     assert is_outlier(mse, MIDDLE, CALIBRATION) is expected
 
 
@@ -110,5 +110,5 @@ def test_top_percent_is_an_outlier(mse: float, expected: bool) -> None:
     ],
 )
 def test_beyond_the_map_is_an_outlier(embedding: list[float], expected: bool) -> None:
-    """However small the error; the bounds themselves, which some image had, are inside."""
+    """An embedding outside the bounds is an outlier whatever its mse; on a bound it is not."""
     assert is_outlier(0.1, np.array(embedding, np.float32), CALIBRATION) is expected

@@ -1,4 +1,4 @@
-"""One batch of requests to as many replies, in order, on an engine that notices crossed ones."""
+"""A batch of requests becomes replies, in order, on an engine that shows crossed replies."""
 
 import base64
 import io
@@ -86,7 +86,7 @@ def test_form_is_plural(service: Service) -> None:
 
 @pytest.mark.parametrize("content_type", ["image/png", "application/octet-stream", "", "IMAGE/X"])
 def test_one_file_is_singular(service: Service, content_type: str) -> None:
-    """Whatever its type is called, one file gets one object."""
+    """One file gets one object in reply, whatever its Content-Type."""
     (reply,) = service.embed([file(png(9), content_type)])
 
     assert fields(reply) == {"embedding": [9.0, 9.0]}
@@ -153,7 +153,7 @@ def test_png_replies(service: Service) -> None:
 
 
 def test_array_replies(service: Service) -> None:
-    """Raw arrays; a failed row is NaN or black and named in X-Errors."""
+    """In a reply of an array, a failed row is NaN or black, and named in X-Errors."""
     wants = {"accept": "application/x-npy"}
     rows = [b64(png(10)), b64(b"broken")]
 
@@ -181,7 +181,7 @@ def test_array_replies(service: Service) -> None:
     ],
 )
 def test_accept_decides_the_reply(service: Service, accept: str, expected: str) -> None:
-    """The best-ranked form the endpoint makes; JSON when in doubt."""
+    """The reply has the form that Accept ranks highest, or JSON if Accept names no known form."""
     (reply,) = service.reconstruct([file(png(10), accept=accept)])
 
     assert reply.content_type == expected
@@ -205,7 +205,7 @@ def test_accept_decides_the_reply(service: Service, accept: str, expected: str) 
 def test_refusals_name_fault_and_limit(
     service: Service, message: Message, status: int, kind: str, words: str
 ) -> None:
-    """Each has its own status, type and a message a stranger understands."""
+    """Each refusal has its own status and type, and a message that a stranger understands."""
     (reply,) = service.embed([message])
 
     answer = fields(reply)
@@ -214,7 +214,7 @@ def test_refusals_name_fault_and_limit(
 
 
 def test_most_images_at_once(service: Service) -> None:
-    """The limit itself is allowed."""
+    """A request of exactly MAX_IMAGES is answered."""
     images = np.zeros((MAX_IMAGES, 28, 28), np.uint8)
 
     (reply,) = service.embed([array(images)])

@@ -1,4 +1,4 @@
-"""What the JVM sends, as the worker reads it."""
+"""The worker reads what the JVM sends."""
 
 import io
 import socket
@@ -20,7 +20,7 @@ from serve.torchserve.upstream import PARTS, Frames
 
 @pytest.mark.parametrize("piece", [1, 7, 1 << 20])
 def test_batch_is_read_as_torchserve_reads_it(piece: int) -> None:
-    """In whatever pieces it comes: our reader's requests are TorchServe's own, and their files."""
+    """Frames reads a batch as TorchServe's reader does, and its files, in pieces of any size."""
     large = np.random.default_rng(0).bytes(200 if piece < 1_000 else 300_000)
     message = batch_of(
         [
@@ -48,7 +48,7 @@ def as_torchserve_reads(message: bytes) -> Any:
 
 
 def test_worker_exits_once_the_jvm_has_closed() -> None:
-    """Bytes come in any sizes as they were sent; once there are no more, the worker exits."""
+    """Bytes are read in any sizes; once none are left and the JVM has closed, the worker exits."""
     ours, theirs = socket.socketpair()
     frames = Frames(ours)
     with ours, theirs:
@@ -62,7 +62,7 @@ def test_worker_exits_once_the_jvm_has_closed() -> None:
 
 
 def test_path_and_parts_make_the_message() -> None:
-    """/predictions carries url_path, /v2 doesn't; a form's files are taken, its texts are not."""
+    """A request without url_path is OIP; of a form, the files are taken and the texts are not."""
     form = {"content-type": "multipart/form-data; boundary=x", "url_path": ""}
     files = [("images", "image/png", b"a"), ("images", "image/png", b"b")]
     text, whole = ("note", "", b"hello"), ("body", "Multipart/Form-Data", b"no boundary")
@@ -104,7 +104,7 @@ def batch_of(requests: Sequence[tuple[dict[str, str], list[tuple[str, str, bytes
 
 
 def received(message: bytes, piece: int = 1 << 20) -> list[dict[str, Any]]:
-    """A batch as Frames reads it, sent in pieces of so many bytes."""
+    """A batch as Frames reads it, sent in pieces of ``piece`` bytes."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
 

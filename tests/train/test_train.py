@@ -77,6 +77,12 @@ def test_damaged_checkpoint_is_named(trained: Path, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="damaged"):
         load_checkpoint(tmp_path)
 
+    layer = {**card["network"], "encoder.convolutions.1": "GELU(approximate='none')"}
+    (tmp_path / "card.json").write_text(json.dumps({**card, "network": layer}))
+    with pytest.raises(CheckpointError, match=r"another network: encoder\.convolutions\.1 is GELU"):
+        load_checkpoint(tmp_path)
+
+    (tmp_path / "card.json").write_text(json.dumps(card))
     shutil.copy(trained / "weights.safetensors", tmp_path)
     for points in (b"", (trained / "map.npz").read_bytes()[:99]):
         (tmp_path / "map.npz").write_bytes(points)
@@ -294,6 +300,11 @@ def test_resume_refuses_another_run(digits: Dataset, tmp_path: Path) -> None:
     other = Trainer(replace(SMALL, augment=0.5), digits)
     with pytest.raises(ConfigError, match=r"augment 1\.0, not 0\.5"):
         other.restore(trainer.state())
+
+    state = trainer.state()
+    state["model"]["encoder.extra"] = state["model"].pop("encoder.to_embedding.bias")
+    with pytest.raises(ConfigError, match="another network"):
+        Trainer(SMALL, digits).restore(state)
 
     shorter = replace(digits, train_images=digits.train_images[1:])
     with pytest.raises(ConfigError, match="dataset"):

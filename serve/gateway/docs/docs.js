@@ -1,7 +1,7 @@
-// The contract, readable, with forms to try it on this very service.
+// The contract as a page, with forms that send requests to this service.
 SwaggerUIBundle({
   url: "../openapi.yaml",
   dom_id: "#contract",
   deepLinking: true,
-  validatorUrl: null, // or it would ask a server elsewhere
+  validatorUrl: null, // Swagger UI would send the contract to validator.swagger.io
 });
