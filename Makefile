@@ -13,7 +13,7 @@ TORCH_INDEX ?= $(shell $(PYTHON) -c "import urllib.request; \
 	urllib.request.urlopen('$(CPU_WHEELS)/torch/', timeout=3)" 2>/dev/null && echo $(CPU_WHEELS))
 
 .PHONY: help setup demo test test-openvino browser-test lint train export serve bench bench-openvino \
-	bench-online bench-gateway bench-jobs docker-test clean
+	bench-online bench-gateway bench-framing bench-jobs docker-test clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -78,6 +78,9 @@ bench-online: export .venv-bench/ready  ## requests/s, beside FastAPI and LitSer
 bench-gateway: setup  ## requests/s with and without the gateway; needs Docker and wrk
 	docker compose build
 	$(PY) -m bench.gateway $(ARGS)
+
+bench-framing: export  ## digits recognised from photographs; needs MNIST
+	$(PY) -m bench.framing $(BUNDLE)
 
 bench-jobs: export  ## images/s of batch jobs, beside their limits; ARGS="--url http://..."
 	$(PY) -m bench.jobs $(BUNDLE) $(ARGS)

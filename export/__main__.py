@@ -137,9 +137,8 @@ def describe(
 ) -> Manifest:
     """The manifest of the files in ``folder``, without the parity report."""
     config = checkpoint.model.config
-    image = ImageSpec(
-        config.input_dim, config.image_size, config.image_size, checkpoint.card["polarity"]
-    )
+    side, card = config.image_size, checkpoint.card
+    image = ImageSpec(config.input_dim, side, side, card["polarity"], card["framing"])
     calibration = Calibration(**checkpoint.card["calibration"])
     return Manifest(
         name=config.dataset,

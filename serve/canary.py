@@ -6,7 +6,7 @@ with eager PyTorch's answers.
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,6 +78,7 @@ def decode_canary(bundle: Bundle, precision: str) -> Canary:
 
 def gaps(png: bytes, levels: NDArray[np.float32], bundle: Bundle) -> NDArray[np.float64]:
     """How far each pixel of a PNG is from the expected grey levels [C, H, W]."""
-    pixels = read_image(png, bundle.manifest.image, PixelBudget())
+    as_it_is = replace(bundle.manifest.image, polarity="keep")
+    pixels = read_image(png, as_it_is, PixelBudget())
     found: NDArray[np.float64] = np.abs(pixels.astype(np.float64) - levels)
     return found

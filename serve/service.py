@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serve.bundle.engine.protocol import Engine
-from serve.bundle.errors import RequestError
+from serve.bundle.errors import RequestError, without_frames
 from serve.bundle.manifest import Bundle
-from serve.bundle.score import is_outlier, mean_squared_errors, percentile
+from serve.bundle.score import is_outlier, mean_squared_errors, percentile, relative_errors
 from serve.endpoints import ENDPOINTS
 from serve.wire.replies import (
     Reconstruction,
@@ -138,10 +138,11 @@ class Service:
         embeddings = self._engine.embed(images)
         decoded = self._engine.decode(embeddings)
         errors = mean_squared_errors(images, decoded)
-        for pixels, error, embedding in zip(to_bytes(decoded), errors, embeddings, strict=True):
-            mse = float(error)
-            outlier = is_outlier(mse, embedding, calibration)
-            yield Reconstruction(pixels, mse, percentile(mse, calibration), outlier)
+        columns = to_bytes(decoded), errors, relative_errors(images, errors), embeddings
+        for pixels, mse, relative, embedding in zip(*columns, strict=True):
+            rank = percentile(float(relative), calibration)
+            outlier = is_outlier(float(relative), embedding, calibration)
+            yield Reconstruction(pixels, float(mse), rank, outlier)
 
     def _decode(self, embeddings: NDArray[np.float32]) -> list[NDArray[np.uint8]]:
         return [
@@ -209,7 +210,7 @@ def read_or_error(message: Message, read: Callable[[Message], Request]) -> Reque
     try:
         return read(message)
     except RequestError as error:
-        return error
+        return without_frames(error)
 
 
 def refusals(requests: Sequence[Request | RequestError]) -> Iterator[RequestError]:

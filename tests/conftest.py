@@ -10,6 +10,7 @@ import torch
 
 from export.__main__ import export
 from serve.bundle.manifest import Bundle
+from serve.bundle.score import relative_errors
 from train.checkpoint import Checkpoint, save_checkpoint
 from train.config import TrainConfig
 from train.data import load_dataset
@@ -52,12 +53,15 @@ def train_small(folder: Path, digits: Dataset, output_dim: int = 2) -> Path:
         trainer.run_epoch(lambda count: None)
     model = trainer.model.to(memory_format=torch.contiguous_format).eval()
     embeddings, errors = embed_and_score(model, digits.test_images)
+    relative = relative_errors(digits.test_images.numpy(), errors.astype(np.float32))
     card = {
         "config": asdict(config),
         "dataset": {"name": "digits", "sha256": digits.checksum},
         "polarity": "auto",
+        "framing": "ink",
         "calibration": {
             "mse_quantiles": np.quantile(errors, np.linspace(0, 1, 101)).tolist(),
+            "relative_quantiles": np.quantile(relative, np.linspace(0, 1, 101)).tolist(),
             "embedding_min": embeddings.min(0).tolist(),
             "embedding_max": embeddings.max(0).tolist(),
         },

@@ -70,7 +70,7 @@ def test_no_page_or_message_installs_somebody_elses_package() -> None:
     offences = [
         name
         for name in files
-        if (ROOT / name).exists() and pattern.search((ROOT / name).read_text())
+        if ROOT / name != Path(__file__) and pattern.search((ROOT / name).read_text())
     ]
     assert offences == []
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from serve.bundle.manifest import FRAMINGS
 from train.card import describe, git_commit
 from train.checkpoint import MARKER, Checkpoint, check_replaceable, save_checkpoint
 from train.config import RECIPES, TrainConfig, add_options, from_options
@@ -43,6 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
             options.data_dir,
             options.input_dim,
             config.image_size,
+            options.framing,
             options.skip_unreadable,
         )
         if options.input_dim is None:  # then the dataset decides
@@ -86,6 +88,13 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--out", type=Path, help="run folder to write (default: runs/DATASET)")
     parser.add_argument("--resume", action="store_true", help="continue the run in --out")
+    parser.add_argument(
+        "--framing",
+        choices=FRAMINGS,
+        default="pad",
+        help="with --dataset folder: how files are cut to a square, in serving too; ink finds and "
+        "centres what is written on a page (default: %(default)s)",
+    )
     parser.add_argument(
         "--skip-unreadable",
         action="store_true",

@@ -30,9 +30,11 @@ def describe(
         "config": asdict(config),
         "dataset": {"name": dataset.name, "sha256": dataset.checksum},
         "polarity": dataset.polarity,
+        "framing": dataset.framing,
         "metrics": evaluation.metrics,
         "calibration": {
             "mse_quantiles": evaluation.mse_quantiles.tolist(),
+            "relative_quantiles": evaluation.relative_quantiles.tolist(),
             "embedding_min": evaluation.embeddings.min(0).tolist(),
             "embedding_max": evaluation.embeddings.max(0).tolist(),
         },

@@ -1,7 +1,8 @@
 """A checkpoint is a folder: weights.safetensors, card.json (what it is) and map.npz (the test set).
 
-``card.json`` keys: ``schema``, ``config``, ``dataset``, ``polarity``, ``history``, ``metrics``,
-``calibration`` (``mse_quantiles``, ``embedding_min``, ``embedding_max``) and ``made_with``.
+``card.json`` keys: ``schema``, ``config``, ``dataset``, ``polarity``, ``framing``, ``history``,
+``metrics``, ``calibration`` (``mse_quantiles``, ``relative_quantiles``, ``embedding_min``,
+``embedding_max``), ``network`` and ``made_with``.
 ``map.npz`` holds ``embeddings`` float32[N, D] and ``labels`` int64[N].
 """
 
@@ -25,7 +26,7 @@ from train.config import TrainConfig
 from train.errors import CheckpointError
 from train.model import Autoencoder
 
-SCHEMA = 1
+SCHEMA = 2
 MARKER = "card.json"  # a folder with this file is taken for a checkpoint
 # What json, safetensors, torch and numpy are known to raise on damaged files.
 DAMAGED = (

@@ -15,6 +15,7 @@ def load_dataset(
     data_dir: Path,
     channels: int | None = None,
     size: int = 28,
+    framing: str = "pad",
     skip_unreadable: bool = False,
 ) -> Dataset:
     """Read a dataset, downloading it into ``data_dir`` if it isn't there.
@@ -24,6 +25,7 @@ def load_dataset(
         data_dir: where torchvision keeps its datasets; for ``folder``, the images themselves.
         channels: for ``folder`` only, 1 or 3; None takes 3 if any image is coloured, else 1.
         size: for ``folder`` only, the height and width that images are brought to.
+        framing: for ``folder`` only, how files are cut to a square.
         skip_unreadable: leave out a folder's broken files instead of refusing the folder.
 
     Raises:
@@ -32,7 +34,7 @@ def load_dataset(
     if name == "digits":
         return load_digits()
     if name == "folder":
-        return load_folder(data_dir, channels, size, skip_unreadable)
+        return load_folder(data_dir, channels, size, framing, skip_unreadable)
     if name in TORCHVISION:
         return load_torchvision(name, data_dir)
     raise DatasetError(f"no dataset is called {name!r}; there are {', '.join(DATASETS)}")

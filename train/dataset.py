@@ -19,6 +19,7 @@ class Dataset:
         test_labels: int64[M].
         polarity: ``auto`` lets serving invert pictures of dark ink on a light ground; ``keep``
             leaves every picture as it is.
+        framing: how serving cuts the picture out of a file; see serve.bundle.framing.
     """
 
     name: str
@@ -27,6 +28,7 @@ class Dataset:
     test_images: Tensor
     test_labels: Tensor
     polarity: str = "keep"
+    framing: str = "pad"
 
     @property
     def checksum(self) -> str:

@@ -23,5 +23,11 @@ def load_digits() -> Dataset:
     labels = torch.from_numpy(small.target.astype(np.int64))
     test = torch.arange(len(images)) % 5 == 4
     return Dataset(
-        "digits", images[~test], labels[~test], images[test], labels[test], polarity="auto"
+        "digits",
+        images[~test],
+        labels[~test],
+        images[test],
+        labels[test],
+        polarity="auto",
+        framing="ink",
     )

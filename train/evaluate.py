@@ -23,6 +23,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from serve.bundle.score import relative_errors
 from train.checkpoint import load_checkpoint
 from train.data import load_dataset
 from train.dataset import Dataset
@@ -44,12 +45,14 @@ class Evaluation:
     Attributes:
         metrics: name → value; every ``mse`` is per pixel, pixels in [0, 1].
         mse_quantiles: float64[101], the 0th to 100th percentile of the mse of the test images.
+        relative_quantiles: float64[101], the same of their relative error; see serve.bundle.score.
         embeddings: float32[N, D], those of the test images.
         labels: int64[N], those of the test images.
     """
 
     metrics: dict[str, float]
     mse_quantiles: NDArray[np.float64]
+    relative_quantiles: NDArray[np.float64]
     embeddings: NDArray[np.float32]
     labels: NDArray[np.int64]
 
@@ -69,8 +72,9 @@ def evaluate(model: Autoencoder, dataset: Dataset) -> Evaluation:
             metrics[f"knn{k}_accuracy"] = knn_accuracy(
                 k, train_embeddings, train_labels, embeddings, labels
             )
-    quantiles = np.quantile(errors, np.linspace(0, 1, 101))
-    return Evaluation(metrics, quantiles, embeddings, labels)
+    relative = relative_errors(dataset.test_images.numpy(), errors.astype(np.float32))
+    quantiles = np.quantile([errors, relative], np.linspace(0, 1, 101), axis=1).T
+    return Evaluation(metrics, quantiles[0], quantiles[1], embeddings, labels)
 
 
 @torch.inference_mode()
@@ -161,7 +165,12 @@ def compare_with_card(folder: Path, data_dir: Path) -> int:
     checkpoint = load_checkpoint(folder)
     config, card = checkpoint.model.config, checkpoint.card
     dataset = load_dataset(
-        config.dataset, data_dir, config.input_dim, config.image_size, skip_unreadable=True
+        config.dataset,
+        data_dir,
+        config.input_dim,
+        config.image_size,
+        card["framing"],
+        skip_unreadable=True,
     )
     if dataset.checksum != card["dataset"]["sha256"]:
         raise DatasetError(f"{data_dir} holds another {dataset.name} than the card names")

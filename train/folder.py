@@ -1,63 +1,52 @@
 """The user's own images: a folder of files of any size and colours, as one dataset.
 
-Where the folder has subfolders, the first level of them gives the labels. Files are read the way
-serving reads them (turned upright, laid over white, resized with antialiasing), so that the model
-meets in production what it met in training. tests/test_own_model.py compares this module's pixels
-with those that serving reads.
+Where the folder has subfolders, the first level of them gives the labels. Files are read by the
+function that serving reads them with, so the model meets in production what it met in training.
 """
 
-import struct
+import os
 import sys
-import zlib
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
 from rich.console import Console
 from rich.progress import track
 
+from serve.bundle.errors import RequestError
+from serve.bundle.images import PixelBudget, read_image
+from serve.bundle.manifest import ImageSpec
+from serve.bundle.pictures.kinds import SUFFIXES
 from train.dataset import Dataset
 from train.errors import DatasetError
 
-SUFFIXES = frozenset((".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"))
-# What Pillow's readers are known to raise on damaged files. SyntaxError is Pillow's error for a
-# malformed PNG.
-UNREADABLE = (
-    OSError,
-    EOFError,
-    SyntaxError,
-    ValueError,
-    TypeError,
-    KeyError,
-    IndexError,
-    OverflowError,
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,
-)
 # Fewest images that make a dataset: 3 of 15 are test images, and the metric trustworthiness is not
 # defined for fewer.
 FEWEST = 15
 
 
-def load_folder(folder: Path, channels: int | None, size: int, skip_unreadable: bool) -> Dataset:
+def load_folder(
+    folder: Path, channels: int | None, size: int, framing: str, skip_unreadable: bool
+) -> Dataset:
     """Read every image file below ``folder``; every fifth, by name, is a test image.
 
     Args:
         folder: searched at any depth.
         channels: 1 or 3; None takes 3 if any image is coloured, else 1.
         size: height and width to bring the images to.
+        framing: how files are cut to a square; of serve.bundle.manifest.FRAMINGS.
         skip_unreadable: leave out broken files, naming them, instead of refusing the folder.
 
     Raises:
         DatasetError: no folder, too few images, or broken ones.
     """
-    if not folder.is_dir():
-        raise DatasetError(f"{folder} is not a folder")
+    if channels not in (None, 1, 3):
+        raise DatasetError(f"images have 1 or 3 channels; input_dim is {channels}")
     paths = find_images(folder)
-    images, broken = read_all(paths, size)
+    # A picture that isn't coloured has the same pixels read as grey as in each of its colours.
+    images, broken = read_all(paths, ImageSpec(channels or 3, size, size, "keep", framing))
     if broken and not skip_unreadable:
         raise DatasetError(
             f"{len(broken)} of {len(paths)} images can't be read (--skip-unreadable leaves them "
@@ -69,32 +58,56 @@ def load_folder(folder: Path, channels: int | None, size: int, skip_unreadable: 
         raise DatasetError(f"{folder} holds {len(images)} images; at least {FEWEST} are needed")
     numbers = label_by_subfolder(folder, paths)
     labels = torch.tensor([numbers[path] for path in images])
-    pixels = torch.from_numpy(with_channels(np.stack(list(images.values())), channels))
+    read = np.stack(list(images.values()))
+    if channels is None and (read.min(axis=1) == read.max(axis=1)).all():
+        read = read[:, :1]
+    pixels = torch.from_numpy(np.ascontiguousarray(read))
     test = torch.arange(len(pixels)) % 5 == 4
-    return Dataset("folder", pixels[~test], labels[~test], pixels[test], labels[test])
+    parts = pixels[~test], labels[~test], pixels[test], labels[test]
+    return Dataset("folder", *parts, polarity="keep", framing=framing)
 
 
 def find_images(folder: Path) -> list[Path]:
-    """Every image file below ``folder``, sorted; hidden files and folders are passed over."""
-    return sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in SUFFIXES
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    )
+    """Every image file below ``folder``, by suffix, sorted; says what else is there.
+
+    Hidden files and folders are passed over.
+
+    Raises:
+        DatasetError: the folder, or one below it, can't be listed.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise DatasetError(f"{error.filename} can't be listed: {error.strerror}") from error
+
+    if not folder.is_dir():
+        raise DatasetError(f"{folder} is not a folder")
+    found, others = list[Path](), Counter[str]()
+    for place, folders, files in os.walk(folder, onerror=refuse):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for path in (Path(place) / name for name in files if not name.startswith(".")):
+            if path.suffix.lower() in SUFFIXES:
+                found.append(path)
+            else:
+                others[path.suffix or path.name] += 1
+    if others:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in others.most_common(5))
+        print(f"not read, by suffix: {kinds}", file=sys.stderr)
+    return sorted(found)
 
 
-def read_all(paths: list[Path], size: int) -> tuple[dict[Path, NDArray[np.uint8]], list[str]]:
+def read_all(paths: list[Path], spec: ImageSpec) -> tuple[dict[Path, NDArray[np.uint8]], list[str]]:
     """Read files under a progress bar.
 
     Returns:
-        uint8[size, size, 3] for each readable file, in order; and a line for each broken file.
+        uint8[C, H, W] for each readable file, in order; and a line for each broken file.
     """
     images, broken = {}, []
     for path in track(paths, "reading", console=Console(stderr=True)):
         try:
-            images[path] = read_rgb(path, size)
-        except UNREADABLE as error:
+            if not path.is_file():  # a pipe would be waited for
+                raise OSError("not a file")
+            images[path] = read_image(path.read_bytes(), spec, PixelBudget())
+        except (OSError, RequestError) as error:
             broken.append(f"{path}: {error}")
     return images, broken
 
@@ -104,31 +117,3 @@ def label_by_subfolder(folder: Path, paths: list[Path]) -> dict[Path, int]:
     names = [path.relative_to(folder).parts[0] if path.parent != folder else "" for path in paths]
     numbers = {name: number for number, name in enumerate(sorted(set(names)))}
     return {path: numbers[name] for path, name in zip(paths, names, strict=True)}
-
-
-def read_rgb(path: Path, size: int) -> NDArray[np.uint8]:
-    """One file → uint8[size, size, 3]."""
-    with Image.open(path) as file:
-        if file.mode in ("I", "F"):
-            raise ValueError("greys of 32 bits are not read")
-        picture = ImageOps.exif_transpose(file)
-        if picture.mode.startswith("I;16"):
-            picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
-        if picture.has_transparency_data:
-            ground = Image.new("RGBA", picture.size, "white")
-            picture = Image.alpha_composite(ground, picture.convert("RGBA"))
-        picture = picture.convert("RGB")
-        if picture.size != (size, size):
-            picture = picture.resize((size, size), Image.Resampling.BICUBIC)
-        return np.asarray(picture)
-
-
-def with_channels(images: NDArray[np.uint8], channels: int | None) -> NDArray[np.uint8]:
-    """uint8[N, H, W, 3] → uint8[N, C, H, W]; without a wish, C is 3 if any image is coloured."""
-    if channels is None:
-        channels = 3 if (images.min(axis=3) != images.max(axis=3)).any() else 1
-    if channels == 3:
-        return np.ascontiguousarray(images.transpose(0, 3, 1, 2))
-    if channels != 1:
-        raise DatasetError(f"images have 1 or 3 channels; input_dim is {channels}")
-    return np.stack([np.asarray(Image.fromarray(image).convert("L")) for image in images])[:, None]

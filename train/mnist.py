@@ -8,12 +8,13 @@ import torch
 from train.dataset import Dataset
 from train.errors import DatasetError
 
-# For each dataset: the name of torchvision's class, and the further arguments of its constructor.
-TORCHVISION: dict[str, tuple[str, dict[str, str]]] = {
-    "mnist": ("MNIST", {}),
-    "fashion-mnist": ("FashionMNIST", {}),
-    "kmnist": ("KMNIST", {}),
-    "emnist": ("EMNIST", {"split": "balanced"}),
+# For each dataset: the name of torchvision's class, the further arguments of its constructor, and
+# how its makers framed the pictures.
+TORCHVISION: dict[str, tuple[str, dict[str, str], str]] = {
+    "mnist": ("MNIST", {}, "ink"),
+    "fashion-mnist": ("FashionMNIST", {}, "pad"),
+    "kmnist": ("KMNIST", {}, "ink"),
+    "emnist": ("EMNIST", {"split": "balanced"}, "ink"),
 }
 MNIST_SHA256 = "1e35582d42a90940c55b956deb61875c020b567ed20e3c5b174f52bf7809ed9b"
 
@@ -25,7 +26,7 @@ def load_torchvision(name: str, data_dir: Path) -> Dataset:
         DatasetError: the files are missing or damaged, can't be downloaded, or hold something
             else than the published MNIST.
     """
-    class_name, arguments = TORCHVISION[name]
+    class_name, arguments, framing = TORCHVISION[name]
     read = getattr(import_torchvision_datasets(), class_name)
     try:
         train, test = (
@@ -36,7 +37,9 @@ def load_torchvision(name: str, data_dir: Path) -> Dataset:
     images = [half.data.unsqueeze(1) for half in (train, test)]
     if name == "emnist":
         images = [half.transpose(2, 3) for half in images]  # EMNIST's files lie on their side
-    dataset = Dataset(name, images[0], train.targets, images[1], test.targets, polarity="auto")
+    dataset = Dataset(
+        name, images[0], train.targets, images[1], test.targets, polarity="auto", framing=framing
+    )
     if name == "mnist" and dataset.checksum != MNIST_SHA256:
         raise DatasetError(f"{data_dir} holds another MNIST: its pixels have the wrong checksum")
     return dataset

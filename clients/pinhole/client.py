@@ -36,8 +36,8 @@ JSON = "application/json"
 PNG = "image/png"
 FILE_FAULTS = ("InvalidImage", "PayloadTooLarge")  # Refusals of a file, not of a whole request.
 
-# The smallest PNG there is: one grey pixel. Every model embeds it, so it proves that a service
-# works.
+# The smallest PNG there is: one grey pixel. Every model embeds it if it is stretched, so it proves
+# that a service works.
 PROBE = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg=="
 )
@@ -195,7 +195,7 @@ class Client:
             As embed.
         """
         started = time.perf_counter()
-        reply = self._post("embed", PROBE, PNG)
+        reply = self._transport.post("/predictions/embed", PROBE, PNG, JSON, framing="stretch")
         latency_ms = (time.perf_counter() - started) * 1_000
         return read_health(reply, latency_ms)
 

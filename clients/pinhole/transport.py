@@ -96,13 +96,24 @@ class Transport:
         """Close the kept connections."""
         self._session.close()
 
-    def post(self, path: str, body: bytes, content_type: str, accept: str) -> requests.Response:
+    def post(
+        self, path: str, body: bytes, content_type: str, accept: str, framing: str | None = None
+    ) -> requests.Response:
         """POST a body; returns the reply, whose status is 200.
+
+        Args:
+            path: of the service.
+            body: of the request.
+            content_type: of the body.
+            accept: the media type of the reply.
+            framing: how files are framed; None leaves that to the model.
 
         Raises:
             PinholeError: as pinhole.errors says.
         """
         headers = {"Content-Type": content_type, "Accept": accept}
+        if framing:
+            headers["X-Framing"] = framing
         return self._send_with_retries("POST", path, headers, body)
 
     def get(self, path: str) -> requests.Response:

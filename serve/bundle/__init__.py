@@ -2,7 +2,9 @@
 
     manifest.py   the files of a bundle, and how they are read
     engine/       runtimes that execute a bundle: onnxruntime and TorchScript
-    images.py     image files → pixels, and back
+    images.py     image files → the model's pixels, and back
+    pictures/     files of any kind → upright 8-bit pictures
+    framing.py    how the model's picture is cut out; ink.py finds what is written on a page
     score.py      how unusual an image is
     limits.py     the most that one request may ask for
     errors.py     the errors of all these

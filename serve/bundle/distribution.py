@@ -13,6 +13,7 @@ EXTRAS = {
     "onnxruntime": "local",
     "openvino": "openvino",
     "orjson": "serve",
+    "pillow_heif": "heic",
     "prometheus_client": "serve",
     "pyarrow": "jobs",
     "pyspng": "local",

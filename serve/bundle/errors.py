@@ -34,6 +34,12 @@ class RequestError(Exception):
     phrase: ClassVar[str] = "Bad Request"  # for the HTTP status line; TorchServe demands ASCII
 
 
+def without_frames(error: RequestError) -> RequestError:
+    """The error, to be kept until its reply: the frames it came through hold a picture's pixels."""
+    error.__cause__ = error.__context__ = None
+    return error.with_traceback(None)
+
+
 class InvalidImage(RequestError):
     """A file can't be read as an image, or is over the pixel limit."""
 

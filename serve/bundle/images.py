@@ -1,4 +1,4 @@
-"""Image files to and from model pixels: the only module that uses Pillow and libspng.
+"""Image files to and from model pixels.
 
 Scaling to [0, 1] is not done here: it is the first operation of the exported encoder, so serving
 can't drift from training.
@@ -12,28 +12,15 @@ from functools import lru_cache
 import numpy as np
 import pyspng
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
 from serve.bundle.errors import InvalidImage, PayloadTooLarge
+from serve.bundle.framing import frame, with_polarity
+from serve.bundle.ink import LARGEST_SIDE
 from serve.bundle.limits import MAX_IMAGE_PIXELS, MAX_REQUEST_PIXELS
 from serve.bundle.manifest import ImageSpec
+from serve.bundle.pictures.reading import open_picture
 
-# The formats that are read. For none of them does Pillow start another program, as it does for EPS.
-FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
-# What Pillow's readers are known to raise on damaged files.
-UNREADABLE = (
-    OSError,
-    EOFError,
-    SyntaxError,  # for a malformed PNG
-    ValueError,
-    TypeError,
-    KeyError,
-    IndexError,
-    OverflowError,
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,
-)
 # A PNG is a signature, then chunks: length of the content, kind, content, and a checksum of both.
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 PNG_CHUNK = struct.Struct(">I4s")  # length and kind
@@ -69,37 +56,28 @@ class PixelBudget:
 def read_image(data: bytes, spec: ImageSpec, budget: PixelBudget) -> NDArray[np.uint8]:
     """Read one image file into the grid the encoder was trained on.
 
-    EXIF orientation is applied, transparency laid over white, colours converted to the model's
-    channels, the picture resized with antialiasing and, where ``spec.polarity`` is ``auto`` and
-    its border is light, inverted. A file that already has the model's size and mode comes back
-    bit for bit.
+    A file of the model's own size passes unframed, whatever its colours; a file of another size is
+    framed as the model's dataset was. The polarity is decided in the same way for both.
 
     Args:
-        data: a file in one of FORMATS, at most MAX_IMAGE_PIXELS pixels; its first frame is read.
-        spec: the pictures the model takes.
-        budget: the pixels left to the request that the file came in.
+        data: a file of any format in serve.bundle.pictures.kinds; its first page or frame counts.
+        spec: what the model takes.
+        budget: of the request that the file came in.
 
     Returns:
-        ``uint8[C, H, W]``.
+        ``uint8[C, H, W]``. A grey 8-bit file of the model's size, light ink on dark, comes back bit
+        for bit.
 
     Raises:
-        InvalidImage: unreadable, truncated, or over the pixel limit. Becomes HTTP 400.
+        InvalidImage: unreadable, over the pixel limit, or without ink. Becomes HTTP 400.
         PayloadTooLarge: the request's files have too many pixels together. Becomes HTTP 413.
     """
-    if not data:
-        raise InvalidImage("the image is empty (0 bytes)")
     pixels = read_plain_png(data, spec)
-    if pixels is not None:
-        budget.spend(spec.width, spec.height)
-        return pixels
-    try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as file:
-            budget.spend(file.width, file.height)
-            return to_pixels(file, spec)
-    except UNREADABLE as error:
-        raise InvalidImage(
-            f"{len(data):,} bytes can't be read as an image; send one of {', '.join(FORMATS)}"
-        ) from error
+    if pixels is None:
+        at_least = max(spec.width, spec.height, LARGEST_SIDE)
+        return channels_first(frame(open_picture(data, budget.spend, at_least), spec))
+    budget.spend(spec.width, spec.height)
+    return channels_first(with_polarity(pixels, spec.polarity))
 
 
 def read_plain_png(data: bytes, spec: ImageSpec) -> NDArray[np.uint8] | None:
@@ -109,7 +87,7 @@ def read_plain_png(data: bytes, spec: ImageSpec) -> NDArray[np.uint8] | None:
     file is left to Pillow, and so is a damaged file: Pillow decides whether to refuse it.
 
     Returns:
-        ``uint8[C, H, W]``, or None for any other file.
+        ``uint8[H, W]`` or ``uint8[H, W, 3]``, or None for any other file.
     """
     head = plain_png_head(spec)
     if not data.startswith(head) or not holds_pixels_alone(data, len(head)):
@@ -118,7 +96,7 @@ def read_plain_png(data: bytes, spec: ImageSpec) -> NDArray[np.uint8] | None:
         pixels: NDArray[np.uint8] = pyspng.load(data)
     except RuntimeError:
         return None
-    return channels_first(pixels)
+    return pixels
 
 
 @lru_cache(maxsize=4)  # a process serves one model
@@ -147,43 +125,6 @@ def holds_pixels_alone(png: bytes, at: int) -> bool:
             return True
         at = end + PNG_CHECKSUM.size
     return False
-
-
-def to_pixels(file: Image.Image, spec: ImageSpec) -> NDArray[np.uint8]:
-    """An opened file → uint8[C, H, W]."""
-    mode = "L" if spec.channels == 1 else "RGB"
-    size = (spec.width, spec.height)
-    if file.mode in ("I", "F"):
-        raise InvalidImage("greys of 32 bits are not read; send 8 or 16 bits a channel")
-    plain = file.mode == mode and file.size == size and "transparency" not in file.info
-    ImageOps.exif_transpose(file, in_place=True)
-    if plain:
-        return channels_first(np.asarray(file))
-    picture = flatten(file).convert(mode)
-    if picture.size != size:
-        picture = picture.resize(size, Image.Resampling.BICUBIC)  # Pillow antialiases
-    pixels = np.asarray(picture)
-    if spec.polarity == "auto" and has_light_border(pixels):
-        pixels = 255 - pixels
-    return channels_first(pixels)
-
-
-def flatten(picture: Image.Image) -> Image.Image:
-    """Lay transparency over white, and reduce 16-bit greys to 8 bits."""
-    if picture.mode.startswith("I;16"):
-        return Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
-    if picture.has_transparency_data:
-        layer = picture if picture.mode == "RGBA" else picture.convert("RGBA")
-        ground = Image.new("RGB", picture.size, "white")
-        ground.paste(layer, mask=layer)  # alpha_composite would make two more copies
-        return ground
-    return picture
-
-
-def has_light_border(pixels: NDArray[np.uint8]) -> bool:
-    """Whether the median of the outermost pixels, [H, W] or [H, W, C], is over 127."""
-    edges = (pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1])
-    return float(np.median(np.concatenate([edge.ravel() for edge in edges]))) > 127
 
 
 def channels_first(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:

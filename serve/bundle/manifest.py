@@ -23,7 +23,9 @@ from numpy.typing import NDArray
 
 from serve.bundle.errors import BundleError
 
-SCHEMA = 2
+SCHEMA = 3
+POLARITIES = ("auto", "keep", "invert")
+FRAMINGS = ("ink", "pad", "crop", "stretch")
 FILES = (
     "encoder.onnx",
     "decoder.onnx",
@@ -43,13 +45,17 @@ class ImageSpec:
         channels: C, 1 (grey) or 3 (RGB).
         height: H in pixels.
         width: W in pixels.
-        polarity: ``auto`` inverts files drawn dark on light, ``keep`` doesn't.
+        polarity: what becomes light ink on dark: ``auto`` inverts files of dark ink on a light
+            ground, ``invert`` inverts every file, ``keep`` none.
+        framing: how a picture is cut out of a file of another size: ``ink``, ``pad``, ``crop`` or
+            ``stretch``; see serve.bundle.framing.
     """
 
     channels: int
     height: int
     width: int
     polarity: str
+    framing: str
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -63,11 +69,13 @@ class Calibration:
 
     Attributes:
         mse_quantiles: the 0th to 100th percentile of the reconstruction error, 101 numbers.
+        relative_quantiles: the same of the relative error; see serve.bundle.score.
         embedding_min: the least value of each of the D numbers.
         embedding_max: the greatest value of each of the D numbers.
     """
 
     mse_quantiles: list[float]
+    relative_quantiles: list[float]
     embedding_min: list[float]
     embedding_max: list[float]
 

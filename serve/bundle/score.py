@@ -1,4 +1,9 @@
-"""How unlike the training data an image is, judged by what the model made of held-out images."""
+"""How unlike the training data an image is, from what held-out images looked like.
+
+An image with little in it can't be remembered badly: a page of tiny digits, or one grey, has a
+small mse whatever the decoder draws. So images are ranked by their *relative error*, the mse over
+the root of the image's mean square. docs/anomaly.md compares the two.
+"""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -6,11 +11,12 @@ from numpy.typing import NDArray
 from serve.bundle.manifest import Calibration
 
 OUTLIER_PERCENTILE = 99.0  # one in a hundred images of the known kind is called an outlier
+DARKEST = 0.01  # added to the mean square, or every black image would be infinitely strange
+
+Floats = NDArray[np.float32]
 
 
-def mean_squared_errors(
-    images: NDArray[np.uint8], reconstructions: NDArray[np.float32]
-) -> NDArray[np.float32]:
+def mean_squared_errors(images: NDArray[np.uint8], reconstructions: Floats) -> Floats:
     """The reconstruction error of each image: float32[N], per pixel, pixels in [0, 1].
 
     Args:
@@ -18,16 +24,31 @@ def mean_squared_errors(
         reconstructions: float32[N, C, H, W] in [0, 1], of these images.
     """
     difference = reconstructions - images / np.float32(255)
-    errors: NDArray[np.float32] = np.square(difference).mean(axis=(1, 2, 3))
+    errors: Floats = np.square(difference).mean(axis=(1, 2, 3))
     return errors
 
 
-def percentile(mse: float, calibration: Calibration) -> float:
-    """Share of held-out images, in percent, whose reconstruction error was below ``mse``."""
-    return float(np.interp(mse, calibration.mse_quantiles, np.arange(101)))
+def relative_errors(images: NDArray[np.uint8], errors: Floats) -> Floats:
+    """The mse of each image over the root of its mean square: float32[N].
+
+    Args:
+        images: uint8[N, C, H, W].
+        errors: float32[N], the images' mse.
+    """
+    rows = images.reshape(len(images), -1)
+    squares = np.einsum("ij,ij->i", rows, rows, dtype=np.float64)  # without a copy of the images
+    mean_squares = squares / (255**2 * rows.shape[1])
+    relative: Floats = (errors / np.sqrt(mean_squares + DARKEST)).astype(np.float32)
+    return relative
 
 
-def is_outlier(mse: float, embedding: NDArray[np.float32], calibration: Calibration) -> bool:
-    """Whether the error is in the top percent, or the embedding lies beyond all held-out images."""
+def percentile(relative_error: float, calibration: Calibration) -> float:
+    """Share of held-out images, in percent, whose relative error was smaller."""
+    return float(np.interp(relative_error, calibration.relative_quantiles, np.arange(101)))
+
+
+def is_outlier(relative_error: float, embedding: Floats, calibration: Calibration) -> bool:
+    """Whether the error is in the top percent, or the embedding is where no held-out image was."""
     outside = (embedding < calibration.embedding_min) | (embedding > calibration.embedding_max)
-    return percentile(mse, calibration) > OUTLIER_PERCENTILE or bool(outside.any())
+    rank = percentile(relative_error, calibration)
+    return rank > OUTLIER_PERCENTILE or bool(outside.any())

@@ -8,17 +8,17 @@ import base64
 import binascii
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from serve.bundle.errors import InvalidImage, PayloadTooLarge, RequestError
+from serve.bundle.errors import InvalidImage, PayloadTooLarge, RequestError, without_frames
 from serve.bundle.images import PixelBudget, read_image
 from serve.bundle.limits import MAX_BODY_BYTES, MAX_EMBEDDING, check_count
-from serve.bundle.manifest import ImageSpec
+from serve.bundle.manifest import FRAMINGS, POLARITIES, ImageSpec
 from serve.errors import InvalidEmbedding, InvalidRequest, UnsupportedMediaType
 from serve.wire.media import JSON, MULTIPART, NPY, best_reply_type
 from serve.wire.npy import read_npy
@@ -89,6 +89,7 @@ def read_image_request(message: Message, spec: ImageSpec, outputs: Sequence[str]
         RequestError: the request can't be read; or it is singular, and its file can't be read.
     """
     check_body(message)
+    spec = asked_spec(message.headers, spec)
     if message.oip:
         return read_oip_images(message, spec, outputs)
     if is_file_type(message.content_type):
@@ -183,6 +184,22 @@ def none_failed(items: Iterable[Item]) -> list[Item]:
             raise type(item)(f"entry {index}: {item}")
         found.append(item)
     return found
+
+
+def asked_spec(headers: Mapping[str, str], spec: ImageSpec) -> ImageSpec:
+    """The model's spec, but for the polarity and the framing that a caller asks for.
+
+    Raises:
+        InvalidRequest: there is no such polarity or framing.
+    """
+    if "x-polarity" not in headers and "x-framing" not in headers:
+        return spec
+    asked = {}
+    for field, known in (("polarity", POLARITIES), ("framing", FRAMINGS)):
+        asked[field] = headers.get(f"x-{field}", getattr(spec, field)).strip().lower()
+        if asked[field] not in known:
+            raise InvalidRequest(f"X-{field.title()} must be one of {', '.join(known)}")
+    return replace(spec, **asked)
 
 
 def check_body(message: Message) -> None:
@@ -287,7 +304,7 @@ def image_or_error(
     try:
         return read_image(data, spec, budget)
     except RequestError as error:
-        return error
+        return without_frames(error)
 
 
 def read_embedding(vector: Any, width: int) -> NDArray[np.float32] | InvalidEmbedding:

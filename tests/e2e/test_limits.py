@@ -14,6 +14,7 @@ import pytest
 import requests
 from PIL import Image
 
+from serve.bundle.images import write_png
 from serve.bundle.limits import (
     MAX_BODY_BYTES,
     MAX_IMAGE_PIXELS,
@@ -46,9 +47,10 @@ def post(
 
 
 def picture(width: int, height: int, mode: str = "L") -> bytes:
-    """A PNG of nothing, a few kilobytes whatever its size."""
-    file = io.BytesIO()
-    Image.new(mode, (width, height)).save(file, "PNG", compress_level=9)
+    """A PNG of one stroke, a few kilobytes whatever its size."""
+    file, drawing = io.BytesIO(), Image.new(mode, (width, height))
+    drawing.paste(255, (width // 3, height // 4, width // 2, height // 2))
+    drawing.save(file, "PNG", compress_level=9)
     return file.getvalue()
 
 
@@ -116,7 +118,7 @@ def test_body_that_torchserve_itself_refuses(lone: Running) -> None:
 
 def test_small_request_overtakes_the_large_one_of_its_batch(lone: Running) -> None:
     """The small request gets its own answer long before, and may reuse its connection."""
-    small, url = picture(28, 28), f"{lone.url}/predictions/reconstruct"
+    small, url = write_png(np.zeros((1, 28, 28), np.uint8)), f"{lone.url}/predictions/reconstruct"
     expected = post(lone, small, PNG, "reconstruct").json()
 
     def send(body: bytes, content_type: str) -> tuple[float, dict[str, Any]]:

@@ -12,7 +12,7 @@ from PIL import Image
 from serve.bundle.manifest import Bundle, ImageSpec
 from serve.service import Service
 
-SPEC = ImageSpec(channels=1, height=28, width=28, polarity="auto")
+SPEC = ImageSpec(channels=1, height=28, width=28, polarity="auto", framing="ink")
 
 
 class FakeEngine:

@@ -45,7 +45,7 @@ def test_changed_file_is_named(copy: Path, name: str) -> None:
     [
         ("{", "damaged"),
         ("[]", "damaged"),
-        ('{"schema": 2}', "damaged: 'name'"),
+        ('{"schema": 3}', "damaged: 'name'"),
         ('{"schema": 1}', "schema 1"),
         ('{"schema": 99}', "schema 99"),
     ],

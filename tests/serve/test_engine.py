@@ -70,9 +70,9 @@ def test_company_changes_nothing(shipped_bundle: Bundle, digits: Dataset, runtim
 
 def test_chunks_are_smaller_for_larger_images() -> None:
     """A chunk has fewer images if they are larger, so that its memory stays the same."""
-    assert chunk_size(64, ImageSpec(1, 28, 28, "auto")) == 64
-    assert chunk_size(64, ImageSpec(3, 56, 56, "auto")) == 16
-    assert chunk_size(64, ImageSpec(3, 999, 999, "auto")) == 1
+    assert chunk_size(64, ImageSpec(1, 28, 28, "auto", "ink")) == 64
+    assert chunk_size(64, ImageSpec(3, 56, 56, "auto", "ink")) == 16
+    assert chunk_size(64, ImageSpec(3, 999, 999, "auto", "ink")) == 1
 
 
 def test_providers_are_never_replaced_while_running(small_bundle: Bundle) -> None:

@@ -17,7 +17,8 @@ from train.dataset import Dataset
 
 SAMPLE = 300  # images: enough for an AUROC to two decimals
 CALIBRATION = Calibration(
-    mse_quantiles=np.linspace(0.1, 0.2, 101).tolist(),
+    mse_quantiles=np.linspace(0.01, 0.02, 101).tolist(),
+    relative_quantiles=np.linspace(0.1, 0.2, 101).tolist(),
     embedding_min=[-1.0, -2.0],
     embedding_max=[1.0, 2.0],
 )

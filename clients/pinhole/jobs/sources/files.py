@@ -11,8 +11,7 @@ from typing import Any
 from pinhole.jobs.errors import JobError, too_large, unreadable
 from pinhole.jobs.sources import LARGEST_FILE, Chunk, Content, cut, printable
 from pinhole.jobs.sources.listing import Listing
-
-SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
+from serve.bundle.pictures.kinds import SUFFIXES
 
 # The size in bytes that is assumed for a file whose size would take a request of its own to learn.
 ASSUMED_SIZE = 256 << 10

@@ -12,13 +12,13 @@ from pinhole.jobs.sources import Source
 from pinhole.jobs.sources.archives import tar_source, zip_source
 from pinhole.jobs.sources.arrays import idx_source, is_idx, npy_source
 from pinhole.jobs.sources.files import (
-    SUFFIXES,
     folder_source,
     glob_source,
     list_source,
     url_source,
 )
 from pinhole.jobs.sources.tables import parquet_source
+from serve.bundle.pictures.kinds import SUFFIXES
 
 LISTS = (".txt", ".list", ".lst")
 GZIP = b"\x1f\x8b"
