@@ -103,8 +103,8 @@ def ground(levels: Levels) -> Levels:
 def least_squares(terms: NDArray[np.float64], values: Levels) -> NDArray[np.float64]:
     """The weights, float64[6], with which the terms, [N, 6], come closest to the values, [N].
 
-    By the normal equations and without BLAS, whose threads would spin on cores that other requests
-    need. The small number keeps them solvable for a picture that is one pixel wide.
+    The normal equations are summed up by einsum. BLAS would start threads, which spin on cores that
+    other requests need. The small number keeps them solvable for a picture one pixel wide.
     """
     squares = np.einsum("ni,nj->ij", terms, terms) + 1e-9 * len(terms) * np.eye(terms.shape[1])
     weights: NDArray[np.float64] = np.linalg.solve(squares, np.einsum("ni,n->i", terms, values))
