@@ -138,11 +138,11 @@ class Service:
         embeddings = self._engine.embed(images)
         decoded = self._engine.decode(embeddings)
         errors = mean_squared_errors(images, decoded)
-        columns = to_bytes(decoded), errors, relative_errors(images, errors), embeddings
-        for pixels, mse, relative, embedding in zip(*columns, strict=True):
+        columns = images, to_bytes(decoded), errors, relative_errors(images, errors), embeddings
+        for image, pixels, mse, relative, embedding in zip(*columns, strict=True):
             rank = percentile(float(relative), calibration)
             outlier = is_outlier(float(relative), embedding, calibration)
-            yield Reconstruction(pixels, float(mse), rank, outlier)
+            yield Reconstruction(image, pixels, float(mse), rank, outlier)
 
     def _decode(self, embeddings: NDArray[np.float32]) -> list[NDArray[np.uint8]]:
         return [

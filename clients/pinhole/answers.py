@@ -30,12 +30,14 @@ class Reconstruction:
         mse: mean squared error per pixel, pixels in [0, 1].
         percentile: share of known images, in percent, that were reconstructed better.
         outlier: whether the image looks like nothing the model has learned.
+        seen: what the model saw of the image, as a PNG file, where that was asked for.
     """
 
     png: bytes
     mse: float
     percentile: float
     outlier: bool
+    seen: bytes | None = None
 
 
 @dataclass(frozen=True)
@@ -108,14 +110,16 @@ def read_reconstruction(reply: requests.Response) -> Reconstruction:
     """The reconstruction in the reply to one file."""
     with expecting_contract():
         fields = reply.json()
-        return to_reconstruction((fields["reconstruction"], fields["mse"], fields["anomaly"]))
+        columns = (fields["reconstruction"], fields["mse"], fields["anomaly"], fields.get("seen"))
+        return to_reconstruction(columns)
 
 
 def read_reconstructions(reply: requests.Response, count: int) -> list[Reconstruction | BadRequest]:
     """The reconstructions, or refusals, in the reply to several images."""
     with expecting_contract():
         fields = reply.json()
-        columns = (fields["reconstructions"], fields["mse"], fields["anomaly"])
+        seen = fields.get("seen") or [None] * count
+        columns = (fields["reconstructions"], fields["mse"], fields["anomaly"], seen)
         rows = list(zip(*columns, strict=True))
         return merge_errors(rows, fields["errors"], to_reconstruction, count)
 
@@ -152,14 +156,15 @@ def to_embedding(numbers: Any) -> Embedding:
     return embedding
 
 
-def to_reconstruction(row: tuple[Any, Any, Any]) -> Reconstruction:
-    """The base64 PNG, mse and anomaly of one image."""
-    picture, mse, anomaly = row
+def to_reconstruction(row: tuple[Any, Any, Any, Any]) -> Reconstruction:
+    """The base64 PNG, mse, anomaly and what was seen of one image."""
+    picture, mse, anomaly, seen = row
     return Reconstruction(
         png=base64.b64decode(picture, validate=True),
         mse=float(mse),
         percentile=float(anomaly["percentile"]),
         outlier=bool(anomaly["outlier"]),
+        seen=None if seen is None else base64.b64decode(seen, validate=True),
     )
 
 

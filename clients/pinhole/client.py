@@ -2,7 +2,7 @@
 
 import base64
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Self, overload
 
@@ -29,7 +29,7 @@ from pinhole.errors import BadRequest, ServerError
 from pinhole.images import File, Image, Images, Item, Pixels, is_single, read_images
 from pinhole.limits import Limits, ask_in_rounds, cut, read_limits, too_large
 from pinhole.tensors import NPY, pack
-from pinhole.transport import Transport
+from pinhole.transport import NO_HEADERS, Transport
 
 FILE = "application/octet-stream"
 JSON = "application/json"
@@ -115,19 +115,24 @@ class Client:
     # The order of the overloads matters: a str is also an Iterable[str], and an array an iterable
     # of arrays.
     @overload
-    def reconstruct(self, images: File) -> Reconstruction: ...  # type: ignore[overload-overlap]
+    def reconstruct(  # type: ignore[overload-overlap]
+        self, images: File, seen: bool = False
+    ) -> Reconstruction: ...
     @overload
     def reconstruct(  # type: ignore[overload-overlap]
-        self, images: Pixels
+        self, images: Pixels, seen: bool = False
     ) -> Reconstruction | list[Reconstruction]: ...
     @overload
-    def reconstruct(self, images: Iterable[Image]) -> list[Reconstruction]: ...
+    def reconstruct(self, images: Iterable[Image], seen: bool = False) -> list[Reconstruction]: ...
 
-    def reconstruct(self, images: Images) -> Reconstruction | list[Reconstruction]:
+    def reconstruct(
+        self, images: Images, seen: bool = False
+    ) -> Reconstruction | list[Reconstruction]:
         """Return what the model remembers of each image, and how unusual the image is.
 
         Args:
             images: one image, or many.
+            seen: whether to return also what the model saw of each file.
 
         Returns:
             A reconstruction for one image, a list of reconstructions for many.
@@ -135,10 +140,12 @@ class Client:
         Raises:
             As embed.
         """
-        answers = self.reconstruct_each(images)
+        answers = self.reconstruct_each(images, seen)
         return single(answers) if is_single(images) else all_or_raise(answers)
 
-    def reconstruct_each(self, images: Images) -> Iterator[Reconstruction | BadRequest]:
+    def reconstruct_each(
+        self, images: Images, seen: bool = False
+    ) -> Iterator[Reconstruction | BadRequest]:
         """Reconstruct images of which some may be broken, and more than fit into memory.
 
         Yields:
@@ -147,7 +154,8 @@ class Client:
         Raises:
             As embed, except for refusals of single images.
         """
-        return self._ask_in_chunks(images, self._reconstruct_chunk)
+        headers = {"X-Seen": "true"} if seen else NO_HEADERS
+        return self._ask_in_chunks(images, lambda chunk: self._reconstruct_chunk(chunk, headers))
 
     def try_score(self, images: Images) -> list[float | BadRequest]:
         """The mse of each image, or the refusal of that image.
@@ -195,7 +203,9 @@ class Client:
             As embed.
         """
         started = time.perf_counter()
-        reply = self._transport.post("/predictions/embed", PROBE, PNG, JSON, framing="stretch")
+        reply = self._transport.post(
+            "/predictions/embed", PROBE, PNG, JSON, {"X-Framing": "stretch"}
+        )
         latency_ms = (time.perf_counter() - started) * 1_000
         return read_health(reply, latency_ms)
 
@@ -224,7 +234,9 @@ class Client:
             return self._ask_about_files("embed", files, read_embedding, read_embeddings)
         return list(read_rows(self._post("embed", pack(np.stack(chunk)), NPY, NPY), len(chunk)))
 
-    def _reconstruct_chunk(self, chunk: list[Item]) -> list[Reconstruction | BadRequest]:
+    def _reconstruct_chunk(
+        self, chunk: list[Item], headers: Mapping[str, str]
+    ) -> list[Reconstruction | BadRequest]:
         """Reconstruct a chunk in one request.
 
         The answer is JSON, because an array has no place for the anomaly score.
@@ -232,9 +244,9 @@ class Client:
         files = [item for item in chunk if isinstance(item, bytes)]
         if files:
             return self._ask_about_files(
-                "reconstruct", files, read_reconstruction, read_reconstructions
+                "reconstruct", files, read_reconstruction, read_reconstructions, headers
             )
-        reply = self._post("reconstruct", pack(np.stack(chunk)), NPY)
+        reply = self._post("reconstruct", pack(np.stack(chunk)), NPY, headers=headers)
         return read_reconstructions(reply, len(chunk))
 
     def _ask_about_files(
@@ -243,6 +255,7 @@ class Client:
         files: Sequence[bytes],
         read_one: Callable[[requests.Response], Answer],
         read_many: Callable[[requests.Response, int], list[Answer | BadRequest]],
+        headers: Mapping[str, str] = NO_HEADERS,
     ) -> list[Answer | BadRequest]:
         """Send one request: a single file as it is, or several as JSON, where each can fail alone.
 
@@ -250,9 +263,10 @@ class Client:
         TorchServe takes a third longer to read a form of small files, and as long for photographs.
         """
         if len(files) > 1:
-            return read_many(self._post(endpoint, envelope(files), JSON), len(files))
+            reply = self._post(endpoint, envelope(files), JSON, headers=headers)
+            return read_many(reply, len(files))
         try:
-            return [read_one(self._post(endpoint, files[0], FILE))]
+            return [read_one(self._post(endpoint, files[0], FILE, headers=headers))]
         except BadRequest as error:
             if error.type not in FILE_FAULTS:
                 raise
@@ -265,9 +279,14 @@ class Client:
         return images
 
     def _post(
-        self, endpoint: str, body: bytes, content_type: str, accept: str = JSON
+        self,
+        endpoint: str,
+        body: bytes,
+        content_type: str,
+        accept: str = JSON,
+        headers: Mapping[str, str] = NO_HEADERS,
     ) -> requests.Response:
-        return self._transport.post(f"/predictions/{endpoint}", body, content_type, accept)
+        return self._transport.post(f"/predictions/{endpoint}", body, content_type, accept, headers)
 
 
 def to_embeddings(embeddings: ArrayLike) -> Embedding:

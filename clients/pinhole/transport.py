@@ -16,6 +16,7 @@ urllib3's own Retry does less: it can't see a body that breaks off, nor what a 5
 
 import random
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import requests
@@ -33,6 +34,7 @@ JITTER_S = 0.2  # The most that is added at random, so that callers refused toge
 LONGEST_PAUSE_S = 5.0
 CONNECTIONS = 32  # Connections that are kept open: as many threads can share a client.
 
+NO_HEADERS: Mapping[str, str] = {}
 BUSY = (429, 503)
 TIMEOUTS = (TimeoutError, requests.Timeout, urllib3.exceptions.TimeoutError)
 
@@ -97,7 +99,12 @@ class Transport:
         self._session.close()
 
     def post(
-        self, path: str, body: bytes, content_type: str, accept: str, framing: str | None = None
+        self,
+        path: str,
+        body: bytes,
+        content_type: str,
+        accept: str,
+        headers: Mapping[str, str] = NO_HEADERS,
     ) -> requests.Response:
         """POST a body; returns the reply, whose status is 200.
 
@@ -106,15 +113,13 @@ class Transport:
             body: of the request.
             content_type: of the body.
             accept: the media type of the reply.
-            framing: how files are framed; None leaves that to the model.
+            headers: further headers, such as X-Framing.
 
         Raises:
             PinholeError: as pinhole.errors says.
         """
-        headers = {"Content-Type": content_type, "Accept": accept}
-        if framing:
-            headers["X-Framing"] = framing
-        return self._send_with_retries("POST", path, headers, body)
+        every = {"Content-Type": content_type, "Accept": accept, **headers}
+        return self._send_with_retries("POST", path, every, body)
 
     def get(self, path: str) -> requests.Response:
         """GET a page; returns the reply, whose status is 200.

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from serve.bundle.errors import InvalidImage, PayloadTooLarge
-from serve.bundle.framing import frame, with_polarity
+from serve.bundle.framing import frame, pad, with_polarity
 from serve.bundle.ink import LARGEST_SIDE
 from serve.bundle.limits import MAX_IMAGE_PIXELS, MAX_REQUEST_PIXELS
 from serve.bundle.manifest import ImageSpec
@@ -78,6 +78,22 @@ def read_image(data: bytes, spec: ImageSpec, budget: PixelBudget) -> NDArray[np.
         return channels_first(frame(open_picture(data, budget.spend, at_least), spec))
     budget.spend(spec.width, spec.height)
     return channels_first(with_polarity(pixels, spec.polarity))
+
+
+def read_whole(data: bytes, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """Read an image file as people see it, to be shown beside what the model saw of it.
+
+    Args:
+        data: an image file that read_image has read.
+        shape: (C, H, W) of the result.
+
+    Returns:
+        ``uint8[C, H, W]``: the whole picture, its proportions kept.
+    """
+    channels, height, width = shape
+    picture = open_picture(data, PixelBudget().spend, max(height, width))
+    mode = "L" if channels == 1 else "RGB"
+    return channels_first(np.asarray(pad(picture.convert(mode), (width, height))))
 
 
 def read_plain_png(data: bytes, spec: ImageSpec) -> NDArray[np.uint8] | None:

@@ -12,7 +12,7 @@ import orjson
 from numpy.typing import NDArray
 
 from serve.bundle.errors import PayloadTooLarge, RequestError
-from serve.bundle.images import write_grid, write_png
+from serve.bundle.images import read_whole, write_grid, write_png
 from serve.bundle.limits import MAX_REPLY_BYTES
 from serve.errors import InvalidRequest
 from serve.wire.media import JSON, NPY, PNG
@@ -22,6 +22,7 @@ from serve.wire.requests import Item, Request
 
 BINARY = "application/octet-stream"
 NO_HEADERS: Mapping[str, str] = {}
+STRIP_PX = 224  # side that the pictures of a strip are enlarged to, by a whole factor
 NOTHING = "the request holds no images or embeddings"
 
 
@@ -49,12 +50,14 @@ class Reconstruction:
     """What the model remembers of one image.
 
     Attributes:
+        seen: uint8[C, H, W], the image itself, as it was cut out of its file.
         pixels: uint8[C, H, W].
         mse: mean squared error per pixel, pixels in [0, 1].
         percentile: share of held-out images, in percent, that were reconstructed better.
         outlier: the image looks like nothing the model has learned.
     """
 
+    seen: NDArray[np.uint8]
     pixels: NDArray[np.uint8]
     mse: float
     percentile: float
@@ -95,21 +98,47 @@ def reconstruct_reply(
     if request.oip is not None:
         mse = [np.float32(answer.mse) for answer in answers if answer]
         return oip_reply(request, "reconstruct", {"reconstructions": images, "mse": mse})
+    if request.seen and request.reply_type == PNG:
+        return strip_reply(request.file, answers, blank)
     if request.reply_type == PNG:
         return png_reply(images, blank)
+    if request.seen and request.reply_type == NPY:
+        images = [None if each is None else np.stack((each.seen, each.pixels)) for each in answers]
+        blank = np.stack((blank, blank))
     if request.reply_type == NPY:
         return npy_reply(images, blank, scores(answers))
-    rows = [answer and describe(answer) for answer in answers]
+    rows = [answer and describe(answer, request.seen) for answer in answers]
     if request.singular:
         return json_reply(rows[0])
-    return json_reply(
-        {
-            "reconstructions": [row and row["reconstruction"] for row in rows],
-            "mse": [row and row["mse"] for row in rows],
-            "anomaly": [row and row["anomaly"] for row in rows],
-            "errors": item_errors(request.items),
-        }
-    )
+    fields = {"reconstruction": "reconstructions", "mse": "mse", "anomaly": "anomaly"}
+    if request.seen:
+        fields["seen"] = "seen"
+    lists = {name: [row and row[field] for row in rows] for field, name in fields.items()}
+    return json_reply({**lists, "errors": item_errors(request.items)})
+
+
+def strip_reply(
+    file: bytes | None, answers: Sequence[Reconstruction | None], blank: NDArray[np.uint8]
+) -> Reply:
+    """One picture: sent | seen | remembered of one file; seen | remembered of each of several.
+
+    Args:
+        file: the one file, or None.
+        answers: None where an item failed.
+        blank: uint8[C, H, W], in the place of what failed.
+    """
+    strips = [None if each is None else side_by_side(each.seen, each.pixels) for each in answers]
+    if file is None or strips[0] is None:
+        return png_reply(strips, side_by_side(blank, blank))
+    factor = max(1, STRIP_PX // max(blank.shape))
+    strip = strips[0].repeat(factor, axis=1).repeat(factor, axis=2)
+    sent = read_whole(file, (blank.shape[0], factor * blank.shape[1], factor * blank.shape[2]))
+    return Reply(write_png(side_by_side(sent, strip)), content_type=PNG)
+
+
+def side_by_side(*images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """uint8[C, H, W] each → one uint8[C, H, N * W]."""
+    return np.concatenate(images, axis=-1)
 
 
 def scores(answers: Sequence[Reconstruction | None]) -> dict[str, str]:
@@ -125,9 +154,11 @@ def scores(answers: Sequence[Reconstruction | None]) -> dict[str, str]:
     return {name: ",".join(map(str, values)) for name, values in told.items() if values}
 
 
-def describe(answer: Reconstruction) -> dict[str, Any]:
+def describe(answer: Reconstruction, with_seen: bool) -> dict[str, Any]:
     """One reconstruction as JSON."""
+    seen = {"seen": base64_png(answer.seen)} if with_seen else {}
     return {
+        **seen,
         "reconstruction": base64_png(answer.pixels),
         "mse": np.float32(answer.mse),
         "anomaly": {"percentile": round(answer.percentile, 1), "outlier": answer.outlier},

@@ -20,7 +20,7 @@ from serve.bundle.images import PixelBudget, read_image
 from serve.bundle.limits import MAX_BODY_BYTES, MAX_EMBEDDING, check_count
 from serve.bundle.manifest import FRAMINGS, POLARITIES, ImageSpec
 from serve.errors import InvalidEmbedding, InvalidRequest, UnsupportedMediaType
-from serve.wire.media import JSON, MULTIPART, NPY, best_reply_type
+from serve.wire.media import JSON, MULTIPART, NPY, PNG, best_reply_type
 from serve.wire.npy import read_npy
 from serve.wire.oip import OipForm, read_oip
 
@@ -69,12 +69,16 @@ class Request:
         singular: one file was sent, so the reply is one object.
         reply_type: JSON, PNG (a picture, where the endpoint makes pictures) or NPY (an array).
         oip: the form of the reply to a request in the Open Inference Protocol.
+        seen: a reconstruction is to be shown beside the image that the model saw.
+        file: the file itself, where it is to be shown beside them.
     """
 
     items: list[Item]
     singular: bool
     reply_type: str
     oip: OipForm | None = None
+    seen: bool = False
+    file: bytes | None = None
 
 
 def read_image_request(message: Message, spec: ImageSpec, outputs: Sequence[str]) -> Request:
@@ -92,8 +96,11 @@ def read_image_request(message: Message, spec: ImageSpec, outputs: Sequence[str]
     spec = asked_spec(message.headers, spec)
     if message.oip:
         return read_oip_images(message, spec, outputs)
+    seen, reply_type = asks_for_seen(message.headers), message.reply_type()
     if is_file_type(message.content_type):
-        return Request([read_image(message.body, spec, PixelBudget())], True, message.reply_type())
+        file = message.body if seen and reply_type == PNG else None
+        image = read_image(message.body, spec, PixelBudget())
+        return Request([image], True, reply_type, seen=seen, file=file)
     items, budget = list[Item](), PixelBudget()
     if message.content_type == JSON:
         files = read_envelope(message.body, "images")
@@ -113,7 +120,7 @@ def read_image_request(message: Message, spec: ImageSpec, outputs: Sequence[str]
             "application/octet-stream, several as multipart/form-data or application/json "
             '{"images": ["<base64 file>", ...]}, or an array as application/x-npy'
         )
-    return Request(items, False, message.reply_type())
+    return Request(items, False, reply_type, seen=seen)
 
 
 def read_embedding_request(message: Message, width: int, outputs: Sequence[str]) -> Request:
@@ -200,6 +207,18 @@ def asked_spec(headers: Mapping[str, str], spec: ImageSpec) -> ImageSpec:
         if asked[field] not in known:
             raise InvalidRequest(f"X-{field.title()} must be one of {', '.join(known)}")
     return replace(spec, **asked)
+
+
+def asks_for_seen(headers: Mapping[str, str]) -> bool:
+    """Whether the caller wants to see what the model saw.
+
+    Raises:
+        InvalidRequest: the header is neither true nor false.
+    """
+    asked = headers.get("x-seen", "false").strip().lower()
+    if asked not in ("true", "false"):
+        raise InvalidRequest("X-Seen must be true or false")
+    return asked == "true"
 
 
 def check_body(message: Message) -> None:

@@ -203,6 +203,30 @@ def test_reconstruction_is_complete(script: Script, client: Client) -> None:
 
     assert (answer.png, answer.mse) == (b"PNG", 0.02)
     assert (answer.percentile, answer.outlier) == (97.3, False)
+    assert answer.seen is None
+
+
+def test_what_the_model_saw(script: Script, client: Client) -> None:
+    """It is asked for with a header, and comes back as a picture, or nothing for a refusal."""
+    remembered, seen = (base64.b64encode(name).decode() for name in (b"remembered", b"seen"))
+    anomaly = {"percentile": 97.3, "outlier": False}
+    script.say(
+        200,
+        {
+            "reconstructions": [remembered, None],
+            "mse": [0.02, None],
+            "anomaly": [anomaly, None],
+            "seen": [seen, None],
+            "errors": [{"index": 1, "type": "InvalidImage", "message": "no"}],
+        },
+    )
+
+    answer, refusal = client.reconstruct_each([b"file", b"broken"], seen=True)
+
+    assert isinstance(answer, Reconstruction)
+    assert (answer.png, answer.seen) == (b"remembered", b"seen")
+    assert isinstance(refusal, BadRequest)
+    assert script.requests[-1][1]["X-Seen"] == "true"
 
 
 @pytest.mark.parametrize(

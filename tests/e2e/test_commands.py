@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from pinhole.cli import COMMANDS, main
 from serve.bundle.images import write_png
@@ -122,6 +123,26 @@ def test_reconstructions_for_scripts(
     assert [row["image"] for row in rows] == list(map(str, paths))
     assert all(Path(row["out"]).read_bytes().startswith(b"\x89PNG") for row in rows)
     assert len({row["out"] for row in rows}) == 1_100
+
+
+def test_what_the_model_saw(
+    service: Running, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With --seen, reconstruct also writes the picture that the model was given."""
+    page = np.full((1, 200, 300), 230, np.uint8)
+    page[:, 40:80, 50:56] = 20
+    (tmp_path / "photo.png").write_bytes(write_png(page))
+    command = ["reconstruct", "--seen", "--json", "--url", service.url, str(tmp_path / "photo.png")]
+
+    assert main(command) == 0
+
+    row = json.loads(capsys.readouterr().out)
+    with Image.open(row["seen"]) as seen:
+        assert seen.size == (28, 28)
+        drawn = np.asarray(seen) > 127
+    assert row["seen"] == str(tmp_path / "photo.seen.png")
+    assert drawn.any(axis=1).sum() == 20  # the stroke's 40 pixels, scaled to 20 of 28
+    assert drawn.any(axis=0).sum() == 3
 
 
 def test_health_for_scripts(service: Running, capsys: pytest.CaptureFixture[str]) -> None:

@@ -55,6 +55,8 @@ IMAGES = [  # (request, status of its reply)
     (Message(GOOD, PNG), 200),
     (Message(GOOD, {**PNG, "accept": "image/png"}), 200),
     (Message(GOOD, {**PNG, "accept": "application/x-npy"}), 200),
+    (Message(GOOD, {**PNG, "x-seen": "true"}), 200),
+    (Message(body_of({"images": [b64(GOOD), b64(BAD)]}), {**JSON, "x-seen": "true"}), 200),
     (Message(BAD, PNG), 400),
     (Message(b"", {"content-type": "text/plain"}), 415),
     (Message(b"", {"content-type": "multipart/form-data"}, parts=(GOOD, BAD)), 200),

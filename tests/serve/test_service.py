@@ -187,9 +187,43 @@ def test_accept_decides_the_reply(service: Service, accept: str, expected: str) 
     assert reply.content_type == expected
 
 
+@pytest.mark.parametrize("size", [(28, 28), (56, 42)])
+def test_what_was_seen(service: Service, size: tuple[int, int]) -> None:
+    """X-Seen shows the image that the model was given, in each form of reply."""
+    wants = {"x-seen": "true", "x-framing": "pad", "x-polarity": "keep"}
+    sent = np.full((size[1], size[0]), 51, np.uint8)
+    sent[0, 0] = 50
+    page = io.BytesIO()
+    Image.fromarray(sent).save(page, "PNG")
+    picture, arrays = ({**wants, "accept": kind} for kind in ("image/png", "application/x-npy"))
+
+    told, many, strip, both, pairs = service.reconstruct(
+        [
+            file(page.getvalue(), **wants),
+            envelope("images", [b64(page.getvalue()), b64(b"broken")], **wants),
+            file(page.getvalue(), **picture),
+            file(page.getvalue(), **arrays),
+            envelope("images", [b64(page.getvalue()), b64(b"broken")], **picture),
+        ]
+    )
+
+    seen = shades(base64.b64decode(fields(told)["seen"]))
+    remembered = shades(base64.b64decode(fields(told)["reconstruction"]))
+    assert seen.shape == (28, 28)
+    assert abs(seen.mean() - 51) < 1
+    assert fields(many)["seen"] == [fields(told)["seen"], None]
+    assert shades(strip.body).shape == (224, 3 * 224)
+    assert np.array_equal(shades(strip.body)[::8, 224::8], np.hstack((seen, remembered)))
+    assert abs(shades(strip.body)[:, :224].mean() - 51) < 1
+    assert np.array_equal(np.load(io.BytesIO(both.body))[0, :, 0], np.stack((seen, remembered)))
+    assert np.array_equal(shades(pairs.body)[:28, :56], np.hstack((seen, remembered)))
+    assert not shades(pairs.body)[:28, 56:].any()
+
+
 @pytest.mark.parametrize(
     ("message", "status", "kind", "words"),
     [
+        (file(png(1), **{"x-seen": "maybe"}), 400, "InvalidRequest", "true or false"),
         (file(b"x", "text/plain"), 415, "UnsupportedMediaType", "image/\\*"),
         (Message(b"{nope", {"content-type": "application/json"}), 400, "InvalidRequest", "JSON"),
         (Message(b"\xff", {"content-type": "application/json"}), 400, "InvalidRequest", "JSON"),

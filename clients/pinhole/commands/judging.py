@@ -26,17 +26,20 @@ def add_images(command: argparse.ArgumentParser) -> None:
 
 
 def judge(
-    options: argparse.Namespace, keep: Callable[[Path, Reconstruction], Mapping[str, str]]
+    options: argparse.Namespace,
+    keep: Callable[[Path, Reconstruction], Mapping[str, str]],
+    seen: bool = False,
 ) -> int:
     """Print a line for each image, as the answers come; returns the exit code.
 
     Args:
         options: those of add_images.
         keep: called with each reconstruction; returns what to add to the image's JSON document.
+        seen: whether to ask also for what the model saw.
     """
     failed = False
     with connect(options) as client:
-        for path, answer in reconstruct_files(client, options.images):
+        for path, answer in reconstruct_files(client, options.images, seen):
             if isinstance(answer, Reconstruction):
                 tell(path, answer, keep(path, answer), options.json)
             else:
@@ -46,7 +49,7 @@ def judge(
 
 
 def reconstruct_files(
-    client: Client, paths: Iterable[Path]
+    client: Client, paths: Iterable[Path], seen: bool
 ) -> Iterator[tuple[Path, Reconstruction | BadRequest | OSError]]:
     """Yield each path with what the model remembers, or why there is nothing, in order.
 
@@ -64,7 +67,7 @@ def reconstruct_files(
                 waiting.append((path, None))
                 yield content
 
-    for answer in client.reconstruct_each(files()):
+    for answer in client.reconstruct_each(files(), seen):
         while fault := waiting[0][1]:
             yield waiting.popleft()[0], fault
         yield waiting.popleft()[0], answer

@@ -11,8 +11,11 @@ EPILOG = """
 examples:
   pinhole reconstruct seven.png                        writes seven.reconstruction.png
   pinhole reconstruct scans/*.png --out remembered/
+  pinhole reconstruct --seen seven.png                 writes seven.seen.png too
   pinhole reconstruct --json scans/*.png > told.jsonl
 
+--seen: the file as the model was given it: cut out, scaled and inverted where its framing and
+polarity ask for it
 --json: a line for each image, in order, with image, out, mse, percentile and outlier, or with image
 and error; pinhole score --help says what the numbers mean
 """
@@ -26,6 +29,9 @@ def add(commands: Commands) -> None:
     command.add_argument(
         "--out", type=Path, metavar="FOLDER", help="for the pictures (default: the images' own)"
     )
+    command.add_argument(
+        "--seen", action="store_true", help="also write NAME.seen.png: what the model saw"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -38,9 +44,13 @@ def run(options: argparse.Namespace) -> int:
 
     def save(path: Path, answer: Reconstruction) -> dict[str, str]:
         outputs[path].write_bytes(answer.png)
-        return {"out": shown(outputs[path])}
+        if answer.seen is None:
+            return {"out": shown(outputs[path])}
+        seen = outputs[path].with_name(f"{path.stem}.seen.png")
+        seen.write_bytes(answer.seen)
+        return {"out": shown(outputs[path]), "seen": shown(seen)}
 
-    return judge(options, save)
+    return judge(options, save, seen=options.seen)
 
 
 def output_of(path: Path, folder: Path | None) -> Path:
