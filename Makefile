@@ -33,7 +33,7 @@ setup: .venv/ready  ## create .venv with everything in it
 	$(@D)/bin/pip install -q -c constraints.txt -e '.[$(EXTRAS)]'
 	touch $@
 
-demo: export  ## real handwriting through the real service: embeddings and reconstructions
+demo: export  ## handwriting and a photograph through the real service: numbers and pictures
 	$(PY) clients/examples/demo.py $(BUNDLE) --out build/demo
 
 test: lint  ## the whole suite

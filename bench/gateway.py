@@ -20,7 +20,7 @@ from bench.wrk import Load, Target, measure
 ROOT = Path(__file__).parent.parent
 PROJECT = ["docker", "compose", "--env-file", "/dev/null", "-p", "pinhole-bench"]
 SETTINGS = {"PINHOLE_PORT": "18090", "PINHOLE_RATE": "1000000", "PINHOLE_CONNECTIONS": "1000"}
-SEVEN = ROOT / "clients" / "examples" / "seven.png"
+SEVEN = ROOT / "clients" / "examples" / "digits" / "7-00017.png"
 CONNECTIONS = (64, 1)
 
 

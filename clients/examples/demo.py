@@ -1,7 +1,7 @@
-"""The whole service in one minute: start it, send it real handwriting, print its answers.
+"""The whole service in one minute: start it, send it handwriting, show its answers.
 
-Run by ``make demo``. The handwriting is scikit-learn's digits: pen strokes of 43 people, 8×8
-pixels each, which the model (trained on MNIST) has never seen.
+Run by ``make demo``. The handwriting is thirty of MNIST's test images, on which the model was not
+trained, and a photograph of a digit on paper, which the demo makes itself.
 """
 
 import argparse
@@ -11,17 +11,22 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import requests
-from PIL import Image
-from sklearn.datasets import load_digits
+from PIL import Image, ImageDraw, ImageFilter, ImageFont, ImageOps
 
 from pinhole import Client, Reconstruction
-from pinhole.cli import main as pinhole
 
-PER_DIGIT = 3  # Samples of each digit in the picture.
+DIGITS = Path(__file__).parent / "digits"
+PHOTOGRAPHED = DIGITS / "3-00090.png"
+PER_DIGIT = 3  # files of each digit
+NEIGHBOURS = 10
 START_S = 120
+MARGIN, HEAD, GAP = 120, 36, 6  # of a sheet, in pixels
+GROUND, TEXT = (250, 250, 250), (60, 60, 60)
+PAPER, PEN = (240, 233, 215), (28, 42, 110)  # of the photograph
 
 
 def main() -> int:
@@ -30,8 +35,7 @@ def main() -> int:
     options.add_argument("bundle", type=Path)
     options.add_argument("--out", type=Path, required=True, help="folder for the results")
     where = options.parse_args()
-    digits = where.out / "digits"
-    write_digits(digits)
+    where.out.mkdir(parents=True, exist_ok=True)
     port = free_port()
     log = where.out / "serve.log"
     print(f"starting TorchServe on http://127.0.0.1:{port}, its log in {log} ...")
@@ -42,28 +46,11 @@ def main() -> int:
     ):
         try:
             wait_until_ready(service, port)
-            url = f"http://127.0.0.1:{port}"
-            print()
-            pinhole(
-                ["embed", str(digits), "--out", str(where.out / "embeddings.parquet"), "--url", url]
-            )
-            with Client(url) as client:
-                show(client, digits, where.out)
+            show(port, where.out)
         finally:
             service.terminate()
     print("stopped TorchServe")
     return 0
-
-
-def write_digits(folder: Path) -> None:
-    """Write scikit-learn's digits as PNG files, placed as MNIST places its own: 20×20 in 28×28."""
-    folder.mkdir(parents=True, exist_ok=True)
-    small = load_digits()
-    for index, (pixels, label) in enumerate(zip(small.images, small.target, strict=True)):
-        ink = Image.fromarray((pixels / 16 * 255).astype(np.uint8))
-        page = Image.new("L", (28, 28))
-        page.paste(ink.resize((20, 20), Image.Resampling.BICUBIC), (4, 4))
-        page.save(folder / f"{label}-{index:04}.png")
 
 
 def free_port() -> int:
@@ -92,33 +79,78 @@ def wait_until_ready(service: subprocess.Popen[bytes], port: int) -> None:
     raise SystemExit("demo: the service did not become ready; its log says why")
 
 
-def show(client: Client, digits: Path, out: Path) -> None:
-    """Reconstruct some digits, print the numbers, and save the pictures."""
-    print("\n      embedding        mse    percentile")
-    samples = [sorted(digits.glob(f"{label}-*.png"))[:PER_DIGIT] for label in range(10)]
-    pairs = [(path, client.reconstruct(path)) for column in samples for path in column]
-    for path, answer in pairs[::PER_DIGIT]:
-        x, y = client.embed(path)
+def show(port: int, out: Path) -> None:
+    """Send the digits and a photograph, print the numbers, and save the pictures."""
+    photo = out / "photograph.jpg"
+    photo.write_bytes(photograph(PHOTOGRAPHED))
+    files = [*sorted(DIGITS.glob("*.png")), photo]
+    with Client(f"http://127.0.0.1:{port}") as client:
+        embeddings, answers = client.embed(files), client.reconstruct(files, seen=True)
+    known = requests.get(f"http://127.0.0.1:{port + 3}/map.json", timeout=60).json()
+    places, labels = np.array(known["embeddings"]), np.array(known["labels"])
+
+    print("\nfile            embedding         mse     percentile  nearest known digits")
+    for file, embedding, answer in zip(files, embeddings, answers, strict=True):
+        x, y = embedding
+        nearest = labels[np.hypot(*(places - embedding).T).argsort()[:NEIGHBOURS]]
         print(
-            f"  {path.name[0]}  [{x:6.2f}, {y:6.2f}]   {answer.mse:.4f}   {answer.percentile:5.1f}"
+            f"{file.name:14}  [{x:5.2f}, {y:5.2f}]  {answer.mse:.4f}  {answer.percentile:10.1f}  "
+            + " ".join(map(str, nearest))
         )
 
-    picture = out / "reconstructions.png"
-    draw_pairs(pairs).save(picture)
-    print(f"\noriginals above what two numbers remember of them: {picture}")
+    draw_digits(files[:-1], answers[:-1]).save(out / "digits.png")
+    draw_photograph(photo, answers[-1]).save(out / "photograph.png")
+    print(f"\nsent, and what two numbers remember: {out / 'digits.png'}, {out / 'photograph.png'}")
 
 
-def draw_pairs(pairs: list[tuple[Path, Reconstruction]]) -> Image.Image:
-    """A column for each digit; originals above their reconstructions, enlarged fourfold."""
-    side, gap = 112, 8
-    columns = len(pairs) // PER_DIGIT
-    sheet = Image.new("L", (columns * side, PER_DIGIT * (2 * side + gap) - gap), 96)
-    for index, (path, answer) in enumerate(pairs):
-        column, row = divmod(index, PER_DIGIT)
-        top = row * (2 * side + gap)
-        for offset, source in ((0, path), (side, answer.png)):
-            with Image.open(source if isinstance(source, Path) else io.BytesIO(source)) as picture:
-                sheet.paste(picture.resize((side, side)), (column * side, top + offset))
+def photograph(digit: Path) -> bytes:
+    """A JPEG of the digit on paper: written large and at an angle, unevenly lit, with noise."""
+    drawn = Image.open(digit).resize((420, 420), Image.Resampling.BICUBIC)
+    page = Image.new("L", (1000, 750))
+    page.paste(drawn.filter(ImageFilter.GaussianBlur(7)).rotate(7), (480, 250))
+    ink = np.clip(np.asarray(page) / 77 - 1.17, 0, 1)[..., None]  # sharpens the strokes' edges
+    y, x = np.mgrid[:750, :1000, :1][:2] / 1000
+    light = 1.05 - 0.4 * x * x - 0.3 * y
+    noise = np.random.default_rng(0).normal(0, 5, ink.shape)
+    pixels = (np.array(PAPER) * (1 - ink) + np.array(PEN) * ink) * light + noise
+    file = io.BytesIO()
+    Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(file, "JPEG", quality=80)
+    return file.getvalue()
+
+
+def draw_digits(files: list[Path], answers: list[Reconstruction]) -> Image.Image:
+    """A column for each digit: each file, and below it what the model remembers of it."""
+    rows = []
+    for nth in range(PER_DIGIT):
+        sent = [file.read_bytes() for file in files[nth::PER_DIGIT]]
+        remembered = [answer.png for answer in answers[nth::PER_DIGIT]]
+        rows += [("sent", sent), ("remembered", remembered)]
+    return draw_sheet([file.name[0] for file in files[::PER_DIGIT]], rows, 84)
+
+
+def draw_photograph(photo: Path, answer: Reconstruction) -> Image.Image:
+    """The photograph, what the model saw of it, and what it remembers."""
+    pictures = [photo.read_bytes(), cast(bytes, answer.seen), answer.png]
+    return draw_sheet(["sent", "seen", "remembered"], [("photograph", pictures)], 240)
+
+
+def draw_sheet(columns: list[str], rows: list[tuple[str, list[bytes]]], side: int) -> Image.Image:
+    """Image files in named columns and in named rows, which stand in pairs.
+
+    Each file is drawn in a square of ``side`` pixels.
+    """
+    lefts = [MARGIN + column * (side + GAP) for column in range(len(columns))]
+    tops = [HEAD + row * (side + GAP) + row // 2 * 2 * GAP for row in range(len(rows))]
+    sheet = Image.new("RGB", (lefts[-1] + side + 2 * GAP, tops[-1] + side + 2 * GAP), GROUND)
+    pen = ImageDraw.Draw(sheet)
+    pen.font = ImageFont.load_default(18)
+    for left, name in zip(lefts, columns, strict=True):
+        pen.text((left + side / 2, HEAD / 2), name, TEXT, anchor="mm")
+    for top, (name, files) in zip(tops, rows, strict=True):
+        pen.text((MARGIN - 2 * GAP, top + side / 2), name, TEXT, anchor="rm")
+        for left, file in zip(lefts, files, strict=True):
+            picture = Image.open(io.BytesIO(file)).convert("RGB")
+            sheet.paste(ImageOps.pad(picture, (side, side), color=GROUND), (left, top))
     return sheet
 
 

@@ -130,8 +130,8 @@ def embed(session: requests.Session, url: str, body: bytes) -> str:
 
 @pytest.fixture(scope="session")
 def seven() -> bytes:
-    """A handwritten seven."""
-    return (ROOT / "clients" / "examples" / "seven.png").read_bytes()
+    """A handwritten seven of the model's own size."""
+    return (ROOT / "clients" / "examples" / "digits" / "7-00017.png").read_bytes()
 
 
 def post(
