@@ -21,7 +21,7 @@ help:  ## show this list
 setup: .venv/ready  ## create .venv with everything in it
 
 # Each build of onnxruntime needs its own environment, since the builds overwrite each other.
-.venv/ready: EXTRAS = train,export,serve,cpu,jobs,ray,completion,explore,dev
+.venv/ready: EXTRAS = train,export,serve,granian,cpu,jobs,ray,completion,explore,dev
 .venv-openvino/ready: EXTRAS = train,export,serve,openvino,dev
 .venv-bench/ready: EXTRAS = serve,openvino,bench
 

@@ -1,4 +1,4 @@
-"""``python -m serve BUNDLE``: serve a bundle with TorchServe until told to stop."""
+"""``python -m serve BUNDLE``: serve a bundle until told to stop."""
 
 import logging
 import os
@@ -6,15 +6,16 @@ import signal
 import sys
 import tempfile
 import threading
+from importlib import import_module
 from pathlib import Path
 
+from serve.bundle.distribution import missing_module
 from serve.bundle.errors import ServeError
 from serve.bundle.manifest import Bundle, load_bundle
+from serve.errors import LaunchError
 from serve.launcher.ports import check_address
-from serve.launcher.proof import prove_engine
-from serve.launcher.settings import Settings, parse, settings_of
+from serve.launcher.settings import SERVERS, Settings, parse, settings_of
 from serve.launcher.watching import announce, watch
-from serve.torchserve.instance import Instance
 
 logger = logging.getLogger("serve")
 
@@ -30,9 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
         settings = settings_of(options)
         check_address(settings)
         bundle = load_bundle(options.bundle)
-        prove_engine(bundle, settings)
-        if not stopping.is_set():
-            run(bundle, settings, stopping)
+        run(bundle, settings, stopping)
     except (ServeError, OSError) as error:  # OSError: no temporary folder, or no room in it
         print(f"serve: {error}", file=sys.stderr)
         return 1
@@ -52,18 +51,17 @@ def run(bundle: Bundle, settings: Settings, stopping: threading.Event) -> None:
     """Serve until ``stopping`` is set.
 
     Raises:
-        ServeError: TorchServe could not be started, died, or had an endpoint without a ready worker
+        ServeError: the server could not be started, died, or had an endpoint without a ready worker
             for too long.
     """
+    try:
+        start = import_module(SERVERS[settings.server]).Instance
+    except ImportError as error:
+        raise LaunchError(missing_module(f"--server {settings.server}", error)) from error
     with tempfile.TemporaryDirectory(prefix="pinhole-", ignore_cleanup_errors=True) as home:
-        instance = Instance(bundle, settings, Path(home), stopping)
+        instance = start(bundle, settings, Path(home), stopping)
         try:
-            watch(
-                instance.process,
-                instance.readiness,
-                stopping,
-                on_first_ready=lambda: announce(bundle.manifest, settings),
-            )
+            watch(instance, stopping, lambda: announce(bundle.manifest, settings))
         finally:
             instance.stop()
     logger.info("stopped")

@@ -21,27 +21,21 @@ class Endpoint:
         name: of the path ``/predictions/NAME``, and of a method of serve.service.Service.
         takes: name of the input tensor, a key of ``tensors``.
         gives: names of the output tensors, in the order of an Open Inference Protocol reply.
-        light_bytes: a request of at most this size is light: it doesn't wait for the heavy
-            requests in its dynamic batch.
         canary: makes this endpoint's canary from a bundle and a precision.
     """
 
     name: str
     takes: str
     gives: tuple[str, ...]
-    light_bytes: int
     canary: Callable[[Bundle, str], Canary]
 
 
 ENDPOINTS = {
     endpoint.name: endpoint
     for endpoint in (
-        # 256 KiB hold some 300 images of 28 x 28 as an array; 4 KiB, some 100 embeddings in JSON.
-        Endpoint("embed", "images", ("embeddings",), 256 << 10, embed_canary),
-        Endpoint(
-            "reconstruct", "images", ("reconstructions", "mse"), 256 << 10, reconstruct_canary
-        ),
-        Endpoint("decode", "embeddings", ("images",), 4 << 10, decode_canary),
+        Endpoint("embed", "images", ("embeddings",), embed_canary),
+        Endpoint("reconstruct", "images", ("reconstructions", "mse"), reconstruct_canary),
+        Endpoint("decode", "embeddings", ("images",), decode_canary),
     )
 }
 

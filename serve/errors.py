@@ -7,7 +7,8 @@ RequestError
 ├── InvalidRequest          400  the request as a whole can't be read
 ├── InvalidEmbedding        400  not a vector that the decoder takes
 ├── UnsupportedMediaType    415  the Content-Type isn't in the contract
-└── InternalError           500  a fault of the service; the message has the request id
+├── InternalError           500  a fault of the service; the message has the request id
+└── Unavailable             503  more is waiting than can be answered in time
 """
 
 from serve.bundle.errors import RequestError, ServeError
@@ -30,6 +31,13 @@ class UnsupportedMediaType(RequestError):
 
     status = 415
     phrase = "Unsupported Media Type"
+
+
+class Unavailable(RequestError):
+    """More requests are waiting than can be answered in time; a later try may succeed."""
+
+    status = 503
+    phrase = "Service Unavailable"
 
 
 class InternalError(RequestError):

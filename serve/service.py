@@ -80,10 +80,14 @@ class Service:
     ``embed``, ``reconstruct`` and ``decode`` each read every message of a batch, run all readable
     items together, and write one reply for each message, in order. A message that can't be read
     gets its own error and costs its neighbours nothing.
+
+    Attributes:
+        manifest: of the bundle.
+        headers: for every reply: which model made it, and in which precision.
     """
 
     def __init__(self, bundle: Bundle, engine: Engine) -> None:
-        self._manifest = bundle.manifest
+        self.manifest = bundle.manifest
         self._engine = engine
         self.headers = {
             "X-Model-Digest": bundle.manifest.digest,
@@ -124,17 +128,17 @@ class Service:
     def _read_images(self, endpoint: str) -> Callable[[Message], Request]:
         """A reader of requests to an endpoint that takes images."""
         outputs = ENDPOINTS[endpoint].gives
-        return lambda message: read_image_request(message, self._manifest.image, outputs)
+        return lambda message: read_image_request(message, self.manifest.image, outputs)
 
     def _read_embeddings(self, message: Message) -> Request:
         outputs = ENDPOINTS["decode"].gives
-        return read_embedding_request(message, self._manifest.embedding_width, outputs)
+        return read_embedding_request(message, self.manifest.embedding_width, outputs)
 
     def _reconstruct(self, images: NDArray[np.uint8]) -> list[Reconstruction]:
         return [each for chunk in chunks(images) for each in self._reconstruct_chunk(chunk)]
 
     def _reconstruct_chunk(self, images: NDArray[np.uint8]) -> Iterator[Reconstruction]:
-        calibration = self._manifest.calibration
+        calibration = self.manifest.calibration
         embeddings = self._engine.embed(images)
         decoded = self._engine.decode(embeddings)
         errors = mean_squared_errors(images, decoded)
@@ -152,13 +156,13 @@ class Service:
         ]
 
     def _write_embeddings(self, request: Request, rows: Sequence[Any]) -> Reply:
-        return embed_reply(request, rows, self._manifest.embedding_width)
+        return embed_reply(request, rows, self.manifest.embedding_width)
 
     def _write_reconstructions(self, request: Request, rows: Sequence[Any]) -> Reply:
-        return reconstruct_reply(request, rows, self._manifest.image.shape)
+        return reconstruct_reply(request, rows, self.manifest.image.shape)
 
     def _write_images(self, request: Request, rows: Sequence[Any]) -> Reply:
-        return decode_reply(request, rows, self._manifest.image.shape)
+        return decode_reply(request, rows, self.manifest.image.shape)
 
 
 def read_all(

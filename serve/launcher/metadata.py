@@ -1,5 +1,6 @@
 """Pages that describe the service: the Open Inference Protocol's metadata, the limits, the map."""
 
+import json
 from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
@@ -14,12 +15,15 @@ from serve.endpoints import ENDPOINTS, tensors
 DECIMALS = 4  # of an embedding on the map: finer than a pixel of any screen
 
 
-def pages(bundle: Bundle, precision: str) -> dict[str, dict[str, Any]]:
-    """Path → JSON body of every page that stays the same as long as this bundle is served."""
+def pages(bundle: Bundle, precision: str) -> dict[str, bytes]:
+    """Path → JSON of every page that stays the same as long as this bundle is served."""
     models = {
         f"/v2/models/{endpoint}": model(bundle, endpoint, precision) for endpoint in ENDPOINTS
     }
-    return {"/v2": server(), **models, "/map.json": atlas(bundle)}
+    told = {"/v2": server(), **models, "/map.json": atlas(bundle)}
+    return {
+        path: json.dumps(fields, separators=(",", ":")).encode() for path, fields in told.items()
+    }
 
 
 def server() -> dict[str, Any]:

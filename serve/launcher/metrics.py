@@ -2,24 +2,26 @@
 
 from pathlib import Path
 
-from prometheus_client import CollectorRegistry, Gauge, generate_latest
+from prometheus_client import REGISTRY, CollectorRegistry, Gauge, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from serve.bundle.manifest import Manifest
 from serve.launcher.settings import Settings
 
 
-def read_metrics(folder: Path, manifest: Manifest, settings: Settings, ready: bool) -> bytes:
+def read_metrics(folder: Path | None, manifest: Manifest, settings: Settings, ready: bool) -> bytes:
     """The page, in Prometheus' text format.
 
     Args:
-        folder: where the workers write their counts; see serve.metrics.
+        folder: where worker processes write their counts (see serve.metrics); None where this
+            process counts.
         manifest: of the bundle that is served.
         settings: of the service.
         ready: what GET /ready says.
     """
     registry = CollectorRegistry()
-    MultiProcessCollector(registry, str(folder))  # type: ignore[no-untyped-call]  # registers itself
+    if folder is not None:
+        MultiProcessCollector(registry, str(folder))  # type: ignore[no-untyped-call]  # registers itself
     is_ready = Gauge("pinhole_ready", "1 while GET /ready says so", registry=registry)
     is_ready.set(ready)
     known = {
@@ -31,4 +33,5 @@ def read_metrics(folder: Path, manifest: Manifest, settings: Settings, ready: bo
     }
     info = Gauge("pinhole_model_info", "what is served, as labels", [*known], registry=registry)
     info.labels(**known).set(1)
-    return generate_latest(registry)
+    ours = generate_latest(registry)
+    return ours if folder is not None else generate_latest(REGISTRY) + ours

@@ -3,7 +3,7 @@
 import socket
 
 from serve.errors import LaunchError
-from serve.launcher.settings import PORTS_NEEDED, Settings
+from serve.launcher.settings import OFFSETS, Settings
 
 
 def check_address(settings: Settings) -> None:
@@ -18,7 +18,7 @@ def check_address(settings: Settings) -> None:
             "put a gateway in front and say --behind-gateway"
         )
     hosts = {settings.port: settings.host, settings.private_port: settings.private_host}
-    for port in range(settings.port, settings.port + PORTS_NEEDED):
+    for port in (settings.port + offset for offset in OFFSETS[settings.server]):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:

@@ -10,7 +10,7 @@ import logging
 import sys
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -18,6 +18,7 @@ from serve.bundle.errors import ServeError
 from serve.endpoints import ENDPOINTS
 from serve.errors import LaunchError
 from serve.wire.media import JSON
+from serve.wire.replies import Reply, refusal
 
 logger = logging.getLogger(__name__)
 
@@ -32,15 +33,43 @@ class Answers:
 
     Attributes:
         reason: why the service isn't ready; None if it is.
-        pages: path → body of every page that only describes what is served.
+        pages: path → JSON of every page that only describes what is served.
         metrics: the text of /metrics.
         swap: serves the bundle in a folder, or for None the previous bundle; returns the reply.
     """
 
     reason: Callable[[], str | None]
-    pages: Callable[[], Mapping[str, dict[str, Any]]]
+    pages: Callable[[], Mapping[str, bytes]]
     metrics: Callable[[], bytes]
     swap: Callable[[str | None], dict[str, Any]]
+
+    def page(self, path: str) -> Reply | None:
+        """The contract's page at a path: liveness, readiness, metadata or the map."""
+        if path == "/v2/health/live":
+            return json_page({"live": True})
+        if path in ("/ready", "/v2/health/ready"):
+            reason = self.reason()
+            return ready_page({"ready": reason is None, "reason": reason})
+        if path in READY_PAGES:
+            return ready_page({"name": READY_PAGES[path], "ready": self.reason() is None})
+        body = self.pages().get(path)
+        return None if body is None else Reply(body)
+
+
+READY_PAGES = {f"/v2/models/{endpoint}/ready": endpoint for endpoint in ENDPOINTS}
+
+
+def json_page(fields: Mapping[str, Any]) -> Reply:
+    """A page of JSON."""
+    return Reply(json.dumps(fields, separators=(",", ":")).encode())
+
+
+def ready_page(fields: Mapping[str, Any]) -> Reply:
+    """A page of readiness: a 503, to be asked again after a second, where it isn't ready."""
+    page = json_page(fields)
+    if fields["ready"]:
+        return page
+    return replace(page, status=503, phrase="Service Unavailable", headers={"Retry-After": "1"})
 
 
 class PrivateServer(ThreadingHTTPServer):
@@ -81,42 +110,31 @@ class PrivateHandler(BaseHTTPRequestHandler):
         """A page, readiness or the metrics."""
         answers, path = self.server.answers, self.path.partition("?")[0]
         if path == "/metrics":
-            self._send(200, answers.metrics(), TEXT)
-        elif path == "/v2/health/live":
-            self._send_json(200, {"live": True})
-        elif path in ("/ready", "/v2/health/ready"):
-            reason = answers.reason()
-            fields = {"ready": reason is None, "reason": reason}
-            self._send_json(200 if reason is None else 503, fields)
-        elif path in [f"/v2/models/{endpoint}/ready" for endpoint in ENDPOINTS]:
-            ready = answers.reason() is None
-            self._send_json(200 if ready else 503, {"name": path.split("/")[3], "ready": ready})
-        elif path in (pages := answers.pages()):
-            self._send_json(200, pages[path])
+            self._send(Reply(answers.metrics(), content_type=TEXT))
         else:
-            self._send_error(404, "NotFound", "no such path")
+            self._send(answers.page(path) or refusal(404, "NotFound", "no such path"))
 
     do_HEAD = do_GET
 
     def do_POST(self) -> None:
         """Swap, if asked from this host in JSON: a web page may not send JSON here unasked."""
         if self.path != "/swap":
-            return self._send_error(404, "NotFound", "no such path")
+            return self._refuse(404, "NotFound", "no such path")
         host = self.headers.get("Host", "").partition(":")[0]  # another name means DNS rebinding
         local = ipaddress.ip_address(self.client_address[0]).is_loopback
         if not local or host not in ("127.0.0.1", "localhost"):
-            return self._send_error(403, "Forbidden", "only this host may ask for a swap")
+            return self._refuse(403, "Forbidden", "only this host may ask for a swap")
         if self.headers.get("Content-Type") != JSON:
-            return self._send_error(415, "UnsupportedMediaType", f"send {JSON}")
+            return self._refuse(415, "UnsupportedMediaType", f"send {JSON}")
         try:
             folder = self._read_folder()
         except (ValueError, LookupError, TypeError, RecursionError):
             message = 'send {"bundle": "FOLDER"}, or null for the previous bundle'
-            return self._send_error(400, "InvalidRequest", message)
+            return self._refuse(400, "InvalidRequest", message)
         try:
-            return self._send_json(200, self.server.answers.swap(folder))
+            return self._send(json_page(self.server.answers.swap(folder)))
         except ServeError as error:
-            return self._send_error(409, type(error).__name__, str(error))
+            return self._refuse(409, type(error).__name__, str(error))
 
     def _read_folder(self) -> str | None:
         """The folder that a request to swap names. Raises ValueError, say, where it names none."""
@@ -127,21 +145,18 @@ class PrivateHandler(BaseHTTPRequestHandler):
             raise TypeError("a folder is a string")
         return folder
 
-    def _send_error(self, code: int, kind: str, message: str) -> None:
-        self._send_json(code, {"code": code, "type": kind, "message": message})
+    def _refuse(self, code: int, kind: str, message: str) -> None:
+        self._send(refusal(code, kind, message))
 
-    def _send_json(self, status: int, fields: dict[str, Any]) -> None:
-        self._send(status, json.dumps(fields, separators=(",", ":")).encode(), JSON)
-
-    def _send(self, status: int, body: bytes, content_type: str) -> None:
-        self.send_response(status)
-        self.send_header("Content-Type", content_type)
-        self.send_header("Content-Length", str(len(body)))
-        if status == 503:
-            self.send_header("Retry-After", "1")
+    def _send(self, reply: Reply) -> None:
+        self.send_response(reply.status)
+        self.send_header("Content-Type", reply.content_type)
+        self.send_header("Content-Length", str(len(reply.body)))
+        for name, value in reply.headers.items():
+            self.send_header(name, value)
         self.end_headers()
         if self.command != "HEAD":
-            self.wfile.write(body)
+            self.wfile.write(reply.body)
 
     def log_message(self, format: str, *args: Any) -> None:
         """Log nothing: health checks come every few seconds."""

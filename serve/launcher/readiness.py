@@ -68,7 +68,7 @@ class Readiness:
         return self.reason is None
 
     def _worker_fault(self) -> str | None:
-        wanted = self._settings.workers
+        wanted = self._settings.worker_count
         ready = {endpoint: self._ready_workers(endpoint) for endpoint in self.canaries}
         self.working = all(ready.values())
         for endpoint, count in ready.items():

@@ -11,21 +11,29 @@ from serve.bundle.engine.host import usable_cores
 from serve.bundle.engine.opening import RUNTIMES
 from serve.bundle.engine.protocol import DEVICES, PRECISIONS
 
-MOST_WORKERS = 4  # for each endpoint, by default: each worker takes 330 MB
-PORTS_NEEDED = 6  # in a row: inference, management, metrics, private, and two for gRPC
+# server → the module whose Instance starts, watches and stops it. To add a server, write such a
+# module (see serve.launcher.watching.Instance) and name it here.
+SERVERS = {"torchserve": "serve.torchserve.instance", "granian": "serve.granian.instance"}
+MOST_WORKERS = 4  # of TorchServe for each endpoint, by default: each worker takes 330 MB
+PRIVATE_OFFSET = 3  # from the inference port to the private port
+# server → its ports, as distances from the inference port. TorchServe's are inference, management,
+# metrics, private and two for gRPC.
+OFFSETS = {"torchserve": tuple(range(6)), "granian": (0, PRIVATE_OFFSET)}
+PORTS_NEEDED = 6
 SWITCHES = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 
 EXAMPLES = """
 examples:
   python -m serve build/mnist
   python -m serve build/mnist --port 9080 --runtime torchscript
+  python -m serve build/mnist --server granian
 
 Every option is also a variable, which the command line overrides: PINHOLE_PORT=9080,
 PINHOLE_BATCH_DELAY_MS=2, PINHOLE_BEHIND_GATEWAY=1.
 
-Ports: inference is on --port. The five ports after it are management, metrics, the private port of
-the launcher and two for gRPC. They listen on loopback; only the private port is on every address if
---host isn't loopback. GET /ready on it, --port + 3, says whether the service is ready.
+Ports: inference is on --port, and the private port is --port + 3; GET /ready on it says whether the
+service is ready. TorchServe also takes --port + 1 (management), + 2 (metrics), + 4 and + 5 (gRPC),
+on loopback. The private port is on every address if --host isn't loopback.
 """
 
 
@@ -52,11 +60,6 @@ def port_number(text: str) -> int:
     return int(text)
 
 
-def default_workers() -> int:
-    """One for each core that this process may use, MOST_WORKERS at most."""
-    return min(MOST_WORKERS, usable_cores())
-
-
 @dataclass(frozen=True)
 class Settings:
     """How to run one service; the command line is made of these fields.
@@ -65,16 +68,28 @@ class Settings:
     neither log nor count them.
     """
 
+    server: str = option(
+        "torchserve",
+        "torchserve, or granian: the same contract in one small process, without Java",
+        choices=tuple(SERVERS),
+    )
     host: str = option("127.0.0.1", "address to listen on")
     port: int = option(
-        8080, "port of the inference API; the five ports after it are used too", type=port_number
+        8080,
+        "port of the inference API; some of the five ports after it are used too",
+        type=port_number,
     )
     behind_gateway: bool = option(
         False,
         "allow a --host beyond loopback: a gateway in front authenticates callers",
         action=argparse.BooleanOptionalAction,
     )
-    workers: int = option(default_workers, "worker processes for each endpoint", type=count)
+    workers: int | None = option(
+        None,
+        "torchserve: worker processes for each endpoint (default: one a core, at most "
+        f"{MOST_WORKERS}); granian: threads that run the engine (default: one a core)",
+        type=count,
+    )
     # Small enough that a full batch is always waiting when a worker becomes free; with 64, workers
     # were idle for 14 % of the time (docs/benchmarks.md).
     batch_size: int = option(
@@ -83,7 +98,9 @@ class Settings:
         "requests are answered under load",
         type=count,
     )
-    batch_delay_ms: int = option(1, "longest wait for a batch to fill", type=count)
+    batch_delay_ms: int = option(
+        1, "longest wait for a batch to fill; with granian no request waits for one", type=count
+    )
     runtime: str = option("onnxruntime", "runtime of the engine", choices=tuple(RUNTIMES))
     device: str = option(
         "auto", "auto takes the first that is there of cuda, openvino, cpu", choices=DEVICES
@@ -92,6 +109,13 @@ class Settings:
         "fp32", "bf16 on processors that have it, fp16 on cuda", choices=PRECISIONS
     )
     canary_token: str = field(default_factory=lambda: secrets.token_hex(16), repr=False)
+
+    @property
+    def worker_count(self) -> int:
+        """What ``workers`` says, or the server's default."""
+        if self.workers is not None:
+            return self.workers
+        return usable_cores() if self.server == "granian" else min(MOST_WORKERS, usable_cores())
 
     @property
     def inference_url(self) -> str:
@@ -112,7 +136,7 @@ class Settings:
     @property
     def private_port(self) -> int:
         """The launcher's own port."""
-        return self.port + 3
+        return self.port + PRIVATE_OFFSET
 
 
 OPTIONS = {"--" + each.name.replace("_", "-"): each for each in fields(Settings) if each.metadata}
@@ -131,15 +155,17 @@ def parse(arguments: list[str], environment: Mapping[str, str]) -> argparse.Name
     """
     parser = argparse.ArgumentParser(
         prog="python -m serve",
-        description="Serve a bundle with TorchServe: embed, reconstruct, decode.",
+        description="Serve a bundle: embed, reconstruct, decode.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("bundle", type=Path, help="folder that python -m export wrote")
     default = Settings()
     for flag, each in OPTIONS.items():
-        details = {**each.metadata, "help": each.metadata["help"] + " (default: %(default)s)"}
-        parser.add_argument(flag, default=getattr(default, each.name), **details)
+        value, details = getattr(default, each.name), dict(each.metadata)
+        if value is not None:
+            details["help"] += " (default: %(default)s)"
+        parser.add_argument(flag, default=value, **details)
     try:
         typed = from_environment(environment)
     except ValueError as error:

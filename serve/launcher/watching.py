@@ -4,7 +4,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from subprocess import Popen
+from typing import Protocol
 
 from serve.bundle.manifest import Manifest
 from serve.endpoints import ENDPOINTS
@@ -17,25 +17,43 @@ logger = logging.getLogger(__name__)
 START_S = 180.0  # for every worker to import torch, load its engine and pass the golden check
 UNREADY_S = 30.0  # for which an endpoint may have no ready worker, or answer wrongly
 CHECK_EVERY_S = 0.5
+STARTING_CHECK_EVERY_S = 0.1  # until the service is ready for the first time
+
+
+class Instance(Protocol):
+    """One running server; its class is called Instance in the server's module.
+
+    Its constructor takes the bundle, the settings, a folder that outlives it, and an event that is
+    set once the service is stopping. It raises ServeError where the server can't be started.
+
+    Attributes:
+        readiness: whether the service is ready.
+    """
+
+    readiness: Readiness
+
+    def fault(self) -> str | None:
+        """Why the server can't go on; None while it can."""
+
+    def stop(self) -> None:
+        """Answer what has come in, then end the server."""
 
 
 def watch(
-    process: Popen[bytes],
-    readiness: Readiness,
-    stopping: threading.Event,
-    on_first_ready: Callable[[], None],
+    instance: Instance, stopping: threading.Event, on_first_ready: Callable[[], None]
 ) -> None:
     """Check readiness until told to stop.
 
     Raises:
-        LaunchError: the process ended, was not ready within START_S, or had an endpoint without a
-            ready worker for UNREADY_S.
+        LaunchError: the server can't go on, was not ready within START_S, or had an endpoint
+            without a ready worker for UNREADY_S.
     """
+    readiness = instance.readiness
     was_ready, patience = False, START_S
     last_working = time.monotonic()
-    while not stopping.wait(CHECK_EVERY_S):
-        if process.poll() is not None:
-            raise LaunchError(f"TorchServe died with exit code {process.returncode}")
+    while not stopping.wait(CHECK_EVERY_S if was_ready else STARTING_CHECK_EVERY_S):
+        if fault := instance.fault():
+            raise LaunchError(fault)
         before = readiness.reason
         if readiness.check() and not was_ready:
             was_ready, patience = True, UNREADY_S

@@ -10,13 +10,15 @@ from serve.errors import LaunchError
 from serve.launcher.loopback import loopback_session
 from serve.launcher.metrics import read_metrics
 from serve.launcher.private import Answers, PrivateServer
+from serve.launcher.proof import prove_engine
 from serve.launcher.readiness import Readiness
 from serve.launcher.settings import Settings
+from serve.launcher.swapping import Swapper
 from serve.torchserve import process
 from serve.torchserve.drain import Drain
 from serve.torchserve.management import Management
 from serve.torchserve.store import metrics_folder
-from serve.torchserve.swap import Swapper, add_served
+from serve.torchserve.swap import Versions, add_served
 
 METRICS_S = 2.0  # longest wait for TorchServe's own page of metrics
 
@@ -24,9 +26,7 @@ METRICS_S = 2.0  # longest wait for TorchServe's own page of metrics
 class Instance:
     """TorchServe, the private port beside it, and what it serves.
 
-    Attributes:
-        process: TorchServe's JVM.
-        readiness: whether the service is ready.
+    See serve.launcher.watching.Instance.
 
     Args:
         bundle: to serve.
@@ -42,33 +42,40 @@ class Instance:
         self, bundle: Bundle, settings: Settings, home: Path, stopping: threading.Event
     ) -> None:
         self._settings, self._home, self._stopping = settings, home, stopping
+        prove_engine(bundle, settings)
         served = add_served(home, bundle, 1, settings)
         management = Management(settings)
         self.readiness = Readiness(served.canaries, settings, management.ready_workers)
-        self._swapper = Swapper(served, settings, home, self.readiness, stopping)
-        self.process = process.start(settings, home)
+        self._versions = Versions(served, settings, home, self.readiness)
+        self._swapper = Swapper(self._versions, home, stopping)
+        self._process = process.start(settings, home)
         try:
             self._private = self._open_private_port()
         except LaunchError:
-            process.stop(self.process)
+            process.stop(self._process)
             raise
 
     def _open_private_port(self) -> PrivateServer:
         answers = Answers(
             reason=self._reason,
-            pages=lambda: self._swapper.served.pages,
+            pages=lambda: self._versions.served.pages,
             metrics=self._metrics,
             swap=self._swapper.swap,
         )
         return PrivateServer(self._settings.private_host, self._settings.private_port, answers)
 
+    def fault(self) -> str | None:
+        """Why TorchServe can't go on; None while it can."""
+        code = self._process.poll()
+        return None if code is None else f"TorchServe died with exit code {code}"
+
     def stop(self) -> None:
         """Answer what has come in, then end TorchServe."""
         try:
-            if self.process.poll() is None and self.readiness.been_ready:
-                Drain(self._settings, self._home, self.readiness).wait_for(set(self._swapper.live))
+            if self._process.poll() is None and self.readiness.been_ready:
+                Drain(self._settings, self._home, self.readiness).wait_for(set(self._versions.live))
         finally:
-            process.stop(self.process)
+            process.stop(self._process)
             self._private.stop()
 
     def _reason(self) -> str | None:
@@ -76,7 +83,7 @@ class Instance:
 
     def _metrics(self) -> bytes:
         """The launcher's metrics, then TorchServe's own: a replica is one target to scrape."""
-        manifest, ready = self._swapper.served.bundle.manifest, self._reason() is None
+        manifest, ready = self._versions.served.bundle.manifest, self._reason() is None
         ours = read_metrics(metrics_folder(self._home), manifest, self._settings, ready)
         return ours + torchserve_metrics(self._settings)
 

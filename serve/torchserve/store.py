@@ -5,7 +5,7 @@ share a host: with TorchServe's defaults, they collide on a socket name and a pi
 
     config.properties
     models/embed-1/      a no-archive model for each endpoint and version
-    bundles/1/           a copy of the bundle, so that nobody's export changes what is served
+    bundles/1/           a copy of the bundle (serve.launcher.bundles)
     activity/            which batches are under way (serve.torchserve.activity)
     metrics/             what the workers count (serve.metrics)
     tmp/                 TorchServe's temporary files
@@ -18,9 +18,10 @@ from pathlib import Path
 import yaml
 
 from serve.bundle.engine.host import usable_cores
-from serve.bundle.manifest import Bundle, load_bundle
+from serve.bundle.manifest import Bundle
 from serve.endpoints import ENDPOINTS
 from serve.errors import LaunchError
+from serve.launcher.bundles import bundle_folder, copy_bundle
 from serve.launcher.settings import Settings
 
 ANSWER_S = 300  # most time for a batch: 24 requests of 4,096 images each are slow, but no fault
@@ -36,22 +37,17 @@ def add_models(home: Path, bundle: Bundle, version: int, settings: Settings) -> 
         settings: of the service.
 
     Returns:
-        The copy, whose checksums are right.
+        The copy.
 
     Raises:
-        BundleError: the bundle changed as it was copied.
-        LaunchError: the copy can't be written, for lack of room for example.
+        ServeError: as copy_bundle; or the models can't be written.
     """
-    copy = bundle_folder(home, version)
+    copied = copy_bundle(home, bundle, version)
     try:
-        copy.mkdir(parents=True)
-        for name in ("manifest.json", *bundle.manifest.files):
-            shutil.copyfile(bundle.folder / name, copy / name)
-        copied = load_bundle(copy)
         for endpoint in ENDPOINTS:
             write_model(home, endpoint, copied, version, settings)
     except OSError as error:
-        raise LaunchError(f"can't copy {bundle.folder} to {copy}: {error.strerror}") from error
+        raise LaunchError(f"can't write to {home}: {error.strerror}") from error
     return copied
 
 
@@ -60,11 +56,6 @@ def remove_models(home: Path, version: int) -> None:
     folders = [model_folder(home, endpoint, version) for endpoint in ENDPOINTS]
     for folder in [bundle_folder(home, version), *folders]:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def bundle_folder(home: Path, version: int) -> Path:
-    """Where the copy of the bundle of a version lies."""
-    return home / "bundles" / str(version)
 
 
 def activity_folder(home: Path) -> Path:
@@ -98,8 +89,8 @@ def write_model(
         },
     }
     config = {
-        "minWorkers": settings.workers,
-        "maxWorkers": settings.workers,
+        "minWorkers": settings.worker_count,
+        "maxWorkers": settings.worker_count,
         "responseTimeout": ANSWER_S,
         "batchSize": settings.batch_size,
         "maxBatchDelay": settings.batch_delay_ms,
@@ -109,7 +100,7 @@ def write_model(
             "runtime": settings.runtime,
             "device": settings.device,
             "precision": settings.precision,
-            "threads": max(1, usable_cores() // settings.workers),
+            "threads": max(1, usable_cores() // settings.worker_count),
             "canary_token": settings.canary_token,
             "activity": str(activity_folder(home).resolve()),
         },

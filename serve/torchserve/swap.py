@@ -4,48 +4,21 @@ The new version's workers start beside the old version's. Once the new workers a
 become the default of all endpoints. Then the old workers finish their requests, and stop.
 """
 
-import logging
-import threading
-from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from serve.bundle.errors import ServeError
-from serve.bundle.manifest import Bundle, load_bundle
-from serve.canary import Canary
-from serve.endpoints import ENDPOINTS, make_canaries
+from serve.bundle.manifest import Bundle
+from serve.endpoints import ENDPOINTS
 from serve.errors import LaunchError
+from serve.launcher.bundles import Served, describe
 from serve.launcher.loopback import loopback_session
-from serve.launcher.metadata import pages
 from serve.launcher.proof import prove_engine
 from serve.launcher.readiness import Readiness, try_canary
 from serve.launcher.settings import Settings
 from serve.torchserve.drain import Drain, version_url
 from serve.torchserve.management import Management
-from serve.torchserve.store import add_models, bundle_folder, model_folder, remove_models
-
-logger = logging.getLogger(__name__)
-
-NO_VERSION = 0  # versions begin with 1
-
-
-@dataclass(frozen=True)
-class Served:
-    """A bundle in TorchServe's model store, and what is made of it.
-
-    Attributes:
-        version: TorchServe's number for the bundle, never used twice.
-        bundle: the service's own copy.
-        pages: see serve.launcher.metadata.pages.
-        canaries: endpoint → canary.
-    """
-
-    version: int
-    bundle: Bundle
-    pages: Mapping[str, dict[str, Any]]
-    canaries: Mapping[str, Canary]
+from serve.torchserve.store import add_models, model_folder, remove_models
 
 
 def add_served(home: Path, bundle: Bundle, version: int, settings: Settings) -> Served:
@@ -54,13 +27,11 @@ def add_served(home: Path, bundle: Bundle, version: int, settings: Settings) -> 
     Raises:
         ServeError: the bundle can't be copied, or changed meanwhile.
     """
-    copy = add_models(home, bundle, version, settings)
-    told = pages(copy, settings.precision)
-    return Served(version, copy, told, make_canaries(copy, settings.precision))
+    return describe(add_models(home, bundle, version, settings), version, settings.precision)
 
 
-class Swapper:
-    """Replaces the bundle that a running TorchServe serves.
+class Versions:
+    """The versions that a running TorchServe serves; see serve.launcher.swapping.Replacing.
 
     Attributes:
         served: what callers get now.
@@ -71,68 +42,36 @@ class Swapper:
         settings: of the service.
         home: the service's folder.
         readiness: of the service; its canaries change with the bundle.
-        stopping: set once the service is stopping.
     """
 
     def __init__(
-        self,
-        served: Served,
-        settings: Settings,
-        home: Path,
-        readiness: Readiness,
-        stopping: threading.Event,
+        self, served: Served, settings: Settings, home: Path, readiness: Readiness
     ) -> None:
         self.served, self.live = served, {served.version}
-        self._settings, self._home, self._stopping = settings, home, stopping
-        self._readiness, self._drain = readiness, Drain(settings, home, readiness)
+        self._settings, self._home, self._readiness = settings, home, readiness
+        self._drain = Drain(settings, home, readiness)
         self._management = Management(settings)
-        self._previous = NO_VERSION  # the version that --rollback goes back to
-        self._newest = served.version
-        self._swapping = threading.Lock()
 
-    def swap(self, folder: str | None) -> dict[str, Any]:
-        """Serve another bundle; returns once the workers of the old bundle have gone.
-
-        Args:
-            folder: of the bundle, absolute; None goes back to the previous bundle.
-
-        Returns:
-            Name, version and digest of the bundle now served, and the previous bundle's digest.
+    def replace(self, bundle: Bundle, version: int) -> None:
+        """Start workers on a bundle, and send every request to them from then on.
 
         Raises:
-            ServeError: the bundle isn't fit to be served, or another swap is under way; this call
-                has changed nothing.
+            ServeError: the bundle isn't fit to be served; nothing has changed.
         """
-        if not self._swapping.acquire(blocking=False):
-            raise LaunchError("another swap is under way")
         try:
-            if self._stopping.is_set():
-                raise LaunchError("the service is stopping")
-            old = self.served
-            self._replace(self._chosen(folder))
-            return self._retire(old)
-        finally:
-            self._swapping.release()
-
-    def _chosen(self, folder: str | None) -> Bundle:
-        """The bundle in a folder, or for None the previous bundle."""
-        if folder is not None:
-            return load_bundle(Path(folder))
-        if self._previous == NO_VERSION:
-            raise LaunchError("there is nothing to go back to: no swap has been made")
-        return load_bundle(bundle_folder(self._home, self._previous))
-
-    def _replace(self, bundle: Bundle) -> None:
-        """Start workers on a bundle, and send every request to them from then on."""
-        self._newest += 1
-        try:
-            new = add_served(self._home, bundle, self._newest, self._settings)
+            new = add_served(self._home, bundle, version, self._settings)
             prove_engine(new.bundle, self._settings)
             self._register(new)
             self._make_default(new)
         except ServeError:
-            remove_models(self._home, self._newest)
+            remove_models(self._home, version)
             raise
+
+    def end(self, old: Served) -> None:
+        """Stop a version's workers once they have answered all that has come in for them."""
+        self._drain.wait_for({old.version})
+        self._management.unregister(ENDPOINTS, old.version)
+        self.live -= {old.version}
 
     def _register(self, new: Served) -> None:
         """Start a version's workers beside those that serve, and check their answers."""
@@ -165,27 +104,6 @@ class Swapper:
                 for endpoint in tried:
                     with suppress(LaunchError):  # the caller is told of the first failure
                         self._management.set_default(endpoint, old.version)
-                self._remove(new)
+                self.end(new)
                 raise
             self.served, self._readiness.canaries = new, new.canaries
-
-    def _retire(self, old: Served) -> dict[str, Any]:
-        """Let the old version's workers finish, and keep its bundle for --rollback."""
-        remove_models(self._home, self._previous)
-        self._previous = old.version
-        now = self.served.bundle.manifest
-        told = {
-            "name": now.name,
-            "version": now.version,
-            "digest": now.digest,
-            "former_digest": old.bundle.manifest.digest,
-        }
-        logger.info("swapped: %s", " ".join(f"{key}={value}" for key, value in told.items()))
-        self._remove(old)
-        return told
-
-    def _remove(self, served: Served) -> None:
-        """Stop a version's workers once they have answered all that has come in for them."""
-        self._drain.wait_for({served.version})
-        self._management.unregister(ENDPOINTS, served.version)
-        self.live -= {served.version}

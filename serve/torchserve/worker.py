@@ -18,7 +18,8 @@ from serve.service import Report, Service
 from serve.torchserve.messages import Row, set_head, to_message
 from serve.torchserve.upstream import send_early
 from serve.wire.replies import Reply
-from serve.wire.requests import CANARY_HEADER, Message
+from serve.wire.requests import Message
+from serve.wire.weight import LIGHT_PIXELS, weigh
 
 
 class Worker:
@@ -39,10 +40,9 @@ class Worker:
         canary_token: str | None = None,
     ) -> None:
         self._service, self._operation = service, service.operation(endpoint)
-        self._light_bytes = ENDPOINTS[endpoint].light_bytes
-        self._journal = Journal(endpoint, count)
-        self._canary_token = canary_token
-        self._untold: list[tuple[Report, Sequence[Reply], Sequence[str]]] = []
+        self._takes = ENDPOINTS[endpoint].takes
+        self._journal = Journal(endpoint, count, canary_token)
+        self._untold: list[tuple[Report, Sequence[Message], Sequence[Reply], Sequence[str]]] = []
 
     def handle_batch(self, batch: Sequence[Row], context: Any) -> list[bytes]:
         """Reply to one dynamic batch: returns the bodies; statuses and headers go into ``context``.
@@ -52,7 +52,8 @@ class Worker:
         light, heavy = dict[int, Message](), dict[int, Message]()
         for index, row in enumerate(batch):
             message = to_message(row, context, index)
-            (light if message.size <= self._light_bytes else heavy)[index] = message
+            pixels = weigh(message, self._takes, self._service.manifest)
+            (light if pixels <= LIGHT_PIXELS else heavy)[index] = message
         bodies = self._handle_part(light, context)
         if light and heavy:
             send_early(context, bodies)
@@ -69,8 +70,7 @@ class Worker:
         replies = reply_isolating_faults(self._operation, messages, request_ids, report)
         for index, reply in zip(placed, replies, strict=True):
             set_head(context, index, reply, self._service.headers)
-        if not self._is_routine(messages, replies):
-            self._untold.append((report, replies, request_ids))
+        self._untold.append((report, messages, replies, request_ids))
         return {index: reply.body for index, reply in zip(placed, replies, strict=True)}
 
     def tell(self) -> None:
@@ -78,10 +78,3 @@ class Worker:
         for handled in self._untold:
             self._journal.tell(*handled)
         self._untold.clear()
-
-    def _is_routine(self, messages: Sequence[Message], replies: Sequence[Reply]) -> bool:
-        """Whether these were the launcher's canaries alone, and all came back with a 200."""
-        return self._canary_token is not None and all(
-            message.headers.get(CANARY_HEADER.lower()) == self._canary_token and reply.status == 200
-            for message, reply in zip(messages, replies, strict=True)
-        )

@@ -4,7 +4,8 @@ import base64
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from http import HTTPStatus
 from typing import Any
 
 import numpy as np
@@ -225,10 +226,16 @@ def oip_reply(request: Request, model: str, rows: Mapping[str, Sequence[Any]]) -
 
 def error_reply(error: RequestError, oip: bool = False) -> Reply:
     """``{"code", "type", "message"}`` with the error's status; ``{"error"}`` in OIP."""
-    message = str(error)
-    named = {"code": error.status, "type": type(error).__name__, "message": message}
+    reply = refusal(error.status, type(error).__name__, str(error), oip)
+    return replace(reply, phrase=error.phrase)
+
+
+def refusal(status: int, kind: str, message: str, oip: bool = False) -> Reply:
+    """An error of a server, in the contract's form."""
+    named = {"code": status, "type": kind, "message": message}
     body = {"error": message} if oip else named
-    return Reply(json.dumps(body).encode(), status=error.status, phrase=error.phrase)
+    headers = {"Retry-After": "1"} if status in (429, 503) else {}
+    return Reply(json.dumps(body).encode(), status, HTTPStatus(status).phrase, headers=headers)
 
 
 def within_limit(reply: Reply, oip: bool) -> Reply:

@@ -36,7 +36,8 @@ class Message:
     Attributes:
         body: the bytes after the headers.
         headers: by lower-case name.
-        parts: the files of a multipart form, in order; the body is empty then.
+        parts: the files of a multipart form, in order, where the server has taken it apart; the
+            body is empty then.
         oip: whether it came in the Open Inference Protocol.
     """
 
@@ -106,12 +107,13 @@ def read_image_request(message: Message, spec: ImageSpec, outputs: Sequence[str]
         files = read_envelope(message.body, "images")
         items += [read_base64_image(file, spec, budget) for file in files]
     elif message.content_type == MULTIPART:
-        check_count(len(message.parts))
-        if not message.parts:
+        parts = form_files(message)
+        check_count(len(parts))
+        if not parts:
             raise InvalidRequest(
                 "the form holds no file, or its Content-Type no boundary; with curl, -F i=@FILE"
             )
-        items += [image_or_error(part, spec, budget) for part in message.parts]
+        items += [image_or_error(part, spec, budget) for part in parts]
     elif message.content_type == NPY:
         items += to_images(read_npy(message.body), spec)
     else:
@@ -236,6 +238,20 @@ def check_body(message: Message) -> None:
         raise UnsupportedMediaType("compressed bodies are not read; send no Content-Encoding")
     if message.oip and message.content_type not in ("", JSON, "application/octet-stream"):
         raise UnsupportedMediaType("inference requests are sent as application/json")
+
+
+def form_files(message: Message) -> Sequence[bytes]:
+    """The files of a multipart form, taken apart here unless the server has done it.
+
+    Raises:
+        InvalidRequest: the form can't be taken apart.
+        TooManyImages: it has over MAX_IMAGES files.
+    """
+    if not message.body:
+        return message.parts
+    from serve.wire.form import read_form  # a stock TorchServe lacks the package that this needs
+
+    return read_form(message.body, message.headers["content-type"])
 
 
 def is_file_type(content_type: str) -> bool:

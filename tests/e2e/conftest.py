@@ -1,4 +1,4 @@
-"""A real TorchServe on the shipped weights, started once for all tests that only talk to it."""
+"""Real services on the shipped weights, one of each server, for tests that only talk to them."""
 
 import socket
 import subprocess
@@ -14,6 +14,7 @@ import requests
 
 from pinhole import Client
 from serve.bundle.manifest import Bundle
+from serve.launcher.settings import SERVERS
 
 START_S = 120
 STOP_S = 40
@@ -26,6 +27,7 @@ class Running:
     process: subprocess.Popen[str]
     port: int
     log: Path
+    server: str
 
     @property
     def url(self) -> str:
@@ -38,6 +40,8 @@ class Running:
 
     def worker_pid(self, endpoint: str) -> int:
         """The process of the endpoint's first worker."""
+        if self.server == "granian":
+            return self.process.pid
         url = f"http://127.0.0.1:{self.port + 1}/models/{endpoint}"
         return int(requests.get(url, timeout=10).json()[0]["workers"][0]["pid"])
 
@@ -72,16 +76,21 @@ def wait_until(holds: Callable[[], bool], seconds: float) -> bool:
 
 @contextmanager
 def running(
-    bundle: Bundle, folder: Path, *options: str, port: int | None = None
+    bundle: Bundle,
+    folder: Path,
+    *options: str,
+    port: int | None = None,
+    server: str = "torchserve",
 ) -> Iterator[Running]:
     """Start a service, wait until it is ready, and stop it in the end."""
     port, log = port or free_port(), folder / "serve.log"
-    command = [sys.executable, "-m", "serve", str(bundle.folder), "--port", str(port), *options]
+    where = ["--port", str(port), "--server", server]
+    command = [sys.executable, "-m", "serve", str(bundle.folder), *where, *options]
     with (
         log.open("w") as output,
         subprocess.Popen(command, stdout=output, stderr=output, text=True) as process,
     ):
-        service = Running(process, port, log)
+        service = Running(process, port, log, server)
 
         def is_ready() -> bool:
             assert process.poll() is None, log.read_text()
@@ -98,11 +107,23 @@ def running(
                 service.stop()
 
 
-@pytest.fixture(scope="session")
-def service(shipped_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+@pytest.fixture(scope="session", params=SERVERS)
+def service(
+    request: pytest.FixtureRequest,
+    shipped_bundle: Bundle,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Running]:
     """The service most tests share; they leave it as they found it."""
-    with running(shipped_bundle, tmp_path_factory.mktemp("service")) as service:
+    folder = tmp_path_factory.mktemp("service")
+    with running(shipped_bundle, folder, server=request.param) as service:
         yield service
+
+
+@pytest.fixture(params=SERVERS)
+def server(request: pytest.FixtureRequest) -> str:
+    """The server of a service that a test starts for itself."""
+    name: str = request.param
+    return name
 
 
 @pytest.fixture

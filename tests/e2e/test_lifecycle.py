@@ -51,11 +51,13 @@ def test_torchserve_dies(small_bundle: Bundle, tmp_path: Path) -> None:
         assert "TorchServe died" in service.log.read_text()
 
 
-def test_stops_once_everything_is_answered(shipped_bundle: Bundle, tmp_path: Path) -> None:
+def test_stops_once_everything_is_answered(
+    server: str, shipped_bundle: Bundle, tmp_path: Path
+) -> None:
     """After SIGTERM, readiness is false at once, and what came in before is still answered."""
     images = np.zeros((1_000, 1, 28, 28), np.uint8)
     with (
-        running(shipped_bundle, tmp_path) as service,
+        running(shipped_bundle, tmp_path, server=server) as service,
         Client(service.url, timeout_s=60) as client,
         ThreadPoolExecutor(16) as pool,
     ):
@@ -71,7 +73,9 @@ def test_stops_once_everything_is_answered(shipped_bundle: Bundle, tmp_path: Pat
         assert "requests may be lost" not in service.log.read_text()
 
 
-def test_two_side_by_side(shipped_bundle: Bundle, tmp_path: Path, digits: Dataset) -> None:
+def test_two_side_by_side(
+    server: str, shipped_bundle: Bundle, tmp_path: Path, digits: Dataset
+) -> None:
     """Services of two runtimes and precisions agree, and either goes on when the other stops."""
     image = digits.test_images[:1].numpy()
     precision = "bf16" if processor_has_bf16() else "fp32"
@@ -79,8 +83,8 @@ def test_two_side_by_side(shipped_bundle: Bundle, tmp_path: Path, digits: Datase
     for name in ("onnx", "script"):
         (tmp_path / name).mkdir()
     with (
-        running(shipped_bundle, tmp_path / "onnx") as first,
-        running(shipped_bundle, tmp_path / "script", *choice) as second,
+        running(shipped_bundle, tmp_path / "onnx", server=server) as first,
+        running(shipped_bundle, tmp_path / "script", *choice, server=server) as second,
         Client(first.url) as one,
         Client(second.url) as other,
     ):

@@ -23,6 +23,7 @@ from serve.bundle.limits import (
     MAX_REQUEST_PIXELS,
 )
 from serve.bundle.manifest import Bundle
+from serve.launcher.settings import SERVERS
 from serve.wire.npy import write_npy
 
 from .conftest import Running, running
@@ -31,10 +32,15 @@ PEAK_BYTES = 900 << 20  # a worker that has just started takes about 330 MiB
 JSON, NPY, PNG = "application/json", "application/x-npy", "image/png"
 
 
-@pytest.fixture(scope="module")
-def lone(shipped_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+@pytest.fixture(scope="module", params=SERVERS)
+def lone(
+    request: pytest.FixtureRequest,
+    shipped_bundle: Bundle,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Running]:
     """A service with one worker for each endpoint, so that it is known whose memory to watch."""
-    with running(shipped_bundle, tmp_path_factory.mktemp("limits"), "--workers", "1") as service:
+    folder = tmp_path_factory.mktemp("limits")
+    with running(shipped_bundle, folder, "--workers", "1", server=request.param) as service:
         yield service
 
 

@@ -158,7 +158,7 @@ def test_contract_knows_every_error() -> None:
 
 def test_what_is_told_follows_the_contract(shipped_bundle: Bundle) -> None:
     """Every page of the private port has the path and the form that the contract states."""
-    told = pages(shipped_bundle, "fp32")
+    told = {path: json.loads(page) for path, page in pages(shipped_bundle, "fp32").items()}
     for path, page in told.items():
         name = re.sub("|".join(ENDPOINTS), "{endpoint}", path)
         answer = CONTRACT["paths"][name]["get"]["responses"]["200"]

@@ -1,0 +1,10 @@
+"""The contract in one process, on Granian: an event loop, and a thread for each core.
+
+    instance.py     one running service: started, watched, swapped, drained, stopped
+    app.py          HTTP: a request becomes a message, a reply becomes a response
+    dispatcher.py   the threads that answer messages, and which of them is next
+    files.py        the explorer's page and the API's documentation, where they are installed
+
+Granian reads and writes HTTP in a thread of its own, without Python's lock. The event loop's thread
+hands each message to the dispatcher, whose threads read, run and write it (serve.service).
+"""

@@ -1,0 +1,165 @@
+"""HTTP, as Granian hands it over (RSGI): a request becomes a message, a reply becomes a response.
+
+What nginx and TorchServe answer by themselves elsewhere (a wrong path or method, a body over the
+limit) is answered here, in the contract's form.
+"""
+
+import asyncio
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from serve.bundle.errors import PayloadTooLarge, RequestError
+from serve.bundle.limits import MAX_BODY_BYTES
+from serve.endpoints import ENDPOINTS
+from serve.errors import InvalidRequest, Unavailable
+from serve.granian.dispatcher import Dispatcher, Task
+from serve.granian.files import StaticFile, hint
+from serve.launcher.private import Answers
+from serve.service import Service
+from serve.wire.replies import NO_HEADERS, Reply, error_reply, refusal
+from serve.wire.requests import Message
+from serve.wire.weight import LIGHT_PIXELS, weigh
+
+BODY_S = 15.0  # for a caller to send the body it has announced
+REQUEST_ID = re.compile(r"[\w.:+/=@-]{1,128}", re.ASCII)
+PREDICTIONS = {f"/predictions/{endpoint}": (endpoint, False) for endpoint in ENDPOINTS}
+INFERENCES = {f"/v2/models/{endpoint}/infer": (endpoint, True) for endpoint in ENDPOINTS}
+POSTS = {**PREDICTIONS, **INFERENCES}  # path → endpoint, and whether it speaks OIP
+
+
+class App:
+    """The contract's paths.
+
+    Attributes:
+        open: requests that have come in and aren't answered yet.
+
+    Args:
+        dispatcher: answers messages.
+        service: what is served now.
+        answers: the pages of readiness and metadata.
+        files: path → file of the explorer and of the documentation.
+        stopping: whether the service is stopping, so that connections are closed.
+    """
+
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        service: Callable[[], Service],
+        answers: Answers,
+        files: Mapping[str, StaticFile],
+        stopping: Callable[[], bool],
+    ) -> None:
+        self._dispatcher, self._service, self._answers = dispatcher, service, answers
+        self._files, self._stopping = files, stopping
+        self.open = 0
+
+    async def __rsgi__(self, scope: Any, protocol: Any) -> None:
+        """Answer one request."""
+        self.open += 1
+        try:
+            path = scope.path
+            if path in POSTS and scope.method == "POST":
+                await self._predict(scope, protocol, *POSTS[path])
+            else:
+                self._send(protocol, self._page(scope))
+        finally:
+            self.open -= 1
+
+    async def _predict(self, scope: Any, protocol: Any, endpoint: str, oip: bool) -> None:
+        """Answer a request to the model."""
+        headers = read_headers(scope)
+        request_id = headers.get("x-request-id", "")
+        if not REQUEST_ID.fullmatch(request_id):
+            request_id = os.urandom(16).hex()
+        try:
+            message = Message(await read_body(protocol, headers), headers, oip=oip)
+            pixels = weigh(message, ENDPOINTS[endpoint].takes, self._service().manifest)
+            trace = headers.get("traceparent", "")
+            task = Task(endpoint, message, request_id, pixels, pixels <= LIGHT_PIXELS, trace)
+            reply = await self._dispatch(task, protocol)
+        except RequestError as error:
+            reply = error_reply(error, oip)
+        self._send(protocol, reply, {"X-Request-Id": request_id})
+
+    async def _dispatch(self, task: Task, protocol: Any) -> Reply:
+        """The reply to a message; a heavy message whose caller hangs up is dropped."""
+        self._dispatcher.submit(task)
+        if task.light:
+            return await task.reply
+        gone = asyncio.ensure_future(protocol.client_disconnect())
+        try:
+            await asyncio.wait((task.reply, gone), return_when=asyncio.FIRST_COMPLETED)
+            if not task.reply.done():
+                self._dispatcher.withdraw(task)
+                raise Unavailable("the caller has gone")  # nobody reads this
+            return task.reply.result()
+        finally:
+            gone.cancel()
+
+    def _page(self, scope: Any) -> Reply:
+        """The reply to a request that isn't for the model."""
+        path, method = scope.path, scope.method
+        page, file = self._answers.page(path), self._files.get(path)
+        if page is None and file is not None:
+            page = file.reply()
+        if path == "/docs":
+            page = Reply(b"", 301, headers={"Location": "/docs/"})
+        if page is None and path not in POSTS:
+            return refusal(404, "NotFound", hint(path))
+        allowed = "POST" if path in POSTS else "GET, HEAD"
+        if method == "OPTIONS":
+            return Reply(b"", 204, headers={"Allow": allowed})
+        if page is None or method not in ("GET", "HEAD"):
+            message = f"{method} is not for this path; use {allowed}"
+            reply = refusal(405, "MethodNotAllowed", message, oip=path in INFERENCES)
+            return replace(reply, headers={"Allow": allowed})
+        return page
+
+    def _send(self, protocol: Any, reply: Reply, headers: Mapping[str, str] = NO_HEADERS) -> None:
+        """Send a reply. Granian leaves out the body of a reply to HEAD."""
+        fields = [("content-type", reply.content_type), *headers.items(), *reply.headers.items()]
+        if self._stopping():
+            fields.append(("connection", "close"))
+        protocol.response_bytes(reply.status, fields, reply.body)
+
+
+def read_headers(scope: Any) -> dict[str, str]:
+    """The headers by lower-case name; those that came on several lines are joined by commas."""
+    headers = dict[str, str]()
+    for name, value in scope.headers.items():
+        headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    return headers
+
+
+async def read_body(protocol: Any, headers: Mapping[str, str]) -> bytes:
+    """The whole body.
+
+    Raises:
+        PayloadTooLarge: it is over the limit; no more of it than that has been read.
+        InvalidRequest: it didn't come in time, or the caller hung up.
+    """
+    length = headers.get("content-length")
+    if length is not None and int(length) > MAX_BODY_BYTES:
+        raise too_large(f"{int(length):,} bytes")
+    try:
+        async with asyncio.timeout(BODY_S):
+            if length is not None:
+                body: bytes = await protocol()
+                return body
+            pieces, size = list[bytes](), 0
+            async for piece in protocol:
+                size += len(piece)
+                if size > MAX_BODY_BYTES:
+                    raise too_large(f"over {MAX_BODY_BYTES:,} bytes")
+                pieces.append(piece)
+            return b"".join(pieces)
+    except TimeoutError as error:
+        raise InvalidRequest(f"the body did not come within {BODY_S:.0f} s") from error
+
+
+def too_large(size: str) -> PayloadTooLarge:
+    """The error of a body over the limit."""
+    return PayloadTooLarge(f"the body has {size}; the limit is {MAX_BODY_BYTES:,}")
