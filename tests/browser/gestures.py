@@ -1,6 +1,12 @@
 """Movements and clicks on the page, and what its canvases show."""
 
-from playwright.sync_api import Locator, Page
+import base64
+import io
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from playwright.sync_api import Locator, Page, expect
 
 # A seven in unit coordinates: a bar, then a slanted leg.
 SEVEN = [(0.25, 0.25), (0.5, 0.24), (0.74, 0.25), (0.64, 0.45), (0.53, 0.66), (0.45, 0.86)]
@@ -17,6 +23,7 @@ def at(area: Locator, x: float, y: float) -> tuple[float, float]:
 def draw(page: Page, points: list[tuple[float, float]]) -> None:
     """One stroke on the pad."""
     pad = page.locator("#pad")
+    pad.scroll_into_view_if_needed()
     page.mouse.move(*at(pad, *points[0]))
     page.mouse.down()
     for point in points[1:]:
@@ -32,6 +39,24 @@ def hover(page: Page, x: float, y: float) -> None:
 def pick(page: Page, x: float, y: float) -> None:
     """Click somewhere on the map."""
     page.mouse.click(*at(page.locator("#map"), x, y))
+
+
+def numbers(page: Page) -> str:
+    """The numbers beside the crosshair, once there are any."""
+    expect(page.locator("#lens output")).not_to_be_empty()
+    return page.locator("#lens output").inner_text()
+
+
+def ink(canvas: Locator) -> NDArray[np.uint8]:
+    """How opaque each pixel of a canvas is: uint8[H, W]."""
+    url: str = canvas.evaluate("canvas => canvas.toDataURL()")
+    return read_png(url)[..., 3]
+
+
+def read_png(url: str) -> NDArray[np.uint8]:
+    """The pixels of a data URL: uint8[H, W, 4]."""
+    file = io.BytesIO(base64.b64decode(url.partition(",")[2]))
+    return np.asarray(Image.open(file).convert("RGBA"))
 
 
 def picture(page: Page, selector: str) -> str:

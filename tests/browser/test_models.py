@@ -31,8 +31,10 @@ def use_everything(visit: Visit, bundle_folder: Path, folder: Path, words: str, 
         pick(page, 0.2, 0.3)
         pick(page, 0.8, 0.6)
         expect(page.locator("#strip li")).to_have_count(11)
+        blank = picture(page, "#seen")
         draw(page, SEVEN)
         expect(page.locator("#verdict")).to_contain_text("mse 0.")
+        assert picture(page, "#seen") != blank
         dots = picture(page, "#map canvas.dots")
         page.click("#pictures")
         wait_for_change(page, "#map canvas.dots", dots)

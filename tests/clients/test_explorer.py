@@ -41,6 +41,7 @@ class Echo(BaseHTTPRequestHandler):
             "port": self.server.server_address[1],
             "key": self.headers.get("Authorization"),
             "cookie": self.headers.get("Cookie"),
+            "asked": self.headers.get("X-Seen"),
             "body": body.decode(),
         }
         self.send_response(status)
@@ -120,11 +121,13 @@ def test_gets_that_the_service_does_not_know_go_to_the_private_port(
     url = explore(launcher)
 
     ready = requests.get(f"{url}ready", timeout=5)
-    posted = requests.post(f"{url}predictions/embed", b"an image", timeout=5)
+    asked = {"X-Seen": "true"}
+    posted = requests.post(f"{url}predictions/reconstruct", b"a file", headers=asked, timeout=5)
     unknown = requests.get(f"{url}v2/models/other", timeout=5)
 
     assert ready.json()["port"] == launcher + PRIVATE_OFFSET
-    assert posted.json() == {"port": launcher, "key": None, "cookie": None, "body": "an image"}
+    said = {"key": None, "cookie": None, "asked": "true", "body": "a file"}
+    assert posted.json() == {"port": launcher, **said}
     assert posted.headers["X-Model-Digest"] == "abc"
     assert unknown.status_code == 404
 

@@ -25,7 +25,13 @@ MAX_BODY_BYTES = 2**25
 
 PREFIXES = ("/predictions/", "/v2/")  # Paths of the API that are passed on.
 PAGES = ("/v2", "/ready", "/map.json", "/openapi.yaml")  # Single paths that a GET may ask for.
-PASSED_ON = ("Content-Type", "Accept", "Authorization", "Inference-Header-Content-Length")
+PASSED_ON = (
+    "Content-Type",
+    "Accept",
+    "Authorization",
+    "Inference-Header-Content-Length",
+    "X-Seen",
+)
 HOP_BY_HOP = ("connection", "keep-alive", "transfer-encoding", "content-length", "date", "server")
 
 # The longest wait for a browser to finish a request that it has begun.

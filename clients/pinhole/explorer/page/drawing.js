@@ -1,4 +1,4 @@
-/** The user's drawing, what the model remembers of it, and how unusual it is. */
+/** The user's drawing, what the model saw of it and remembers, and how unusual it is. */
 
 import { figure } from "./dots.js";
 import { written } from "./lens.js";
@@ -6,11 +6,9 @@ import { latest, settled } from "./pace.js";
 import { Pad } from "./pad.js";
 import { paint } from "./paint.js";
 import { neighbours } from "./points.js";
-import { tolerate } from "./service.js";
-import { rasterise } from "./strokes.js";
+import { Refused, tolerate } from "./service.js";
 
 const PAUSE_MS = 250; // The hand has to rest this long before the verdict is written.
-const LEAST_POINTS = 4; // A drawing with fewer points gets no verdict.
 
 export class Drawing {
   /** @param {HTMLElement} root @param {object} world */
@@ -40,29 +38,38 @@ export class Drawing {
     this.mark = null;
     marks.draw();
     this.root.querySelector("#verdict").replaceChildren();
-    const canvas = this.root.querySelector("#remembered");
-    canvas.getContext("2d").clearRect(0, 0, canvas.width, canvas.height);
+    for (const canvas of this.root.querySelectorAll("#seen, #remembered")) {
+      canvas.getContext("2d").clearRect(0, 0, canvas.width, canvas.height);
+    }
   }
 
   /** Embed and reconstruct what the pad holds now. */
   async #ask() {
-    const { service, image } = this.world;
+    const { service } = this.world;
     if (!this.pad.strokes.length || service.down) return;
-    const shape = [image.channels, image.height, image.width];
-    const pixels = rasterise(this.pad.strokes, image);
     try {
-      const [embedding, answer] = await Promise.all([
-        service.embed(pixels, shape),
-        service.reconstruct(pixels, shape),
-      ]);
-      if (!this.pad.strokes.length) return; // The pad was cleared while the service answered.
-      this.answer = { ...answer, embedding };
-      paint(this.root.querySelector("#remembered"), answer.pixels, image);
-      this.#place(embedding);
-      this.judge();
+      const file = await this.pad.toPng();
+      this.#show(...(await Promise.all([service.embed(file), service.reconstruct(file)])));
     } catch (error) {
+      if (error instanceof Refused && this.pad.strokes.length) this.#showRefusal(error.message);
       tolerate(error); // The status line shows the outage; the "up" event repeats the request.
     }
+  }
+
+  #show(embedding, answer) {
+    if (!this.pad.strokes.length) return; // The pad was cleared while the service answered.
+    this.answer = { ...answer, embedding };
+    paint(this.root.querySelector("#seen"), answer.seen, this.world.image);
+    paint(this.root.querySelector("#remembered"), answer.pixels, this.world.image);
+    this.#place(embedding);
+    this.judge();
+  }
+
+  /** Say why the service refused the drawing, as it does if it finds no ink. */
+  #showRefusal(reason) {
+    this.#forget();
+    this.root.querySelector("#verdict").append(toParagraph(reason));
+    this.world.say(reason);
   }
 
   /** Put the drawing's dot on the map. */
@@ -75,7 +82,7 @@ export class Drawing {
   }
 
   #writeVerdict() {
-    if (!this.answer || this.pad.strokes.flat().length < LEAST_POINTS) return;
+    if (!this.answer) return; // The pad was cleared, or the service refused a later drawing.
     const { plane, points, names, say } = this.world;
     const { embedding } = this.answer;
     const votes = neighbours(points.embeddings, points.labels, embedding);

@@ -8,6 +8,8 @@ import { Refused, tolerate } from "./service.js";
 const PARALLEL_FILES = 2; // Files that are being embedded at a time.
 const MAX_ROWS = 200; // Older rows are removed from the page.
 const THUMBNAIL_PX = 96;
+// A row's pictures, from left to right: the canvas's class, and what it shows.
+const PICTURES = { file: "the file", seen: "what the model saw", remembered: "what it remembers" };
 
 export class Files {
   #waiting = [];
@@ -61,8 +63,9 @@ export class Files {
       const { service, image } = this.world;
       const embedding = await service.embed(file);
       const answer = await service.reconstruct(file);
-      paint(row.querySelector(".after"), answer.pixels, image);
-      await drawThumbnail(row.querySelector(".before"), file);
+      paint(row.querySelector(".seen"), answer.seen, image);
+      paint(row.querySelector(".remembered"), answer.pixels, image);
+      await drawThumbnail(row.querySelector(".file"), file);
       this.#succeed(row, embedding, answer);
     } catch (error) {
       this.#fail(row, file, error);
@@ -104,11 +107,10 @@ export class Files {
     const row = document.createElement("li");
     row.title = file.name;
     const show = document.createElement("button");
-    show.setAttribute("aria-label", `Show ${file.name} on the map`);
-    for (const name of ["before", "after"]) {
-      const canvas = document.createElement("canvas");
-      canvas.className = name;
-      show.append(canvas);
+    const pictures = Object.values(PICTURES).join(", ");
+    show.setAttribute("aria-label", `Show ${file.name} on the map. Pictures: ${pictures}`);
+    for (const [name, title] of Object.entries(PICTURES)) {
+      show.append(Object.assign(document.createElement("canvas"), { className: name, title }));
     }
     const words = document.createElement("div");
     words.append(toParagraph({ text: file.name, kind: "name" }));

@@ -70,12 +70,13 @@ export class MapView extends EventTarget {
     }
   }
 
-  /** The context of one of the two canvases, with the canvas cleared. */
+  /** The context of one of the two canvases, with the canvas cleared and as large as the map. */
   context(name) {
     const canvas = this.root.querySelector(`canvas.${name}`);
+    canvas.width = this.width * devicePixelRatio; // This clears the canvas, too.
+    canvas.height = this.height * devicePixelRatio;
     const context = canvas.getContext("2d");
-    context.setTransform(devicePixelRatio, 0, 0, devicePixelRatio, 0, 0);
-    context.clearRect(0, 0, this.width, this.height);
+    context.scale(devicePixelRatio, devicePixelRatio);
     return context;
   }
 
@@ -91,10 +92,6 @@ export class MapView extends EventTarget {
     this.baseX.range([0, this.width]);
     this.baseY.range([this.height, 0]);
     this.zoom.extent([[0, 0], [this.width, this.height]]);
-    for (const canvas of this.root.querySelectorAll(":scope > canvas")) {
-      canvas.width = this.width * devicePixelRatio;
-      canvas.height = this.height * devicePixelRatio;
-    }
     this.#changed();
   }
 

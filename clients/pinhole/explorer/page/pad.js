@@ -1,11 +1,13 @@
 /** The drawing pad: mouse, pen, touch or arrow keys make strokes. */
 
 import { STEPS } from "./map.js";
-import { trace } from "./strokes.js";
 
-// Parts of the pad's side: the pen's width, and an arrow key's step.
-const PEN = 0.075;
+// Parts of the pad's side: the pen's width, and an arrow key's step. The service scales every drawing
+// to the same size. A thinner pen would make large drawings too faint, a thicker pen small ones too bold.
+const PEN = 0.05;
 const STEP = 0.04;
+
+const PNG_PX = 280; // Side of the picture that is sent; the service frames it.
 
 export class Pad {
   /** @type {[number, number][][]} strokes of points in [0, 1]² */
@@ -42,11 +44,23 @@ export class Pad {
     const side = canvas.clientWidth * devicePixelRatio;
     canvas.width = canvas.height = side;
     const context = canvas.getContext("2d");
+    this.#drawStrokes(context, side, getComputedStyle(canvas).color);
+    if (this.#nib) this.#drawNib(context, side);
+  }
+
+  /** @returns {Promise<Blob>} the drawing as a PNG file, white on black */
+  toPng() {
+    const canvas = new OffscreenCanvas(PNG_PX, PNG_PX);
+    const context = canvas.getContext("2d", { alpha: false }); // An opaque canvas is black at first.
+    this.#drawStrokes(context, PNG_PX, "white");
+    return canvas.convertToBlob();
+  }
+
+  #drawStrokes(context, side, colour) {
     context.lineCap = context.lineJoin = "round";
     context.lineWidth = PEN * side;
-    context.strokeStyle = getComputedStyle(canvas).color;
+    context.strokeStyle = colour;
     for (const stroke of this.strokes) trace(context, stroke.map(([x, y]) => [x * side, y * side]));
-    if (this.#nib) this.#drawNib(context, side);
   }
 
   #drawNib(context, side) {
@@ -111,4 +125,16 @@ export class Pad {
     const { left, top, width, height } = this.canvas.getBoundingClientRect();
     return [(event.clientX - left) / width, (event.clientY - top) / height];
   }
+}
+
+/** Draw a smooth line through points, or a dot if there is only one. */
+function trace(context, points) {
+  context.beginPath();
+  context.moveTo(...points[0]);
+  for (const [[x, y], next] of d3.pairs(points)) {
+    context.quadraticCurveTo(x, y, (x + next[0]) / 2, (y + next[1]) / 2);
+  }
+  const [x, y] = points.at(-1);
+  context.lineTo(x + 0.01, y); // A canvas draws nothing of a line without length.
+  context.stroke();
 }

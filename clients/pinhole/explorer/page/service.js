@@ -1,5 +1,5 @@
 /**
-  * The service's public HTTP API, as any program could call it: arrays in, arrays out.
+  * The service's public HTTP API, as any program could call it: files or arrays in, arrays out.
   *
   * Events: "answer" after every reply of the model; "down" and "up" when an outage begins and ends.
  */
@@ -70,26 +70,25 @@ export class Service extends EventTarget {
     return embeddings.map((_, index) => data.subarray(index * size, (index + 1) * size));
   }
 
-  /**
-   * @param {Uint8Array | Blob} image pixels [C, H, W], or an image file
-   * @param {number[]} shape of the pixels
-   * @returns {Promise<number[]>} [D]
-   */
-  async embed(image, shape) {
-    const [body, type] = toBody(image, shape);
-    return [...(await this.#predict("embed", body, type)).data];
+  /** @param {Blob} file an image file @returns {Promise<number[]>} [D] */
+  async embed(file) {
+    return [...(await this.#predict("embed", file, typeOf(file))).data];
   }
 
   /**
-   * As embed.
+   * What the model saw of an image file, and the pixels that it remembers; both are [C, H, W].
    *
-   * @returns {Promise<{pixels: Uint8Array, mse: number, percentile: number, outlier: boolean}>}
+   * @param {Blob} file
+   * @returns {Promise<{
+   *   seen: Uint8Array, pixels: Uint8Array, mse: number, percentile: number, outlier: boolean
+   * }>}
    */
-  async reconstruct(image, shape) {
-    const [body, type] = toBody(image, shape);
-    const { data, headers } = await this.#predict("reconstruct", body, type);
+  async reconstruct(file) {
+    const seen = { "X-Seen": "true" };
+    const { data, headers } = await this.#predict("reconstruct", file, typeOf(file), seen);
     return {
-      pixels: data,
+      seen: data.subarray(0, data.length / 2),
+      pixels: data.subarray(data.length / 2),
       mse: Number(headers.get("X-Mse")),
       percentile: Number(headers.get("X-Percentile")),
       outlier: headers.has("X-Outliers"),
@@ -102,8 +101,8 @@ export class Service extends EventTarget {
     return sorted[Math.floor(sorted.length / 2)];
   }
 
-  async #predict(endpoint, body, type) {
-    const headers = { "Content-Type": type, Accept: NPY };
+  async #predict(endpoint, body, type, more = {}) {
+    const headers = { "Content-Type": type, Accept: NPY, ...more };
     const started = performance.now();
     const reply = await this.#fetch(`predictions/${endpoint}`, { method: "POST", body, headers });
     const array = unpack(await this.#read(reply, "arrayBuffer"));
@@ -191,9 +190,8 @@ export class Service extends EventTarget {
   }
 }
 
-function toBody(image, shape) {
-  if (image instanceof Blob) return [image, image.type.startsWith("image/") ? image.type : FILE];
-  return [pack(image, [1, ...shape]), NPY];
+function typeOf(file) {
+  return file.type.startsWith("image/") ? file.type : FILE;
 }
 
 function retryAfterMs(reply) {
