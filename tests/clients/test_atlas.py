@@ -1,17 +1,24 @@
 """``pinhole atlas``: a job's embeddings as one file."""
 
+import base64
+import io
 import json
 import re
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 import pinhole.atlas
+from pinhole.atlas import make_atlas
 from pinhole.cli import main
+from serve.bundle.images import PixelBudget, read_image
+from serve.bundle.manifest import ImageSpec
 
 PATHS = ["cats/1.png", "cats/2.png", "dogs/</script>.png", "dogs/broken.png", "../outside.png"]
 
@@ -66,7 +73,37 @@ def test_one_file_with_everything(table: Path, capsys: pytest.CaptureFixture[str
     said = capsys.readouterr().out
     assert "5 points, 2 thumbnails of images in" in said
     assert "1 failed rows left out" in said
+    assert "they show whole files (the table doesn't say what its model saw" in said
     assert not re.search(r"(src|href)=[\"']?(https?:)?//", out.read_text())
+
+
+def test_thumbnails_show_what_the_model_saw(tmp_path: Path) -> None:
+    """Ink is framed as the model frames it; a page without ink is shown as it is."""
+    page = np.full((300, 200), 220, np.uint8)
+    Image.fromarray(page).save(tmp_path / "blank.png")
+    page[100:180, 40:60] = 30
+    Image.fromarray(page).save(tmp_path / "one.png")
+    spec = ImageSpec(1, 28, 28, "auto", "ink")
+
+    seen, blank = thumbnails(tmp_path, ["one.png", "blank.png"], asdict(spec))
+    whole, _ = thumbnails(tmp_path, ["one.png", "blank.png"], {"framing": "unknown"})
+
+    expected = read_image((tmp_path / "one.png").read_bytes(), spec, PixelBudget())[0]
+    assert np.abs(seen.astype(int) - expected).mean() < 3  # WebP loses some
+    assert blank.shape == whole.shape == (48, 32)
+    assert blank.min() > 200
+    assert whole[0, 0] > 200
+
+
+def thumbnails(folder: Path, paths: list[str], image: dict[str, Any]) -> list[np.ndarray]:
+    """The thumbnails in the atlas of a table whose metadata say that the model takes ``image``."""
+    embeddings = pa.array([[0.0, 0.0]] * len(paths), pa.list_(pa.float32(), 2))
+    metadata = {"pinhole.source": str(folder), "pinhole.image": json.dumps(image)}
+    table = pa.table({"path": paths, "embedding": embeddings})
+    pq.write_table(table.replace_schema_metadata(metadata), folder / "job.parquet")
+    (folder / "atlas.html").write_text(make_atlas(folder / "job.parquet", None).page)
+    files = [base64.b64decode(each) for each in read(folder / "atlas.html")["thumbnails"]]
+    return [np.asarray(Image.open(io.BytesIO(file)).convert("L")) for file in files]
 
 
 def test_thumbnails_are_limited(table: Path, monkeypatch: pytest.MonkeyPatch) -> None:

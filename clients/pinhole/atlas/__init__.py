@@ -1,7 +1,8 @@
 """A job's embeddings as one HTML file that needs nothing else: to look at, to keep, to share.
 
 The page is the explorer's map without a service. The file holds the points, D3 and the program, and
-small copies of those of the job's images that can be read, which appear under the pointer.
+small copies of those of the job's images that can be read, which appear under the pointer. They
+show what the model saw of an image, if the job has written down how its model takes pictures.
 """
 
 import base64
@@ -11,6 +12,7 @@ import io
 import json
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,15 +22,24 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
+from PIL import Image
 
 from pinhole.explorer.assets import PAGE, d3_file
+from pinhole.jobs.pictures import to_image_spec
+from serve.bundle.errors import InvalidImage, RequestError
+from serve.bundle.framing import frame
+from serve.bundle.ink import LARGEST_SIDE
+from serve.bundle.limits import MAX_IMAGE_PIXELS
+from serve.bundle.manifest import ImageSpec
+from serve.bundle.pictures.reading import open_picture
 
 HERE = Path(__file__).parent
 
 # The explorer's modules that the atlas uses, in the order of their imports.
 MODULES = ("pace.js", "palette.js", "plane.js", "points.js", "dots.js", "legend.js", "map.js")
 
-SOURCE_KEY = b"pinhole.source"  # A job writes its source into the metadata under this key.
+# Under these keys of the metadata a job writes its source, and how its model takes pictures.
+SOURCE_KEY, IMAGE_KEY = b"pinhole.source", b"pinhole.image"
 DECIMALS = 4  # Of the embeddings in the page: finer than a pixel of any screen.
 MAX_POINTS = 100_000  # A canvas still pans that many smoothly, and mail still carries the file.
 THUMBNAIL_PX = 48
@@ -50,6 +61,7 @@ class Embeddings:
         failed: number of rows without an embedding.
         left_out: number of rows beyond MAX_POINTS.
         source: what the job read; None if the file doesn't say.
+        image: the pictures that the model takes; None if the file doesn't say.
     """
 
     paths: list[str]
@@ -57,6 +69,7 @@ class Embeddings:
     failed: int
     left_out: int
     source: str | None
+    image: ImageSpec | None
 
 
 @dataclass(frozen=True)
@@ -70,6 +83,7 @@ class Atlas:
         failed: number of the job's rows without an embedding.
         left_out: number of rows beyond MAX_POINTS.
         source: the folder whose images were made into thumbnails; None if there is none.
+        seen: whether the thumbnails show what the model saw, not the whole files.
     """
 
     page: str
@@ -78,6 +92,7 @@ class Atlas:
     failed: int
     left_out: int
     source: Path | None
+    seen: bool
 
 
 def make_atlas(table: Path, images: Path | None) -> Atlas:
@@ -95,17 +110,25 @@ def make_atlas(table: Path, images: Path | None) -> Atlas:
     found = read_embeddings(table)
     source = images or (Path(found.source) if found.source else None)
     folder = source if source and source.is_dir() else None
-    thumbnails = list(make_thumbnails(folder, found.paths)) if folder else []
+    thumbnails = list(make_thumbnails(folder, found.paths, found.image)) if folder else []
     data = {
         "title": table.stem,
         "paths": found.paths,
         "embeddings": found.vectors.astype(float).round(DECIMALS).tolist(),
         "labels": label_by_folder(found.paths),
         "thumbnails": thumbnails,
+        "seen": found.image is not None,
     }
-    page = write_page(table.stem, data)
     shown = sum(thumbnail != "" for thumbnail in thumbnails)
-    return Atlas(page, len(found.paths), shown, found.failed, found.left_out, folder)
+    return Atlas(
+        page=write_page(table.stem, data),
+        points=len(found.paths),
+        thumbnails=shown,
+        failed=found.failed,
+        left_out=found.left_out,
+        source=folder,
+        seen=found.image is not None,
+    )
 
 
 def read_embeddings(table: Path) -> Embeddings:
@@ -126,13 +149,15 @@ def read_embeddings(table: Path) -> Embeddings:
         raise UnfitTable(
             f"{table} holds no embeddings: it is not a result of pinhole embed"
         ) from error
-    source = (file.schema_arrow.metadata or {}).get(SOURCE_KEY)
+    metadata = file.schema_arrow.metadata or {}
+    source = metadata.get(SOURCE_KEY)
     return Embeddings(
         kept["path"].to_pylist(),
         vectors,
         columns.num_rows - good.num_rows,
         good.num_rows - kept.num_rows,
         source.decode() if source else None,
+        to_image_spec(json.loads(metadata.get(IMAGE_KEY, b"null"))),
     )
 
 
@@ -141,32 +166,48 @@ def label_by_folder(paths: list[str]) -> list[str]:
     return [path.split("/")[0] if "/" in path else "" for path in paths]
 
 
-def make_thumbnails(folder: Path, paths: list[str]) -> Iterator[str]:
+def make_thumbnails(folder: Path, paths: list[str], image: ImageSpec | None) -> Iterator[str]:
     """Yield a small WebP of each image in base64, or "" if it can't be made or room is used up."""
     left_bytes = MAX_THUMBNAILS_BYTES
     root = folder.resolve()
     for path in paths:
-        thumbnail = make_thumbnail(root, path) if left_bytes > 0 else b""
+        thumbnail = make_thumbnail(root, path, image) if left_bytes > 0 else b""
         left_bytes -= len(thumbnail)
         yield base64.b64encode(thumbnail).decode()
 
 
-def make_thumbnail(root: Path, path: str) -> bytes:
+def make_thumbnail(root: Path, path: str, image: ImageSpec | None) -> bytes:
     """A small copy of an image as WebP; b"" if it can't be read or lies outside the root."""
-    from PIL import Image, ImageOps
-
     place = (root / path).resolve()
-    if not place.is_relative_to(root):
+    if not place.is_relative_to(root) or not place.is_file():
         return b""
     try:
-        with Image.open(place) as file:
-            picture = ImageOps.exif_transpose(file).convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        picture = read_picture(place.read_bytes(), image)
+    except (OSError, RequestError):
         return b""
     picture.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX))
     small = io.BytesIO()
     picture.save(small, "WEBP", quality=WEBP_QUALITY)
     return small.getvalue()
+
+
+def read_picture(data: bytes, image: ImageSpec | None) -> Image.Image:
+    """What the model saw of a file, or the whole picture if that isn't known or has no ink.
+
+    Raises:
+        InvalidImage: it can't be read.
+    """
+    if image:
+        with suppress(InvalidImage):
+            at_least = max(image.width, image.height, LARGEST_SIDE)  # As serving reads it.
+            return Image.fromarray(frame(open_picture(data, check_pixels, at_least), image))
+    return open_picture(data, check_pixels, THUMBNAIL_PX)
+
+
+def check_pixels(width: int, height: int) -> None:
+    """Raise InvalidImage for a picture that serving would refuse for its size."""
+    if width * height > MAX_IMAGE_PIXELS:
+        raise InvalidImage(f"{width} x {height} pixels; the limit is {MAX_IMAGE_PIXELS:,}")
 
 
 def write_page(title: str, data: dict[str, Any]) -> str:

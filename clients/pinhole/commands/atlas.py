@@ -14,6 +14,7 @@ examples:
   pinhole atlas scans.parquet --out scans.html
   pinhole atlas scans.parquet --out scans.html --images scans/   where the images are now
 
+Thumbnails show what the model saw of each image, where the job has written that down.
 At most 100,000 points and 24 MiB of thumbnails; folders of the paths become labels.
 """
 
@@ -59,6 +60,8 @@ def report(out: Path, atlas: "Atlas") -> None:
         notes[1] += " (the images' folder isn't known or isn't there: --images FOLDER)"
     elif atlas.thumbnails < atlas.points:
         notes[1] += f" of images in {atlas.source} (the others are unreadable, or over the limit)"
+    if atlas.thumbnails and not atlas.seen:
+        notes.append("they show whole files (the table doesn't say what its model saw of them)")
     if atlas.failed:
         notes.append(f"{atlas.failed:,} failed rows left out")
     if atlas.left_out:

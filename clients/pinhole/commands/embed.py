@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from pinhole.jobs.job import Done, Job, ShardMaker
     from pinhole.jobs.runners import Runner
     from pinhole.jobs.sources import Source
+    from pinhole.jobs.sources.suffixes import LeftOut
 
 ABOUT = "embed a folder, archive, array or list of images into Parquet, .npy or .csv"
 REQUEST_TIMEOUT_S = 120  # A request carries hundreds of files.
@@ -158,12 +160,13 @@ def embed(options: argparse.Namespace) -> int:
         job = Job(
             options.out,
             identify(options.source, source, maker.model, options.score, options.shard_rows),
+            source.left_out,
         )
         if options.dry_run:
             return report_plan(job, options.retry_failed)
         with job_progress(source.count) as on_rows:
             done = job.run(maker, on_rows, options.retry_failed)
-    return report(options.out, done)
+    return report(options.out, done, job.left_out)
 
 
 @contextmanager
@@ -195,13 +198,15 @@ def open_runner(options: argparse.Namespace) -> "Iterator[Runner]":
 
         yield LocalRunner(options.bundle, options.device, options.precision, options.score)
         return
+    from pinhole.jobs.pictures import find_image_spec
     from pinhole.jobs.service import ServiceRunner
 
+    image_of = partial(find_image_spec, options.url, options.api_key, options.timeout_s)
     with connect(options) as client:
-        yield ServiceRunner(client, tell, options.patience_s, options.score)
+        yield ServiceRunner(client, tell, options.patience_s, options.score, image_of)
 
 
-def report(out: Path, done: "Done") -> int:
+def report(out: Path, done: "Done", left_out: "LeftOut") -> int:
     """Say what became of the job; returns the exit code."""
     from pinhole.jobs.sources import printable
 
@@ -210,6 +215,8 @@ def report(out: Path, done: "Done") -> int:
         f"{totals.embedded:,} images embedded into {name}, {totals.failed:,} failed, "
         f"in {done.seconds:.1f} s ({done.rows / done.seconds:,.0f} images/s)"
     )
+    if left_out:
+        tell(str(left_out))
     if not totals.failed:
         return 0
     reasons = ", ".join(f"{number:,} {name}" for name, number in totals.failures.most_common())
@@ -229,6 +236,8 @@ def report_plan(job: "Job", retry: bool) -> int:
         f"{todo.rows:,} would be embedded by model {identity.model.digest[:12]} "
         f"in {identity.model.precision}"
     )
+    if job.left_out:
+        tell(str(job.left_out))
     return 0
 
 

@@ -3,6 +3,7 @@
 job         a job from beginning to end, or from where an interruption has left it
 making      what makes shards: this process, with a runner; ray: a cluster of such processes
 runners     what embeds: service (over HTTP) or local (a bundle in this process)
+pictures    what pictures a model takes, so that the atlas can show what it saw
 pipeline    list → read → embed → write, all at once
 sources/    what the inputs are: folders, archives, arrays, tables, lists, URLs
 known       what has been embedded already, by sha256

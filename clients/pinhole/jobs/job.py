@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -21,6 +21,7 @@ from pinhole.jobs.folder import (
 from pinhole.jobs.runners import Model
 from pinhole.jobs.shards import Identity, Totals
 from pinhole.jobs.sinks import assemble, clear, is_file, job_folder
+from pinhole.jobs.sources.suffixes import LeftOut
 
 OnRows = Callable[[int], None]  # Called with the number of rows that have just been finished.
 
@@ -72,10 +73,12 @@ class Job:
     Attributes:
         out: a folder of shards, or one file.
         identity: what may not change between two runs.
+        left_out: files in the source that aren't inputs.
     """
 
     out: Path
     identity: Identity
+    left_out: LeftOut = field(default_factory=LeftOut)
 
     @property
     def folder(self) -> Path:
@@ -156,6 +159,7 @@ class Job:
             "embedded": done.totals.embedded,
             "failed": done.totals.failed,
             "failures": dict(done.totals.failures.most_common()),
+            "left_out": dict(self.left_out.most_common()),
             "shards": self.identity.shards,
             "last_run": {
                 "rows": done.rows,

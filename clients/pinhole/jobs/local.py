@@ -59,7 +59,7 @@ class LocalRunner:
             raise JobError(str(error)) from error
         self.name, self._score, self._spec = self._engine.name, score, bundle.manifest.image
         width = bundle.manifest.embedding_width
-        self.model = Model(bundle.manifest.digest, self._engine.precision, width)
+        self.model = Model(bundle.manifest.digest, self._engine.precision, width, self._spec)
         size = int(np.prod(self._spec.shape))
         self.chunk_images = max(1, min(CHUNK_IMAGES, CHUNK_BYTES // size))
 

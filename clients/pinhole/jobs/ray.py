@@ -171,7 +171,7 @@ def model_of(folder: Path, precision: str) -> Model:
         raise JobError(
             f"this model is offered in {', '.join(manifest.tolerances)}, not {precision}"
         )
-    return Model(manifest.digest, precision, manifest.embedding_width)
+    return Model(manifest.digest, precision, manifest.embedding_width, manifest.image)
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from pinhole.jobs.errors import Fault
 from pinhole.jobs.rows import Answer
+from serve.bundle.manifest import ImageSpec
 
 Prepared = bytes | NDArray[np.uint8]  # A file's bytes, or pixels uint8[C, H, W].
 
@@ -23,11 +24,13 @@ class Model:
         digest: sha256 that names the model.
         precision: of the arithmetic, e.g. ``fp32``.
         width: D of the embeddings.
+        image: the pictures that it takes; None if its service doesn't say.
     """
 
     digest: str
     precision: str
     width: int
+    image: ImageSpec | None = None
 
 
 class Runner(Protocol):

@@ -18,6 +18,7 @@ from pinhole.errors import BadRequest, Busy, PinholeError, ServerError, Unavaila
 from pinhole.jobs.errors import Fault, JobError
 from pinhole.jobs.rows import Answer
 from pinhole.jobs.runners import CHUNK_IMAGES, Model, Prepared
+from serve.bundle.manifest import ImageSpec
 
 T = TypeVar("T")
 
@@ -78,6 +79,7 @@ class ServiceRunner:
         tell: shows a line to the user.
         patience_s: how long a service may answer nothing before the job ends.
         score: ask for each image's mse too.
+        image_of: finds the pictures that the model of a digest takes; see find_image_spec.
 
     Raises:
         JobError: the service doesn't say which model it embeds with.
@@ -94,6 +96,7 @@ class ServiceRunner:
         tell: Callable[[str], None],
         patience_s: float = PATIENCE_S,
         score: bool = False,
+        image_of: Callable[[str], ImageSpec | None] = lambda digest: None,
     ) -> None:
         self._client, self._tell, self._patience_s, self._score = client, tell, patience_s, score
         health = client.health()
@@ -102,7 +105,8 @@ class ServiceRunner:
                 "the service doesn't say which model it embeds with (X-Model-Digest, X-Precision): "
                 "is there a proxy that drops headers?"
             )
-        self.model = Model(health.digest, health.precision, health.embedding_width)
+        image = image_of(health.digest)
+        self.model = Model(health.digest, health.precision, health.embedding_width, image)
         self._flight, self._stop, self._lock = Flight(), threading.Event(), threading.Lock()
         self._down_since: float | None = None
         self._outage_told = False

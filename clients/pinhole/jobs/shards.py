@@ -8,7 +8,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 from uuid import uuid4
@@ -165,6 +165,8 @@ def job_metadata(identity: Identity) -> dict[str, str]:
         "precision": identity.model.precision,
         "tool_version": pinhole.__version__,
     }
+    if identity.model.image:
+        fields["image"] = json.dumps(asdict(identity.model.image))
     return {PREFIX + key: value for key, value in fields.items()}
 
 

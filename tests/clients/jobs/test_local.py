@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -90,6 +91,24 @@ def test_bad_pictures_are_rows(
     assert "failed: 5 InvalidImage, 1 TooLarge" in said.err
 
 
+def test_files_that_are_left_out_are_told(
+    small_bundle: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """At the end, in a dry run and in job.json; hidden files aren't mentioned."""
+    images = tmp_path / "images"
+    images.mkdir()
+    (images / "a.JFIF").write_bytes(write_png(np.zeros((1, 28, 28), np.uint8)))
+    for name in ("a.txt", "b.TXT", "c.mp4", ".DS_Store"):
+        (images / name).touch()
+    command = ["embed", str(images), "--out", str(tmp_path / "o"), *local(small_bundle)]
+
+    for options in (["--dry-run"], []):
+        assert main([*command, *options]) == 0
+        assert capsys.readouterr().err == "pinhole: 3 files left out: 2 .txt, 1 .mp4\n"
+    job = json.loads((tmp_path / "o" / "job.json").read_text())
+    assert (job["embedded"], job["left_out"]) == (1, {".txt": 2, ".mp4": 1})
+
+
 def local(bundle: Bundle) -> list[str]:
     """The options of a job in this process."""
     return ["--local", str(bundle.folder), "--device", "cpu"]
@@ -118,7 +137,9 @@ def test_one_file(small_bundle: Bundle, numbers: np.ndarray, tmp_path: Path, suf
         found = np.loadtxt(out, delimiter=",", skiprows=1, usecols=(2, 3), ndmin=2)
     else:
         found = np.stack(pq.read_table(out)["embedding"].to_numpy())
-        assert pq.read_schema(out).metadata[b"pinhole.source"] == str(tmp_path / "in.npy").encode()
+        metadata = pq.read_schema(out).metadata
+        assert metadata[b"pinhole.source"] == str(tmp_path / "in.npy").encode()
+        assert json.loads(metadata[b"pinhole.image"]) == asdict(small_bundle.manifest.image)
     assert found == pytest.approx(open_engine(small_bundle).embed(numbers[:300]), abs=1e-5)
     assert {path.name for path in tmp_path.iterdir()} == {"in.npy", out.name}
 

@@ -3,6 +3,7 @@
 import gzip
 import io
 import os
+import shutil
 import struct
 import tarfile
 import zipfile
@@ -20,6 +21,8 @@ from pinhole.jobs import sources
 from pinhole.jobs.errors import Fault, JobError
 from pinhole.jobs.sources import arrays
 from pinhole.jobs.sources.opening import open_source
+from pinhole.jobs.sources.suffixes import LeftOut
+from serve.bundle.pictures.kinds import SUFFIXES
 
 from .conftest import contents
 
@@ -72,6 +75,79 @@ def test_archives(tmp_path: Path, name: str) -> None:
 
     assert [key.removeprefix("./") for key in contents(path)] == NAMES
     assert list(contents(path).values()) == [name.encode() for name in NAMES]
+
+
+IMAGES = [f"{number}{suffix}" for number, suffix in enumerate(SUFFIXES)]
+IMAGES += [name.upper() for name in IMAGES]
+OTHERS = ["a.txt", "b.TXT", "c.mp4", "README", "d.00000000000001", ".DS_Store", ".cache/e.txt"]
+
+
+def make_source(folder: Path, form: str) -> str:
+    """A source of this form with IMAGES and OTHERS, which are empty files."""
+    for name in IMAGES + OTHERS:
+        path = folder / "files" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    if form == "folder":
+        return str(folder / "files")
+    if form == "pattern":
+        return str(folder / "files" / "[0-9]*.*")
+    if form == "url":
+        return f"local://{folder}/files"
+    return shutil.make_archive(str(folder / "archive"), form, folder / "files")
+
+
+@pytest.mark.parametrize("form", ["folder", "pattern", "zip", "tar", "gztar", "url"])
+def test_no_suffix_is_forgotten(tmp_path: Path, form: str) -> None:
+    """Every suffix that is read is taken, in upper case too; files of any other are counted."""
+    given = make_source(tmp_path, form)
+
+    assert sorted(Path(name).name for name in contents(given)) == sorted(IMAGES)
+    assert left_out(given) == ({} if form == "pattern" else {".txt": 2, "other": 2, ".mp4": 1})
+
+
+def left_out(source: Path | str) -> dict[str, int]:
+    """What a source leaves out."""
+    with closing(open_source(str(source))) as opened:
+        return dict(opened.left_out)
+
+
+def test_what_is_linked_or_named_twice_is_counted(tmp_path: Path) -> None:
+    """A linked folder isn't searched, a link in a tar file isn't followed: both are told."""
+    folder = make_folder(tmp_path / "folder")
+    (folder / "link").symlink_to(folder / "a")
+    with tarfile.open(tmp_path / "i.tar", "w") as archive:
+        archive.add(folder / "b.PNG", "b.png")
+        linked = tarfile.TarInfo("d.png")
+        linked.type, linked.linkname = tarfile.LNKTYPE, "b.png"
+        archive.addfile(linked)
+    with zipfile.ZipFile(tmp_path / "i.zip", "w") as zipped:
+        zipped.writestr("b.png", "1")
+        with pytest.warns(match="Duplicate name"):
+            zipped.writestr("b.png", "2")
+
+    assert left_out(folder) == {".txt": 1, "linked": 1}
+    assert left_out(tmp_path / "i.tar") == {"linked": 1}
+    assert left_out(tmp_path / "i.zip") == {"named twice": 1}
+
+
+def test_what_is_left_out_when_nothing_is_left(tmp_path: Path) -> None:
+    """A folder without images is refused, and what is there instead is named."""
+    for name in ("a.txt", "b.txt", "c.mp4"):
+        (tmp_path / name).touch()
+
+    with pytest.raises(JobError, match=r"no image files; 3 files left out: 2 \.txt, 1 \.mp4$"):
+        open_source(str(tmp_path))
+
+
+def test_numbered_suffixes_are_counted_as_one(tmp_path: Path) -> None:
+    """Files that a scanner has numbered don't fill the memory, or the screen."""
+    counted = LeftOut()
+    for number in range(1_000):
+        counted.add(f"scan.{number}")
+
+    assert (counted.total(), len(counted), counted["other"]) == (1_000, 101, 900)
+    assert str(counted).endswith(".0, 1 .1, 1 .2, 1 .3, …")
 
 
 @pytest.mark.parametrize("dimensions", [3, 4])

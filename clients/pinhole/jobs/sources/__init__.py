@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pinhole.jobs.errors import Fault, JobError
+from pinhole.jobs.sources.suffixes import LeftOut
 
 # The most bytes of files in one chunk. In base64 they become 10.7 MiB; the service takes requests
 # of 16 MiB.
@@ -48,10 +49,12 @@ class Source(Protocol):
     Attributes:
         count: number of inputs.
         digest: sha256 of the list; a source with another list is another source.
+        left_out: what else is there, and isn't read.
     """
 
     count: int
     digest: str
+    left_out: LeftOut
 
     def chunks(self, numbers: Iterable[int], size: int) -> Iterator[Chunk]:
         """Yield the inputs of these growing numbers, at most ``size`` and CHUNK_BYTES at a time.
@@ -94,12 +97,17 @@ class Stream:
         count: number of inputs.
         digest: sha256 of their list.
         items: yields (name, content) of every input from the given number on.
+        left_out: see Source.
     """
 
     def __init__(
-        self, count: int, digest: str, items: Callable[[int], Iterator[tuple[str, Content]]]
+        self,
+        count: int,
+        digest: str,
+        items: Callable[[int], Iterator[tuple[str, Content]]],
+        left_out: LeftOut | None = None,
     ) -> None:
-        self.count, self.digest = count, digest
+        self.count, self.digest, self.left_out = count, digest, left_out or LeftOut()
         self._items = items
 
     def chunks(self, numbers: Iterable[int], size: int) -> Iterator[Chunk]:

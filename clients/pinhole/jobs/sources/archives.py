@@ -24,8 +24,9 @@ from pinhole.jobs.sources import (
     printable,
     stamp,
 )
-from pinhole.jobs.sources.files import Files, is_shown
+from pinhole.jobs.sources.files import Files
 from pinhole.jobs.sources.listing import Listing
+from pinhole.jobs.sources.suffixes import LeftOut, is_image
 
 DAMAGED = (lzma.LZMAError, tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, OSError)
 
@@ -40,11 +41,17 @@ def zip_source(path: Path) -> Files:
         archive = zipfile.ZipFile(path)
     except DAMAGED as error:
         raise JobError(f"{path} can't be read as a zip file: {error}") from error
-    images = [each for each in archive.infolist() if is_shown(each.filename) and not each.is_dir()]
-    members = {each.filename: each for each in images}
+    left_out, members = LeftOut(), dict[str, zipfile.ZipInfo]()
+    for member in archive.infolist():
+        if is_image(name := member.filename) and not member.is_dir():
+            if name in members:
+                left_out.add(name, "named twice")
+            members[name] = member
+        elif not member.is_dir():
+            left_out.add(name)
     sizes = ((each.filename, each.file_size, 0) for each in members.values())
     listing = Listing(f"zip {stamp(path)}", sizes)
-    return Files(listing, lambda name: read_member(archive, members[name]), archive)
+    return Files(listing, lambda name: read_member(archive, members[name]), left_out, archive)
 
 
 def read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Content:
@@ -76,10 +83,11 @@ class PlainTar:
     """A tar file that isn't compressed: members are read from their offsets, in any order."""
 
     def __init__(self, path: Path) -> None:
-        self._path, self._stamp = path, stamp(path)
+        self._path, self._stamp, self.left_out = path, stamp(path), LeftOut()
+        found = members(path, self.left_out)
         self._listing = Listing(
             f"tar {self._stamp}",
-            ((member.name, member.size, member.offset_data) for _, member in members(path)),
+            ((member.name, member.size, member.offset_data) for _, member in found),
         )
         self.count, self.digest = self._listing.count, self._listing.digest
 
@@ -122,19 +130,20 @@ def read_span(file: IO[bytes], offset: int, length: int) -> Content:
 
 def packed_tar_source(path: Path) -> Stream:
     """The images in a compressed tar file, unpacked from its beginning for each reading."""
-    found = ((member.name, member.size, 0) for _, member in members(path))
+    left_out = LeftOut()
+    found = ((member.name, member.size, 0) for _, member in members(path, left_out))
     with closing(Listing(f"tar {stamp(path)}", found)) as listing:
         count, digest = listing.count, listing.digest
 
     def items(start: int) -> Iterator[tuple[str, Content]]:
-        for archive, member in islice(members(path), start, None):
+        for archive, member in islice(members(path, LeftOut()), start, None):
             yield member.name, read_packed(archive, member)
 
-    return Stream(count, digest, items)
+    return Stream(count, digest, items, left_out)
 
 
-def members(path: Path) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
-    """Yield (archive, member) for each image in a tar file, compressed or not.
+def members(path: Path, left_out: LeftOut) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
+    """Yield (archive, member) for each image in a tar file, compressed or not; count the rest.
 
     Raises:
         JobError: the file is damaged, cut short, or no tar file.
@@ -146,8 +155,10 @@ def members(path: Path) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
             tarfile.open(fileobj=file, mode="r:" if unpack is open else "r|") as archive,
         ):
             for member in archive:
-                if member.isreg() and is_shown(member.name):
+                if member.isreg() and is_image(member.name):
                     yield archive, member
+                elif not member.isdir():
+                    left_out.add(member.name, "" if member.isreg() else "linked")
                 # Otherwise tarfile would keep every member in memory.
                 archive.members.clear()  # type: ignore[attr-defined]
             check_end(file, archive, unpack is open)

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from pinhole.jobs.errors import JobError
 from pinhole.jobs.sources import Chunk, Content, Stream, check_stamp, cut, stamp
+from pinhole.jobs.sources.suffixes import LeftOut
 
 # The third byte of an IDX file whose elements are bytes; the fourth is the number of dimensions
 # (http://yann.lecun.com/exdb/mnist).
@@ -51,6 +52,7 @@ class Rows:
 
     def __init__(self, path: Path, layout: Layout) -> None:
         self.count, self.digest = layout.count, array_digest(path, layout)
+        self.left_out = LeftOut()
         self._path, self._layout, self._stamp = path, layout, stamp(path)
 
     def chunks(self, numbers: Iterable[int], size: int) -> Iterator[Chunk]:

@@ -5,12 +5,14 @@ import os
 import stat
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
+from itertools import filterfalse
 from pathlib import Path
 from typing import Any
 
 from pinhole.jobs.errors import JobError, too_large, unreadable
 from pinhole.jobs.sources import LARGEST_FILE, Chunk, Content, cut, printable
 from pinhole.jobs.sources.listing import Listing
+from pinhole.jobs.sources.suffixes import LeftOut, is_image
 from serve.bundle.pictures.kinds import SUFFIXES
 
 # The size in bytes that is assumed for a file whose size would take a request of its own to learn.
@@ -25,13 +27,19 @@ class Files:
     Args:
         listing: the files' names.
         read: reads the file of a name.
+        left_out: see Source.
         archive: the open zip file that holds the files, if one does; closed with the source.
     """
 
     def __init__(
-        self, listing: Listing, read: Read, archive: zipfile.ZipFile | None = None
+        self,
+        listing: Listing,
+        read: Read,
+        left_out: LeftOut | None = None,
+        archive: zipfile.ZipFile | None = None,
     ) -> None:
         self.count, self.digest = listing.count, listing.digest
+        self.left_out = left_out or LeftOut()
         self._listing, self._read, self._archive = listing, read, archive
 
     def chunks(self, numbers: Iterable[int], size: int) -> Iterator[Chunk]:
@@ -54,12 +62,17 @@ class Files:
 
 def folder_source(folder: Path) -> Files:
     """The image files below a folder, by suffix, sorted folder by folder, without hidden files."""
-    found = ((name, size, 0) for name, size in walk(os.fspath(folder), ""))
+    left_out = LeftOut()
+    found = ((name, size, 0) for name, size in walk(os.fspath(folder), "", left_out))
     listing = Listing(f"folder {folder.resolve()}", found)
-    return Files(listing, lambda name: read_file(os.path.join(folder, name)))  # noqa: PTH118 - speed
+    return Files(
+        listing,
+        lambda name: read_file(os.path.join(folder, name)),  # noqa: PTH118 - speed
+        left_out,
+    )
 
 
-def walk(folder: str, below: str) -> Iterator[tuple[str, int]]:
+def walk(folder: str, below: str, left_out: LeftOut) -> Iterator[tuple[str, int]]:
     """Yield relative names and sizes, sorted, folder by folder.
 
     A folder that can't be listed, and a folder that is named like an image, are yielded too:
@@ -68,18 +81,25 @@ def walk(folder: str, below: str) -> Iterator[tuple[str, int]]:
     try:
         with os.scandir(os.path.join(folder, below)) as entries:  # noqa: PTH118 - 70,000 times
             found = sorted(
-                (entry.name, entry.is_dir(follow_symlinks=False), size_of(entry))
+                (
+                    entry.name,
+                    entry.is_dir(follow_symlinks=False),
+                    entry.is_symlink(),
+                    size_of(entry),
+                )
                 for entry in entries
                 if not entry.name.startswith(".")
             )
     except OSError:
         yield below, 0
         return
-    for name, is_folder, size in found:
+    for name, is_folder, is_link, size in found:
         if name.lower().endswith(SUFFIXES):
             yield below + name, size
+        elif not is_folder:
+            left_out.add(name, "linked" if is_link else "")  # What is linked may be a folder.
         if is_folder:
-            yield from walk(folder, f"{below}{name}/")
+            yield from walk(folder, f"{below}{name}/", left_out)
 
 
 def size_of(entry: os.DirEntry[str]) -> int:
@@ -191,15 +211,17 @@ def url_source(url: str) -> Files:
     except (OSError, ValueError) as error:
         raise JobError(f"{url} can't be listed: {error}") from error
     root = "" if glob.has_magic(path) else path.rstrip("/") + "/"
-    names = sorted(name for name in found if is_shown(name.removeprefix(root)))
-    sizes = ((name.removeprefix(root), remote_size(found[name]), 0) for name in names)
-    return Files(Listing(f"url {url}", sizes), lambda name: read_remote(fs, root + name))
+    files = {name.removeprefix(root): found[name] for name in sorted(found) if is_file(found[name])}
+    left_out = LeftOut()
+    for name in filterfalse(is_image, files):
+        left_out.add(name)
+    sizes = ((name, remote_size(files[name]), 0) for name in filter(is_image, files))
+    return Files(Listing(f"url {url}", sizes), lambda name: read_remote(fs, root + name), left_out)
 
 
-def is_shown(name: str) -> bool:
-    """Whether a name has an image's suffix, and no part of it begins with a dot."""
-    hidden = any(part.startswith(".") and part != "." for part in name.split("/"))
-    return name.lower().endswith(SUFFIXES) and not hidden
+def is_file(details: dict[str, Any]) -> bool:
+    """Whether this is a file in an fsspec file system; a pattern matches folders too."""
+    return bool(details.get("type") != "directory")
 
 
 def remote_size(details: dict[str, Any]) -> int:

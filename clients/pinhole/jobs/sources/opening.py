@@ -38,7 +38,8 @@ def open_source(given: str, column: str | None = None) -> Source:
     source = find_source(given, column)
     if source.count == 0:
         source.close()
-        raise JobError(f"{given} holds no image files")
+        others = f"; {source.left_out}" if source.left_out else ""
+        raise JobError(f"{given} holds no image files{others}")
     return source
 
 
