@@ -33,6 +33,20 @@ def photograph(digit: NDArray[np.uint8], kind: str, random: Random) -> bytes:
     return as_jpeg(page, random)
 
 
+def large_photograph(
+    digit: NDArray[np.uint8], size: tuple[int, int], random: Random
+) -> Image.Image:
+    """A digit, uint8[28, 28], on unevenly lit paper; ``size`` is (width, height) in pixels."""
+    width, height = size
+    ink = enlarge(digit, height // 2)
+    page = np.full((height, width, 3), 225, np.float32)
+    top, left = (height - ink.shape[0]) // 3, (width - ink.shape[1]) // 3
+    page[top : top + ink.shape[0], left : left + ink.shape[1]] -= 180 * ink[..., None]
+    page *= light((height, width), random)[..., None]
+    page += random.normal(0, 4, (height, width, 1))  # about 2.8 MB as a JPEG of 12 megapixels
+    return Image.fromarray(np.clip(page, 0, 255).astype(np.uint8))
+
+
 def blank(kind: str, random: Random) -> bytes:
     """One JPEG of a page without ink."""
     faintest = np.zeros((28, 28), np.uint8)
