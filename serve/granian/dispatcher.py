@@ -1,20 +1,18 @@
-"""The threads that answer messages, and which message is next.
+"""The threads that answer messages, in two lanes.
 
-A message is light or heavy, by what it will cost (serve.wire.weight). Light messages that have come
-in while every thread was busy are answered together; a lone message never waits for company. Heavy
-messages are answered one by one.
-
-There is one thread more than there are cores. As long as heavy messages hold every core, the last
-thread answers light messages beside them, and the operating system shares the cores out. So a light
-message waits for no heavy one, and a heavy message always gets on too.
+A message is light or heavy, by what it will cost (serve.wire.weight), and each lane has a thread
+for every core. Light messages that have come in while all threads of their lane were busy are
+answered together; a lone message never waits for company. Heavy messages are answered one by one,
+by threads of a lower priority: they get what light messages leave of the cores, and a little more.
 """
 
 import asyncio
-import logging
+import os
+import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from serve.errors import Unavailable
@@ -22,15 +20,11 @@ from serve.service import Report
 from serve.wire.replies import Reply
 from serve.wire.requests import Message
 
-logger = logging.getLogger(__name__)
-
 MAX_WAITING_BYTES = 256 << 20  # bodies that wait; 16 of the largest
-MAX_WAIT_S = 10.0  # expected wait from which on messages are refused; clients give up after 10 s
-FIRST_GUESS = 2e-7  # seconds a pixel, until there is something to learn from
+MAX_WAIT_S = 20.0  # expected wait from which on messages are refused
+FIRST_GUESS = 2e-7  # seconds a pixel takes, until there is something to learn from
 LEARNING_RATE = 0.1  # weight of a new measurement of the seconds a pixel takes
-
-Answer = Callable[[str, Sequence["Task"], Report], list[Reply]]
-Tell = Callable[[str, Sequence["Task"], Sequence[Reply], Report], None]
+NICENESS = 10  # of the threads of heavy messages: about a tenth of a core beside busy light threads
 
 
 @dataclass(eq=False, slots=True)
@@ -42,7 +36,7 @@ class Task:
         message: as it arrived.
         request_id: the caller's, or one made for it.
         pixels: what it will cost; see serve.wire.weight.
-        light: whether it is answered beside heavy messages.
+        light: which lane it takes.
         trace: the caller's traceparent, for the log; empty if there is none.
         reply: set in the event loop's thread.
     """
@@ -56,99 +50,62 @@ class Task:
     reply: asyncio.Future[Reply] = field(default_factory=asyncio.Future)
 
 
+Answer = Callable[[str, Sequence[Task], Report], list[Reply]]
+Tell = Callable[[str, Sequence[Task], Sequence[Reply], Report], None]
+
+
 class Lane:
-    """Messages of one kind that wait, and how fast such messages are answered."""
+    """Messages of one kind that wait, and the threads that answer them.
 
-    def __init__(self) -> None:
-        self.waiting = deque[Task]()
-        self.running = 0  # threads that answer messages of this lane
-        self.pixels = 0  # of the waiting messages
-        self._seconds_a_pixel = FIRST_GUESS
-
-    def add(self, task: Task) -> None:
-        """Let a message wait behind the others."""
-        self.waiting.append(task)
-        self.pixels += task.pixels
-
-    def take(self, most: int) -> list[Task]:
-        """The first message, and up to ``most`` in all of those to the same endpoint."""
-        endpoint, taken, left = self.waiting[0].endpoint, list[Task](), list[Task]()
-        while self.waiting and len(taken) < most:
-            task = self.waiting.popleft()
-            (taken if task.endpoint == endpoint else left).append(task)
-        self.waiting.extendleft(reversed(left))
-        self.pixels -= sum(task.pixels for task in taken)
-        return taken
-
-    def remove(self, task: Task) -> bool:
-        """Take out one message; whether it was still waiting."""
-        if task not in self.waiting:
-            return False
-        self.waiting.remove(task)
-        self.pixels -= task.pixels
-        return True
-
-    def wait_s(self, threads: int) -> float:
-        """How long a new message is expected to wait."""
-        return self.pixels * self._seconds_a_pixel / threads
-
-    def learn(self, tasks: Iterable[Task], seconds: float) -> None:
-        """Note how long some messages took."""
-        measured = seconds / sum(task.pixels for task in tasks)
-        self._seconds_a_pixel += LEARNING_RATE * (measured - self._seconds_a_pixel)
-
-
-class Dispatcher:
-    """The threads that answer messages.
+    Attributes:
+        bytes: of the messages that wait.
 
     Args:
-        cores: how many messages, or batches of light messages, are answered at a time.
-        batch_size: most light messages in a batch.
+        threads: how many.
+        batch_size: most messages that are answered together.
+        niceness: of the threads.
         answer: gives one reply for each message of a batch; never raises.
         tell: counts and logs a batch whose replies are out.
     """
 
-    def __init__(self, cores: int, batch_size: int, answer: Answer, tell: Tell) -> None:
-        self._cores, self._batch_size, self._answer, self._tell = cores, batch_size, answer, tell
-        self._light, self._heavy = Lane(), Lane()
-        self._bytes = 0  # of the waiting messages
+    def __init__(
+        self, threads: int, batch_size: int, niceness: int, answer: Answer, tell: Tell
+    ) -> None:
+        self.bytes = 0
+        self._batch_size, self._niceness = batch_size, niceness
+        self._answer, self._tell = answer, tell
+        self._waiting = deque[Task]()
+        self._pixels = 0  # of the messages that wait
+        self._seconds_a_pixel = FIRST_GUESS
         self._changed = threading.Condition()
-        self._running: dict[threading.Thread, tuple[float, list[Task]]] = {}
-        self._threads = [
-            threading.Thread(target=self._run, name=f"engine-{number}", daemon=True)
-            for number in range(cores + 1)
-        ]
+        self._is_closed = False
+        self._running: dict[threading.Thread, tuple[float, Sequence[Task]]] = {}
+        self._threads = [threading.Thread(target=self._run, daemon=True) for _ in range(threads)]
         for thread in self._threads:
             thread.start()
 
-    def submit(self, task: Task) -> None:
-        """Have a message answered.
+    def add(self, task: Task) -> None:
+        """Let a message wait behind the others.
 
         Raises:
-            Unavailable: more is waiting than can be answered in time; the message isn't taken.
+            Unavailable: what waits already takes too long.
         """
-        lane, size = self._lane(task), task.message.size
         with self._changed:
-            wait_s = lane.wait_s(self._cores)
+            wait_s = self._pixels * self._seconds_a_pixel / len(self._threads)
             if wait_s > MAX_WAIT_S:
                 raise Unavailable(
                     f"requests that take {wait_s:.0f} s are waiting; the limit is {MAX_WAIT_S:.0f}"
                 )
-            if self._bytes + size > MAX_WAITING_BYTES:
-                raise Unavailable(
-                    f"{self._bytes:,} bytes of requests are waiting; "
-                    f"the limit is {MAX_WAITING_BYTES:,}"
-                )
-            self._bytes += size
-            lane.add(task)
-            if self._may_start(lane):
-                self._changed.notify()
+            self._waiting.append(task)
+            self._note((task,), 1)
+            self._changed.notify()
 
     def withdraw(self, task: Task) -> None:
-        """Drop a message whose caller has gone, if it still waits."""
+        """Take out a message, if it still waits."""
         with self._changed:
-            if self._lane(task).remove(task):
-                self._bytes -= task.message.size
+            if task in self._waiting:
+                self._waiting.remove(task)
+                self._note((task,), -1)
 
     def slowest(self) -> tuple[float, Sequence[Task]]:
         """The seconds since the oldest batch that is being answered was begun, and that batch."""
@@ -158,44 +115,106 @@ class Dispatcher:
         started, tasks = min(running, key=lambda batch: batch[0])
         return time.monotonic() - started, tasks
 
-    def has_lost_a_thread(self) -> bool:
-        """Whether a thread has ended, which no thread should."""
-        return not all(thread.is_alive() for thread in self._threads)
+    def is_whole(self) -> bool:
+        """Whether every thread is alive, as every thread should be."""
+        return all(thread.is_alive() for thread in self._threads)
+
+    def close(self, deadline: float) -> bool:
+        """Answer nothing more; whether every thread has ended by a time of time.monotonic()."""
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        return not any(thread.is_alive() for thread in self._threads)
 
     def _run(self) -> None:
+        if sys.platform == "linux":  # elsewhere, threads have no niceness of their own
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), self._niceness)
         thread = threading.current_thread()
-        while True:
-            lane, tasks = self._take()
+        while tasks := self._take():
             started = time.monotonic()
             self._running[thread] = started, tasks
             report = Report()
             replies = self._answer(tasks[0].endpoint, tasks, report)
             deliver(tasks, replies)
-            seconds = time.monotonic() - started
+            self._learn(tasks, time.monotonic() - started)
             self._tell(tasks[0].endpoint, tasks, replies, report)
-            del self._running[thread]
-            with self._changed:
-                lane.running -= 1
-                lane.learn(tasks, seconds)
+            del self._running[thread], tasks, replies, report
 
-    def _take(self) -> tuple[Lane, list[Task]]:
-        """Wait for messages that this thread may answer."""
+    def _take(self) -> Sequence[Task]:
+        """Wait for a message; returns it with others to its endpoint that have come in.
+
+        Returns nothing once the lane is closed.
+        """
         with self._changed:
-            while True:
-                for lane, most in ((self._light, self._batch_size), (self._heavy, 1)):
-                    if lane.waiting and self._may_start(lane):
-                        tasks = lane.take(most)
-                        self._bytes -= sum(task.message.size for task in tasks)
-                        lane.running += 1
-                        return lane, tasks
+            while not self._waiting and not self._is_closed:
                 self._changed.wait()
+            if self._is_closed:
+                return ()
+            endpoint, taken, left = self._waiting[0].endpoint, list[Task](), list[Task]()
+            while self._waiting and len(taken) < self._batch_size:
+                task = self._waiting.popleft()
+                (taken if task.endpoint == endpoint else left).append(task)
+            self._waiting.extendleft(reversed(left))
+            self._note(taken, -1)
+            return taken
 
-    def _may_start(self, lane: Lane) -> bool:
-        """Whether one more thread may answer messages of a lane now."""
-        light, heavy = self._light.running, self._heavy.running
-        if lane is self._light:
-            return light < max(1, self._cores - heavy)
-        return heavy == 0 or light + heavy < self._cores
+    def _note(self, tasks: Sequence[Task], sign: int) -> None:
+        """Note that messages begin or cease to wait."""
+        self._pixels += sign * sum(task.pixels for task in tasks)
+        self.bytes += sign * sum(task.message.size for task in tasks)
+
+    def _learn(self, tasks: Sequence[Task], seconds: float) -> None:
+        """Note how long some messages took."""
+        measured = seconds / sum(task.pixels for task in tasks)
+        self._seconds_a_pixel += LEARNING_RATE * (measured - self._seconds_a_pixel)
+
+
+class Dispatcher:
+    """Both lanes.
+
+    Args:
+        cores: threads of each lane.
+        batch_size: most light messages that are answered together.
+        answer: gives one reply for each message of a batch; never raises.
+        tell: counts and logs a batch whose replies are out.
+    """
+
+    def __init__(self, cores: int, batch_size: int, answer: Answer, tell: Tell) -> None:
+        self._light = Lane(cores, batch_size, 0, answer, tell)
+        self._heavy = Lane(cores, 1, NICENESS, answer, tell)
+
+    def submit(self, task: Task) -> None:
+        """Have a message answered.
+
+        Raises:
+            Unavailable: more is waiting than can be answered in time; the message isn't taken.
+        """
+        waiting = self._light.bytes + self._heavy.bytes
+        if waiting + task.message.size > MAX_WAITING_BYTES:
+            raise Unavailable(
+                f"{waiting:,} bytes of requests are waiting; the limit is {MAX_WAITING_BYTES:,}"
+            )
+        self._lane(task).add(task)
+
+    def withdraw(self, task: Task) -> None:
+        """Drop a message whose caller has gone, if it still waits."""
+        self._lane(task).withdraw(task)
+
+    def slowest(self) -> tuple[float, Sequence[Task]]:
+        """The seconds since the oldest batch that is being answered was begun, and that batch."""
+        return max(self._light.slowest(), self._heavy.slowest(), key=lambda batch: batch[0])
+
+    def is_whole(self) -> bool:
+        """Whether every thread is alive, as every thread should be."""
+        return self._light.is_whole() and self._heavy.is_whole()
+
+    def close(self, seconds: float) -> bool:
+        """Answer nothing more; whether every thread has ended within some seconds."""
+        deadline = time.monotonic() + seconds
+        light, heavy = self._light.close(deadline), self._heavy.close(deadline)
+        return light and heavy
 
     def _lane(self, task: Task) -> Lane:
         return self._light if task.light else self._heavy

@@ -2,6 +2,8 @@
 
 import asyncio
 import logging
+import os
+import shutil
 import threading
 import time
 from collections.abc import Sequence
@@ -30,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 DRAIN_S = 20.0  # for every request that has come in to be answered
 POLL_S = 0.02
-END_S = 10.0  # for the event loop to end
+END_S = 10.0  # for the event loop, and for each thread, to end
 STUCK_S = 120.0  # a batch that takes longer will never end; the largest take seconds
 BACKLOG = 1_024  # connections that wait to be accepted
 
@@ -53,7 +55,7 @@ class Instance:
     def __init__(
         self, bundle: Bundle, settings: Settings, home: Path, stopping: threading.Event
     ) -> None:
-        self._settings, self._stopping = settings, stopping
+        self._settings, self._home, self._stopping = settings, home, stopping
         self._model = Model(bundle, settings, home)
         self.readiness = self._model.readiness
         token = settings.canary_token
@@ -96,7 +98,7 @@ class Instance:
         if seconds > STUCK_S:
             names = ",".join(task.request_id for task in tasks)
             return f"{tasks[0].endpoint} has been stuck for {seconds:.0f} s: request {names}"
-        if self._dispatcher.has_lost_a_thread():
+        if not self._dispatcher.is_whole():
             return "a thread that answers requests has ended"
         return None if self._thread.is_alive() else "Granian has ended"
 
@@ -111,6 +113,13 @@ class Instance:
             self._loop.call_soon_threadsafe(self._server.stop)
             self._thread.join(END_S)
         self._private.stop()
+        if not self._dispatcher.close(END_S):
+            # Python can't end a thread that is stuck in a library, and wouldn't end with it.
+            logger.critical(
+                "%s; ending at once", self.fault() or "a request is still being answered"
+            )
+            shutil.rmtree(self._home, ignore_errors=True)
+            os._exit(1)
 
     def _serve(self) -> None:
         asyncio.set_event_loop(self._loop)

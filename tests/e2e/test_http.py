@@ -1,0 +1,262 @@
+"""The second server's own HTTP: what nginx and TorchServe themselves answer of the first's."""
+
+import http.client
+import json
+import re
+import socket
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import requests
+import yaml
+
+import serve
+from serve.bundle.images import write_png
+from serve.bundle.limits import MAX_BODY_BYTES
+from serve.bundle.manifest import Bundle
+from serve.endpoints import ENDPOINTS
+from serve.wire.npy import write_npy
+
+from .conftest import STOP_S, Running, free_port, running, wait_until
+
+FILE = write_png(np.full((1, 28, 28), 90, np.uint8))
+PNG = {"Content-Type": "image/png"}
+EMBED, INFER = "/predictions/embed", "/v2/models/embed/infer"
+
+
+@pytest.fixture(scope="module")
+def granian(shipped_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A service on Granian."""
+    with running(shipped_bundle, tmp_path_factory.mktemp("http"), server="granian") as service:
+        yield service
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "kind", "allowed"),
+    [
+        ("GET", "/nowhere", 404, "NotFound", None),
+        ("POST", "/predictions/nothing", 404, "NotFound", None),
+        ("GET", EMBED, 405, "MethodNotAllowed", "POST"),
+        ("DELETE", "/ready", 405, "MethodNotAllowed", "GET, HEAD"),
+        ("POST", "/openapi.yaml", 405, "MethodNotAllowed", "GET, HEAD"),
+    ],
+)
+def test_wrong_paths_and_methods(
+    granian: Running, method: str, path: str, status: int, kind: str, allowed: str | None
+) -> None:
+    """They are refused in the contract's form, and a 405 says which methods there are."""
+    reply = requests.request(method, granian.url + path, timeout=10)
+
+    assert (reply.status_code, reply.json()["code"], reply.json()["type"]) == (status, status, kind)
+    assert reply.headers.get("Allow") == allowed
+
+
+def test_oip_is_refused_in_its_own_form(granian: Running) -> None:
+    """An error on a path of the Open Inference Protocol is an object with ``error`` alone."""
+    reply = requests.get(granian.url + INFER, timeout=10)
+
+    assert (reply.status_code, reply.json()) == (
+        405,
+        {"error": "GET is not for this path; use POST"},
+    )
+
+
+@pytest.mark.parametrize("path", ["/", "/ready", "/v2", "/map.json", "/openapi.yaml"])
+def test_head_and_options(granian: Running, path: str) -> None:
+    """HEAD has the headers of GET and no body; OPTIONS says which methods there are."""
+    whole = requests.get(granian.url + path, timeout=10)
+    head = requests.head(granian.url + path, timeout=10)
+
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["Content-Length"] == whole.headers["Content-Length"]
+    assert requests.options(granian.url + path, timeout=10).headers["Allow"] == "GET, HEAD"
+    assert requests.options(granian.url + EMBED, timeout=10).headers["Allow"] == "POST"
+
+
+def test_the_explorer_and_the_contract(granian: Running) -> None:
+    """The page, its scripts and D3 are there, with a policy; so is the contract, as it is."""
+    page = requests.get(granian.url + "/", timeout=10)
+    scripts = [requests.get(f"{granian.url}/{name}", timeout=10) for name in ("main.js", "d3.js")]
+    contract = requests.get(granian.url + "/openapi.yaml", timeout=10)
+
+    assert page.headers["Content-Type"] == "text/html; charset=utf-8"
+    assert "default-src 'none'" in page.headers["Content-Security-Policy"]
+    assert {script.headers["Content-Type"] for script in scripts} == {
+        "text/javascript; charset=utf-8"
+    }
+    file = Path(serve.__file__).with_name("openapi.yaml")
+    assert yaml.safe_load(contract.content) == yaml.safe_load(file.read_text())
+    assert requests.get(granian.url + "/docs", timeout=10, allow_redirects=False).is_redirect
+
+
+def test_a_request_can_be_followed(granian: Running) -> None:
+    """A caller's request id is sent back and logged, and the traceparent; bad ids are replaced."""
+    trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    headers = {**PNG, "X-Request-Id": "order-66", "traceparent": trace}
+
+    mine = requests.post(granian.url + EMBED, b"broken", headers=headers, timeout=10)
+    other = requests.post(
+        granian.url + EMBED, FILE, headers={**PNG, "X-Request-Id": "a b"}, timeout=10
+    )
+
+    assert mine.headers["X-Request-Id"] == "order-66"
+    assert len(other.headers["X-Request-Id"]) == 32
+    assert f"replies=order-66:400 traces={trace}" in granian.log.read_text()
+
+
+@pytest.mark.parametrize("declared", [True, False])
+def test_oversized_bodies(granian: Running, declared: bool) -> None:
+    """A body over the limit is refused, whether its size is declared or found out."""
+    piece = bytes(1 << 20)
+    pieces = (piece for _ in range(MAX_BODY_BYTES // len(piece) + 1))
+    body: Any = b"".join(pieces) if declared else pieces
+
+    reply = requests.post(granian.url + EMBED, body, headers=PNG, timeout=30)
+
+    assert (reply.status_code, reply.json()["type"]) == (413, "PayloadTooLarge")
+    assert "the limit is 16,777,216" in reply.json()["message"]
+
+
+@pytest.mark.parametrize("content_type", ["image/png", "application/json", "application/x-npy"])
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
+def test_empty_bodies(granian: Running, endpoint: str, content_type: str) -> None:
+    """No body at all is refused, and the service goes on."""
+    url, headers = f"{granian.url}/predictions/{endpoint}", {"Content-Type": content_type}
+
+    assert requests.post(url, b"", headers=headers, timeout=10).status_code in (400, 415)
+    assert granian.readiness().ok
+
+
+def test_a_declared_body_is_not_waited_for(granian: Running) -> None:
+    """A Content-Length over the limit is refused before any of the body has come."""
+    connection = http.client.HTTPConnection("127.0.0.1", granian.port, timeout=10)
+    connection.putrequest("POST", EMBED)
+    connection.putheader("Content-Length", str(1 << 40))
+    connection.endheaders()
+
+    assert connection.getresponse().status == 413
+    connection.close()
+
+
+def test_pipelined_requests_are_answered_in_order(granian: Running) -> None:
+    """Requests sent before any reply has come get their own replies, in order."""
+    bodies = [write_png(np.full((1, 28, 28), shade, np.uint8)) for shade in range(10, 60)]
+    expected = [
+        requests.post(granian.url + EMBED, body, headers=PNG, timeout=10).json() for body in bodies
+    ]
+    requests_at_once = b"".join(
+        b"POST %s HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: %d\r\n\r\n%s"
+        % (EMBED.encode(), len(body), body)
+        for body in bodies
+    )
+    with socket.create_connection(("127.0.0.1", granian.port), timeout=10) as connection:
+        connection.sendall(requests_at_once)
+        found = []
+        for _ in bodies:
+            reply = http.client.HTTPResponse(connection)
+            reply.begin()
+            found.append(json.loads(reply.read()))
+
+    assert found == expected
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"Content-Length: 5\r\nContent-Length: 6\r\n\r\nabcdef",
+        b"Content-Length: -5\r\n\r\nabcdef",
+        b"Content-Length: 99999999999999999999\r\n\r\n",
+        b"".join(b"X-%d: a\r\n" % number for number in range(300)) + b"\r\n",
+    ],
+    ids=["two lengths", "negative", "huge", "flood"],
+)
+def test_what_is_not_http_is_refused(granian: Running, head: bytes) -> None:
+    """Such a request gets a 4xx, its connection is closed, and the next request is answered."""
+    with socket.create_connection(("127.0.0.1", granian.port), timeout=10) as connection:
+        connection.sendall(b"POST %s HTTP/1.1\r\nHost: x\r\n%s" % (EMBED.encode(), head))
+        reply = b""
+        while piece := connection.recv(65_536):
+            reply += piece
+
+    assert reply.startswith(b"HTTP/1.1 4")
+    assert requests.post(granian.url + EMBED, FILE, headers=PNG, timeout=10).ok
+
+
+def test_callers_who_hang_up_leave_nothing_behind(small_bundle: Bundle, tmp_path: Path) -> None:
+    """Whoever hangs up in the middle of a body, or before the reply, is forgotten."""
+    large = write_npy(np.zeros((4_096, 28, 28), np.uint8))
+    head = b"POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n"
+    head += b"Content-Type: application/x-npy\r\n\r\n"
+    with running(small_bundle, tmp_path, server="granian") as service:
+        for sent in (100, len(large)):
+            for _ in range(20):
+                with socket.create_connection(("127.0.0.1", service.port), timeout=10) as caller:
+                    caller.sendall(head % (EMBED.encode(), len(large)) + large[:sent])
+
+        assert requests.post(service.url + EMBED, FILE, headers=PNG, timeout=30).ok
+        started = time.monotonic()
+        assert service.stop() == 0
+        assert time.monotonic() - started < 15
+        assert "may be lost" not in service.log.read_text()
+        assert "Traceback" not in service.log.read_text()
+
+
+def test_a_stuck_request_ends_the_service(small_bundle: Bundle, tmp_path: Path) -> None:
+    """A request that will never be answered is named, and the service exits for its supervisor."""
+    port, log = free_port(), tmp_path / "serve.log"
+    program = (
+        "import sys, time; import serve.__main__, serve.granian.instance as i, serve.service as s;"
+        "i.STUCK_S = i.DRAIN_S = i.END_S = 1.0; embed = s.Service.embed\n"
+        "s.Service.embed = lambda self, messages, report: (\n"
+        "    time.sleep(1e6) if messages[0].headers.get('x-request-id') == 'poison'\n"
+        "    else embed(self, messages, report))\n"
+        "sys.exit(serve.__main__.main(sys.argv[1:]))"
+    )
+    command = [sys.executable, "-c", program, str(small_bundle.folder), "--server", "granian"]
+    with (
+        log.open("w") as output,
+        subprocess.Popen([*command, "--port", str(port)], stderr=output) as process,
+    ):
+        service = Running(process, port, log, "granian")
+        assert wait_until(lambda: "READY" in log.read_text(), STOP_S)
+        with pytest.raises(requests.ConnectionError):
+            requests.post(
+                service.url + EMBED, FILE, headers={**PNG, "X-Request-Id": "poison"}, timeout=STOP_S
+            )
+
+        assert process.wait(STOP_S) == 1
+    told = r"CRITICAL .*embed has been stuck for \d+ s: request poison; ending at once"
+    assert re.search(told, log.read_text())
+
+
+def test_small_requests_pass_large_ones(granian: Running) -> None:
+    """Small requests are answered beside more callers of large ones than there are cores."""
+    large, over = write_npy(np.zeros((4_096, 28, 28), np.uint8)), threading.Event()
+    headers = {"Content-Type": "application/x-npy", "Accept": "application/x-npy"}
+
+    def send(body: bytes, headers: dict[str, str]) -> float:
+        started = time.monotonic()
+        assert requests.post(granian.url + EMBED, body, headers=headers, timeout=60).ok
+        return time.monotonic() - started
+
+    def keep_sending() -> list[float]:
+        times = [send(large, headers)]
+        while not over.is_set():
+            times.append(send(large, headers))
+        return times
+
+    with ThreadPoolExecutor(6) as pool:
+        callers = [pool.submit(keep_sending) for _ in range(6)]
+        time.sleep(0.5)
+        small = [send(FILE, PNG) for _ in range(30)]
+        over.set()
+        slow = [seconds for caller in callers for seconds in caller.result()]
+
+    assert sorted(small)[-3] < min(slow) / 2
