@@ -13,6 +13,7 @@ from serve.bundle.distribution import missing_module
 from serve.bundle.errors import ServeError
 from serve.bundle.manifest import Bundle, load_bundle
 from serve.errors import LaunchError
+from serve.launcher.logs import stderr_handler
 from serve.launcher.ports import check_address
 from serve.launcher.settings import SERVERS, Settings, parse, settings_of
 from serve.launcher.watching import announce, watch
@@ -23,9 +24,7 @@ logger = logging.getLogger("serve")
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     options = parse(sys.argv[1:] if arguments is None else arguments, os.environ)
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
+    logging.basicConfig(level=logging.INFO, handlers=[stderr_handler(options.log_format)])
     stopping = stop_on_signals()
     try:
         settings = settings_of(options)

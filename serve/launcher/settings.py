@@ -10,6 +10,7 @@ from typing import Any
 from serve.bundle.engine.host import usable_cores
 from serve.bundle.engine.opening import RUNTIMES
 from serve.bundle.engine.protocol import DEVICES, PRECISIONS
+from serve.launcher.logs import FORMATS
 
 # server → the module whose Instance starts, watches and stops it. To add a server, write such a
 # module (see serve.launcher.watching.Instance) and name it here.
@@ -108,6 +109,7 @@ class Settings:
     precision: str = option(
         "fp32", "bf16 on processors that have it, fp16 on cuda", choices=PRECISIONS
     )
+    log_format: str = option("text", "json writes one object a line, for machines", choices=FORMATS)
     canary_token: str = field(default_factory=lambda: secrets.token_hex(16), repr=False)
 
     @property

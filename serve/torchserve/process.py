@@ -14,6 +14,7 @@ from serve.bundle.engine.host import usable_cores
 from serve.bundle.limits import MAX_BODY_BYTES, MAX_REPLY_BYTES
 from serve.endpoints import ENDPOINTS
 from serve.errors import LaunchError
+from serve.launcher.logs import JVM_PATTERNS
 from serve.launcher.settings import Settings
 from serve.torchserve.java import find_java
 from serve.torchserve.store import activity_folder, metrics_folder
@@ -21,6 +22,8 @@ from serve.torchserve.store import activity_folder, metrics_folder
 logger = logging.getLogger(__name__)
 
 METRICS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"  # where prometheus_client writes; workers inherit it
+# How the JVM copies what workers have written: a text gets the time, JSON has it already.
+WORKER_PATTERNS = {"text": "%d{yyyy-MM-dd HH:mm:ss,SSS} %m%n", "json": "%m%n"}
 STOP_S = 20.0  # for TorchServe to end by itself before it is killed
 
 
@@ -52,6 +55,8 @@ def start(settings: Settings, home: Path) -> subprocess.Popen[bytes]:
         find_java(),
         f"-Dmodel_server_home={torchserve_home()}",
         f"-Dlog4j.configurationFile={resources.files('serve.torchserve') / 'log4j2.xml'}",
+        f"-Dpinhole.pattern={JVM_PATTERNS[settings.log_format]}",
+        f"-Dpinhole.workers={WORKER_PATTERNS[settings.log_format]}",
         f"-Djava.io.tmpdir={home / 'tmp'}",
         # TorchServe hands each batch to Java's common pool. With two cores that pool has no threads
         # of its own, and Java would start a thread for each batch.

@@ -1,7 +1,6 @@
 """How a worker process starts: open the bundle, prove the engine, make the Worker."""
 
 import logging
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ from serve.bundle.engine.opening import open_engine
 from serve.bundle.engine.protocol import Engine
 from serve.bundle.errors import ServeError
 from serve.bundle.manifest import Bundle, load_bundle
+from serve.launcher.logs import stderr_handler
 from serve.service import Service
 from serve.torchserve.activity import Activity
 from serve.torchserve.upstream import around_batches, be_quiet, read_ahead
@@ -29,7 +29,7 @@ def open_worker(context: Any) -> Worker:
             then never becomes ready.
     """
     config = context.model_yaml_config["handler"]
-    log_to_stderr()
+    log_to_stderr(config.get("log_format", "text"))
     read_ahead()
     started_by_launcher = "activity" in config
     if started_by_launcher:
@@ -89,10 +89,9 @@ def open_proven_engine(context: Any) -> tuple[Bundle, Engine]:
     return bundle, engine
 
 
-def log_to_stderr() -> None:
-    """Send this package's log lines to stderr: TorchServe logs what workers write there."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
+def log_to_stderr(log_format: str) -> None:
+    """Send this package's log lines to stderr, from where the JVM copies them into its own log."""
+    handler = stderr_handler(log_format, "%(levelname)s %(name)s: %(message)s")
     package = logging.getLogger("serve")
     package.handlers, package.propagate = [handler], False
     package.setLevel(logging.INFO)

@@ -102,6 +102,7 @@ def write_model(
             "precision": settings.precision,
             "threads": max(1, usable_cores() // settings.worker_count),
             "canary_token": settings.canary_token,
+            "log_format": settings.log_format,
             "activity": str(activity_folder(home).resolve()),
         },
     }

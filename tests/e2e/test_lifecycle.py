@@ -1,5 +1,6 @@
 """Starting, failing, recovering and stopping, on a service of each test's own."""
 
+import json
 import os
 import signal
 import subprocess
@@ -188,3 +189,18 @@ def python_without_this_project(folder: Path) -> tuple[Path, dict[str, str]]:
     )
     assert b"No module named 'serve'" in unseen.stderr
     return python, environment
+
+
+def test_log_for_machines(server: str, small_bundle: Bundle, tmp_path: Path) -> None:
+    """With --log-format json, each line is an object; Java prints some lines as it starts, though."""
+    with running(small_bundle, tmp_path, "--log-format", "json", server=server) as service:
+        url = f"{service.url}/predictions/embed"
+        assert requests.post(url, b"broken", timeout=10).status_code == 400
+        assert service.stop() == 0
+
+        written = service.log.read_text().splitlines()
+    ready = next(place for place, line in enumerate(written) if "READY" in line)
+    lines = [json.loads(line) for line in written[ready:]]
+    assert all(line.keys() >= {"time", "level", "logger", "message"} for line in lines)
+    (refusal,) = (line for line in lines if "bad=InvalidImage:1" in line["message"])
+    assert (refusal["level"], refusal["logger"]) == ("WARNING", "serve.journal")
