@@ -22,7 +22,7 @@ from serve.isolation import reply_isolating_faults
 from serve.journal import Journal
 from serve.launcher.metrics import read_metrics
 from serve.launcher.private import Answers, PrivateServer
-from serve.launcher.settings import Settings
+from serve.launcher.settings import BATCH_SIZE, Settings
 from serve.launcher.swapping import Swapper
 from serve.metrics import Metrics
 from serve.service import Report
@@ -34,6 +34,7 @@ DRAIN_S = 20.0  # for every request that has come in to be answered
 POLL_S = 0.02
 END_S = 10.0  # for the event loop, and for each thread, to end
 STUCK_S = 120.0  # a batch that takes longer will never end; the largest take seconds
+GPU_BATCH_SIZE = 256  # a GPU takes hardly longer for 256 images than for one
 BACKLOG = 1_024  # connections that wait to be accepted
 
 
@@ -62,7 +63,10 @@ class Instance:
         self._journals = {name: Journal(name, Metrics(name).count, token) for name in ENDPOINTS}
         self._telling = threading.Lock()
         self._dispatcher = Dispatcher(
-            settings.worker_count, settings.batch_size, self._answer, self._tell
+            settings.worker_count,
+            settings.batch_size or (GPU_BATCH_SIZE if self._model.on_gpu else BATCH_SIZE),
+            self._answer,
+            self._tell,
         )
         answers = Answers(
             reason=self._reason,

@@ -30,6 +30,7 @@ class Model:
         served: the bundle, and what is made of it.
         service: answers messages.
         readiness: whether the service is ready; its canaries change with the bundle.
+        on_gpu: whether the engine runs on a GPU.
 
     Args:
         bundle: to begin with.
@@ -69,7 +70,8 @@ class Model:
         engine = open_engine(copy, settings.runtime, settings.device, settings.precision, threads=1)
         check_golden(engine, copy)
         logger.info("engine ready: %s in %s", engine.name, engine.precision)
-        if "cuda" in engine.name.lower():
+        self.on_gpu = "cuda" in engine.name.lower()
+        if self.on_gpu:
             engine = OneAtATime(engine)
         return describe(copy, version, settings.precision), Service(copy, engine)
 

@@ -15,6 +15,9 @@ from serve.launcher.logs import FORMATS
 # server → the module whose Instance starts, watches and stops it. To add a server, write such a
 # module (see serve.launcher.watching.Instance) and name it here.
 SERVERS = {"torchserve": "serve.torchserve.instance", "granian": "serve.granian.instance"}
+# Small enough that a full batch is always waiting when a worker becomes free; with 64, TorchServe's
+# workers were idle for 14 % of the time (docs/benchmarks.md).
+BATCH_SIZE = 24
 MOST_WORKERS = 4  # of TorchServe for each endpoint, by default: each worker takes 330 MB
 PRIVATE_OFFSET = 3  # from the inference port to the private port
 # server → its ports, as distances from the inference port. TorchServe's are inference, management,
@@ -91,12 +94,10 @@ class Settings:
         f"{MOST_WORKERS}); granian: threads that run the engine (default: one a core)",
         type=count,
     )
-    # Small enough that a full batch is always waiting when a worker becomes free; with 64, workers
-    # were idle for 14 % of the time (docs/benchmarks.md).
-    batch_size: int = option(
-        24,
-        "most requests in a dynamic batch; with 1, no request waits for a batch to fill, but fewer "
-        "requests are answered under load",
+    batch_size: int | None = option(
+        None,
+        "most requests in a dynamic batch (default: 24; granian on cuda: 256); with 1, no request "
+        "waits for a batch to fill, but fewer requests are answered under load",
         type=count,
     )
     batch_delay_ms: int = option(

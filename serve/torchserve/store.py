@@ -22,7 +22,7 @@ from serve.bundle.manifest import Bundle
 from serve.endpoints import ENDPOINTS
 from serve.errors import LaunchError
 from serve.launcher.bundles import bundle_folder, copy_bundle
-from serve.launcher.settings import Settings
+from serve.launcher.settings import BATCH_SIZE, Settings
 
 ANSWER_S = 300  # most time for a batch: 24 requests of 4,096 images each are slow, but no fault
 
@@ -92,7 +92,7 @@ def write_model(
         "minWorkers": settings.worker_count,
         "maxWorkers": settings.worker_count,
         "responseTimeout": ANSWER_S,
-        "batchSize": settings.batch_size,
+        "batchSize": settings.batch_size or BATCH_SIZE,
         "maxBatchDelay": settings.batch_delay_ms,
         "handler": {
             "endpoint": endpoint,
