@@ -1,6 +1,7 @@
 """Which package may import which: data flows one way through the packages, and so do imports."""
 
 import ast
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -45,6 +46,15 @@ def test_rooms_import_along_the_arrows_only(room: str) -> None:
     ]
     assert files
     assert offences == []
+
+
+@pytest.mark.parametrize("module", ["serve.bundle.engine.onnx", "export.graphs"])
+def test_nothing_is_noted_in_the_users_home(module: str, tmp_path: Path) -> None:
+    """onnxruntime, imported by us, writes no file of what it would report to its maker."""
+    variables = {"HOME": str(tmp_path), "PATH": os.environ["PATH"]}
+    subprocess.run([sys.executable, "-c", f"import {module}"], env=variables, cwd=ROOT, check=True)
+
+    assert list(tmp_path.rglob("*")) == []
 
 
 def test_bundle_runs_without_the_rest() -> None:

@@ -11,3 +11,9 @@
 
 Batch jobs, export and the service import this package; it imports nothing else of the project.
 """
+
+import os
+
+# onnxruntime collects facts about this machine and its models, in a file in the user's home, and
+# sends them to its maker. It reads this variable as it is imported.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

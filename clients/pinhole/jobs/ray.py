@@ -7,6 +7,7 @@ finished on a cluster, and a shard that was on a node that died is made by anoth
 """
 
 import logging
+import os
 import re
 import socket
 from collections.abc import Iterator
@@ -34,6 +35,7 @@ from serve.bundle.errors import BundleError
 from serve.bundle.manifest import load_bundle
 
 CONNECT_S = 10.0
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray would report its use to its makers.
 
 Batch = dict[str, NDArray[Any]]
 
