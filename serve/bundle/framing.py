@@ -82,7 +82,8 @@ def stretch(picture: Image.Image, size: Size) -> Image.Image:
 def crop(picture: Image.Image, size: Size) -> Image.Image:
     """The largest middle part that has the model's proportions."""
     scale = min(picture.width / size[0], picture.height / size[1])
-    width, height = size[0] * scale, size[1] * scale
+    # Rounding may make a side a little longer than the picture's.
+    width, height = min(picture.width, size[0] * scale), min(picture.height, size[1] * scale)
     left, top = (picture.width - width) / 2, (picture.height - height) / 2
     box = (left, top, left + width, top + height)
     return picture.resize(size, Image.Resampling.BICUBIC, box)

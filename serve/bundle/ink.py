@@ -22,6 +22,7 @@ ROUGHEST = 1 / 6  # noise of a page's ground beside its ink; a rougher ground is
 RULING_SHARE = 0.02  # of a picture's height, or width: the breadth of a ruling is less
 LEAST_PIXELS = 6  # that ink has
 LEAST_PART = 0.08  # of the largest part's area; smaller parts are specks
+MOST_ON_EDGE = 0.03  # of the picture's outermost pixels; ink on more goes on outside of the picture
 SHARP_SIDE = 32  # pixels; a larger drawing gets sharper edges, since it will be reduced
 
 Levels = NDArray[np.float32]  # [H, W]
@@ -36,7 +37,7 @@ def find_ink(picture: Image.Image, polarity: str) -> Levels | None:
 
     Returns:
         float32[h, w] with ink in every outermost row and column; None where the ground is uneven,
-        as in a photograph of anything but a page.
+        or what stands out on it goes on outside, as in a photograph of anything but a page.
 
     Raises:
         InvalidImage: the ground is even, and nothing stands out on it.
@@ -50,7 +51,9 @@ def find_ink(picture: Image.Image, polarity: str) -> Levels | None:
         return None
     if strength < FAINTEST:
         raise InvalidImage("no ink found: nothing stands out on the picture's ground")
-    return cut_out(height / strength)
+    ink = height / strength
+    kept = large_parts(ink > 0.5)
+    return None if share_of_edge(kept) > MOST_ON_EDGE else cut_out(ink, kept)
 
 
 def flatten(levels: Levels, polarity: str) -> Levels:
@@ -140,13 +143,18 @@ def ink_strength(height: Levels, noise: float) -> float:
     return float(np.median(standing_out)) if len(standing_out) >= LEAST_PIXELS else 0.0
 
 
-def cut_out(ink: Levels) -> Levels:
+def share_of_edge(mask: NDArray[np.bool_]) -> float:
+    """Which share of the outermost pixels a mask has."""
+    return float(np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]]).mean())
+
+
+def cut_out(ink: Levels, kept: NDArray[np.bool_]) -> Levels:
     """The box around the large parts of the ink, with nothing but those parts in it.
 
     Args:
         ink: 1 where the ink is as strong as usual, 0 on the ground.
+        kept: where its large parts are.
     """
-    kept = large_parts(ink > 0.5)
     rows, columns = np.flatnonzero(kept.any(1)), np.flatnonzero(kept.any(0))
     box = slice(max(0, rows[0] - 2), rows[-1] + 3), slice(max(0, columns[0] - 2), columns[-1] + 3)
     near, part = grow(grow(kept[box])), ink[box]
@@ -167,30 +175,30 @@ def grow(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
 def large_parts(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """The connected parts of a mask, without those that are small beside the largest part.
 
-    Neither numpy nor Pillow labels connected parts. Here each run of a row takes the label of the
-    runs that it touches in the row above, corners included (union-find).
+    Neither numpy nor Pillow labels connected parts. Here each run of a row is joined with the runs
+    that it touches in the row above, corners included.
     """
-    parents, areas = list[int](), list[int]()
-    labels = np.full(mask.shape, -1, np.int32)
+    steps = np.diff(np.pad(mask, ((0, 0), (1, 1))).astype(np.int8))
+    (rows, starts), (_, ends) = np.nonzero(steps == 1), np.nonzero(steps == -1)
+    row = mask.shape[1] + 2  # places of a row, so that runs of different rows never meet
+    begins, stops = rows * row + starts, rows * row + ends
+    first = np.searchsorted(stops, begins - row)
+    touched = np.searchsorted(begins, stops - row, "right") - first
+    below = np.repeat(np.arange(len(rows)), touched)
+    above = np.arange(len(below)) + np.repeat(first - np.cumsum(touched) + touched, touched)
+    part = connected(len(rows), below, above)
+    areas = np.bincount(part, stops - begins)
+    small = areas[part] < LEAST_PART * areas.max()
+    steps[rows[small], starts[small]] = steps[rows[small], ends[small]] = 0
+    return np.cumsum(steps, axis=1)[:, :-1] > 0
 
-    def root(label: int) -> int:
-        while parents[label] != label:
-            parents[label] = label = parents[parents[label]]
-        return label
 
-    above = list[tuple[int, int, int]]()
-    for row, steps in enumerate(np.diff(np.pad(mask, ((0, 0), (1, 1))).astype(np.int8))):
-        starts, ends = np.flatnonzero(steps == 1).tolist(), np.flatnonzero(steps == -1).tolist()
-        runs = [(start, end, len(parents) + place) for place, (start, end)
-                in enumerate(zip(starts, ends, strict=True))]  # fmt: skip
-        for start, end, label in runs:
-            parents.append(label)
-            areas.append(end - start)
-            for touched in {root(each) for left, right, each in above
-                            if left <= end and right >= start}:  # fmt: skip
-                parents[touched] = label
-                areas[label] += areas[touched]
-            labels[row, start:end] = label
-        above = runs
-    large = [areas[root(label)] >= LEAST_PART * max(areas) for label in range(len(parents))]
-    return np.array([*large, False])[labels]
+def connected(count: int, ones: NDArray[np.int64], others: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The smallest number that each of 0 to ``count`` is connected with by pairs: int64[count]."""
+    least = np.arange(count)
+    while (least[ones] != least[others]).any():
+        one, other = least[ones], least[others]
+        np.minimum.at(least, np.maximum(one, other), np.minimum(one, other))
+        while (least != least[least]).any():
+            least = least[least]
+    return least

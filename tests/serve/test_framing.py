@@ -1,5 +1,6 @@
 """How a picture is cut out of a file: ink found and centred, or the whole file taken."""
 
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -8,6 +9,7 @@ from PIL import Image, ImageDraw
 
 from serve.bundle.errors import InvalidImage
 from serve.bundle.framing import frame
+from serve.bundle.ink import large_parts
 from serve.bundle.manifest import ImageSpec
 
 INK = ImageSpec(channels=1, height=28, width=28, polarity="auto", framing="ink")
@@ -87,6 +89,33 @@ def test_ink_is_found_wherever_it_is(picture: Image.Image) -> None:
     assert np.median(pixels[pixels > 100]) > 200
 
 
+def test_large_parts_are_kept_whole() -> None:
+    """Two arms that meet below are one part, corners join, and a speck beside them goes."""
+    drawing = """
+        ##......##..
+        ##......##.#
+        .##....##...
+        ...####.....
+    """
+    mask = np.array([[cell == "#" for cell in row] for row in drawing.split()])
+    speck = np.zeros_like(mask)
+    speck[1, 11] = True
+
+    assert np.array_equal(large_parts(np.kron(mask, np.ones((3, 3), bool))),
+                          np.kron(mask & ~speck, np.ones((3, 3), bool)))  # fmt: skip
+
+
+def test_thousands_of_parts_take_no_longer() -> None:
+    """A picture of dots that touch only at their corners isn't searched pair by pair."""
+    rows, columns = np.mgrid[:320, :320]
+    dots = Image.fromarray(np.where((rows + columns) % 3 == 0, 0, 255).astype(np.uint8))
+    start = time.process_time()
+
+    frame(dots, INK)
+
+    assert time.process_time() - start < 0.5  # it takes 0.04; comparing each pair took 20
+
+
 @pytest.mark.parametrize("paper", [245, 128, 10])
 @pytest.mark.parametrize("kind", ["even", "lit", "ruled"])
 def test_page_without_ink_is_refused(paper: int, kind: str) -> None:
@@ -108,6 +137,25 @@ def test_uneven_ground_is_taken_whole() -> None:
     pixels = frame(scene, INK)
 
     assert np.array_equal(pixels, frame(scene, replace(INK, framing="pad")))
+
+
+def test_what_goes_on_outside_is_taken_whole() -> None:
+    """A dark shape that the picture's edge cuts off is part of something larger: no ink is cut out.
+
+    A stroke that merely touches the edge is ink.
+    """
+    cut_off, touching = page(), page(at=(420, 90))
+    ImageDraw.Draw(cut_off).ellipse((-80, 120, 200, 420), fill=20)
+
+    assert np.array_equal(frame(cut_off, INK), frame(cut_off, replace(INK, framing="pad")))
+    assert np.array_equal(frame(touching, INK)[4:24], frame(page(), INK)[4:24])
+
+
+@pytest.mark.parametrize("size", [(29, 29), (29, 320), (1_000, 31)])
+@pytest.mark.parametrize("framing", ["crop", "pad", "stretch"])
+def test_odd_sizes(size: tuple[int, int], framing: str) -> None:
+    """Rounding makes no box larger than the picture that it is cut from."""
+    assert frame(Image.new("L", size), replace(INK, framing=framing)).shape == (28, 28)
 
 
 def test_wishes_decide_which_ink_counts() -> None:

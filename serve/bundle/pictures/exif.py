@@ -1,40 +1,61 @@
 """Which way up a picture is: the only note beside the pixels that is read."""
 
-import re
 import struct
+from collections.abc import Iterator
+
+from PIL import Image
 
 ORIENTATION = 0x0112
+# How a picture is turned upright, by its orientation (CIPA DC-008, tag 0x0112).
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
-# An entry of a box "iinf": the box "infe" of version 2 or 3, the item's number, and its type
-# (ISO 14496-12, section 8.11.6).
-EXIF_ITEM = re.compile(rb"(infe(?:\x02.{3}.{2}|\x03.{3}.{4}).{2})Exif", re.DOTALL)
 
-
-def without_exif_item(data: bytes) -> bytes:
-    """An AVIF or HEIF whose EXIF item has an unknown type, so that nobody reads it.
-
-    Its own boxes irot and imir say how the picture is turned (MIAF, ISO 23000-22, section 7.3.6.7);
-    EXIF orientation is to be ignored beside them.
-    """
-    return EXIF_ITEM.sub(rb"\1none", data)
+def upright(picture: Image.Image, orientation: int) -> Image.Image:
+    """Turn or mirror a picture by its EXIF orientation; values other than 2 to 8 do nothing."""
+    turn = TURNS.get(orientation)
+    return picture if turn is None else picture.transpose(turn)
 
 
 def orientation_of(exif: bytes) -> int:
-    """The orientation, 1 to 8, in an EXIF block; 1 where the block is absent or odd in any way.
-
-    Only the first directory is read. It begins with the number of its entries; each has a tag, a
-    type, a count and a value (TIFF 6.0, section 2).
-    """
-    exif = exif.removeprefix(b"Exif\0\0")
-    order = {b"II\x2a\0": "<", b"MM\0\x2a": ">"}.get(exif[:4])
-    if order is None or len(exif) < 8:
+    """The orientation in an EXIF block; 1 where the block is absent or odd in any way."""
+    block = exif.removeprefix(b"Exif\0\0")
+    if not block.startswith((b"II\x2a\0", b"MM\0\x2a")):
         return 1
-    (at,) = struct.unpack_from(f"{order}I", exif, 4)
-    if at + 2 > len(exif):
-        return 1
-    (count,) = struct.unpack_from(f"{order}H", exif, at)
-    for entry in range(at + 2, min(at + 2 + 12 * count, len(exif) - 11), 12):
-        tag, kind, values, value = struct.unpack_from(f"{order}HHIH", exif, entry)
-        if tag == ORIENTATION:
-            return value if kind == 3 and values == 1 and 1 <= value <= 8 else 1
+    for tag, kind, count, value in directory(block):
+        if tag == ORIENTATION and (kind, count) == (3, 1):
+            return int(struct.unpack_from(order_of(block) + "H", value)[0])
     return 1
+
+
+def order_of(tiff: bytes) -> str:
+    """The order of the bytes of a number, as struct writes it."""
+    return "<" if tiff.startswith(b"II") else ">"
+
+
+def directory(tiff: bytes) -> Iterator[tuple[int, int, int, bytes]]:
+    """The first directory of a TIFF or BigTIFF, as far as it goes (TIFF 6.0, section 2).
+
+    Yields:
+        Tag, type, count of values, and the bytes of the values or of the place where they are.
+    """
+    order, big = order_of(tiff), 0x2B in tiff[2:4]
+    place, count_of, entry = ("Q", "Q", "HHQ8s") if big else ("I", "H", "HHI4s")
+    at = number(tiff, order + place, 8 if big else 4)
+    start = at + struct.calcsize(order + count_of)
+    size = struct.calcsize(order + entry)
+    count = min(number(tiff, order + count_of, at), max(0, len(tiff) - start) // size)
+    yield from struct.iter_unpack(order + entry, tiff[start : start + count * size])
+
+
+def number(tiff: bytes, layout: str, at: int) -> int:
+    """One number of the file; 0 beyond its end."""
+    inside = at + struct.calcsize(layout) <= len(tiff)
+    return int(struct.unpack_from(layout, tiff, at)[0]) if inside else 0

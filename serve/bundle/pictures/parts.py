@@ -2,30 +2,17 @@
 
 A damaged or oversized note beside the pixels (EXIF, XMP, ICC, text) mustn't make a picture
 unreadable, and Pillow reads such notes before any pixel. So they are taken out before Pillow sees
-the file. Of all notes only the orientation is read, by exif.py.
+the file. Of all notes only the EXIF block is kept, apart, for its orientation.
 """
 
 import re
 import struct
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from serve.bundle.errors import InvalidImage
-from serve.bundle.pictures.exif import orientation_of
+from serve.bundle.pictures.sizes import MAX_PARTS, check_scans, truncated
 
-# Most segments, chunks or blocks of one file: each costs a few microseconds, however empty it is.
-# A PNG of 16 MiB whose writer made chunks of 1 KiB has 16,384.
-MAX_PARTS = 65_536
-# Most scans of a JPEG. Progressive files have about 10; libtiff's limit is 100 too.
-MAX_SCANS = 100
-# Most pixels that all scans of a JPEG go over. A scan of 98 bytes can go over every pixel again,
-# at 0.9 s for each 1,000 megapixels. 50 megapixels in 12 scans are 600.
-MAX_SCANNED_PIXELS = 1_000_000_000
-# Most pixels, and bytes, of a run-length BMP: Pillow reads those in Python, 0.3 µs a byte.
-MAX_RUN_LENGTH_PIXELS = 2_000_000
-
-PNG_SIGNATURE_BYTES = 8
 # The chunks that a picture needs (PNG specification, 3rd edition, section 5.6), and transparency.
 PNG_PIXEL_CHUNKS = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"}
 # A marker of T.81, B.1.1.2: 0xff and another byte. 0xff00 is a stuffed 0xff of the pixels, 0xffff
@@ -35,62 +22,40 @@ SOI, EOI, SOS, APP0, APP1, APP14, APP15, COM = 0xD8, 0xD9, 0xDA, 0xE0, 0xE1, 0xE
 START_OF_FRAME = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 TEMPORARY = 0x01  # with SOI and EOI, the markers without a length
 
-
-@dataclass(frozen=True)
-class PictureFile:
-    """A file without notes, and what had to be read of it before Pillow does."""
-
-    data: bytes
-    width: int  # as declared, before it is turned upright
-    height: int
-    orientation: int = 1  # 1 to 8, as in EXIF
-    transparent: tuple[int, ...] | None = None  # PNG: the sample or colour that is transparent
-    deepest: int = 255  # PNG: the value of white in ``transparent``
-    corner: tuple[int, int] | None = None  # WebP: where on the canvas the first frame lies
+Bare = tuple[bytes, bytes]  # a file without notes, and its EXIF block
 
 
-def truncated(kind: str) -> InvalidImage:
-    """The error of a file whose end is missing."""
-    return InvalidImage(f"the {kind} is truncated: it ends before its last row of pixels")
-
-
-def bare_png(data: bytes) -> PictureFile:
+def bare_png(data: bytes) -> Bare:
     """Keep the pixels of a PNG; of an animated PNG, its default image."""
-    kept, notes = [data[:PNG_SIGNATURE_BYTES]], {b"IHDR": b"", b"eXIf": b""}
-    depth = colours = 0
-    transparent = None
-    for kind, content, chunk in png_chunks(data):
-        if kind == b"IHDR" and len(content) >= 13:
-            notes[kind] = content
-            depth, colours = content[8], content[9]
-        elif kind == b"eXIf":
-            notes[kind] = content
-        if kind == b"tRNS" and colours in (0, 2):
-            # Pillow compares the sample as stored with pixels that it has scaled to 8 bits.
-            transparent = struct.unpack(">H" if colours == 0 else ">3H", content[: 2 + 2 * colours])
-        elif kind in PNG_PIXEL_CHUNKS:
-            kept.append(chunk)
-    if not notes[b"IHDR"]:
+    if data[12:16] != b"IHDR":
         raise InvalidImage("the PNG has no header (IHDR)")
-    width, height = struct.unpack_from(">II", notes[b"IHDR"])
-    turned = orientation_of(notes[b"eXIf"])
-    return PictureFile(b"".join(kept), width, height, turned, transparent, (1 << depth) - 1)
+    kept, exif = [data[:8]], b""
+    for kind, content, chunk in png_chunks(data):
+        if kind == b"eXIf":
+            exif = content
+        elif kind == b"tRNS":
+            kept.append(png_chunk(kind, scaled_key(content, *data[24:26])))
+        elif kind in PNG_PIXEL_CHUNKS and (kind != b"IHDR" or len(kept) == 1):
+            kept.append(chunk)
+    if not any(chunk[4:8] == b"IDAT" for chunk in kept):
+        raise truncated("PNG")
+    return b"".join(kept), exif
 
 
 def png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes, bytes]]:
     """Kind, content and whole of each chunk up to IEND; only those that pixels need are checked."""
-    at = PNG_SIGNATURE_BYTES
+    at = 8
     for _ in range(MAX_PARTS):
         length, kind = struct.unpack_from(">I4s", data, at) if at + 8 <= len(data) else (0, b"")
         end = at + 12 + length
         needed = kind in PNG_PIXEL_CHUNKS
         if kind == b"IEND" or (end > len(data) and not needed):
-            yield b"IEND", b"", b"\0\0\0\0IEND\xaeB`\x82"
+            yield b"IEND", b"", png_chunk(b"IEND", b"")
             return
         if end > len(data):
             raise truncated("PNG")
         content = data[at + 8 : end - 4]
-        if needed and data[end - 4 : end] != zlib.crc32(content, zlib.crc32(kind)).to_bytes(4):
+        if needed and data[end - 4 : end] != png_checksum(kind, content):
             raise InvalidImage(f"the PNG has a wrong checksum (CRC) in its chunk {kind.decode()}")
         if not needed and kind[0] & 0x20 == 0:  # section 5.4: an upper-case letter means critical
             raise InvalidImage("the PNG has a critical chunk that isn't in the PNG specification")
@@ -99,25 +64,50 @@ def png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes, bytes]]:
     raise InvalidImage(f"the PNG has over {MAX_PARTS:,} chunks")
 
 
-def bare_jpeg(data: bytes) -> PictureFile:
+def png_chunk(kind: bytes, content: bytes) -> bytes:
+    """A chunk of a PNG file."""
+    return len(content).to_bytes(4) + kind + content + png_checksum(kind, content)
+
+
+def png_checksum(kind: bytes, content: bytes) -> bytes:
+    """The last four bytes of a chunk."""
+    return zlib.crc32(content, zlib.crc32(kind)).to_bytes(4)
+
+
+def scaled_key(key: bytes, depth: int, colours: int) -> bytes:
+    """The transparent sample or colour of a PNG, in the depth to which Pillow scales the pixels.
+
+    Pillow scales them to 8 bits, but leaves greys of 16 bits as they are.
+    """
+    if colours == 0 and depth < 8:
+        white = (1 << depth) - 1
+        return bytes([0, (key[1] & white) * 255 // white])
+    if colours == 2 and depth == 16:
+        return bytes([0, key[0], 0, key[2], 0, key[4]])
+    return key
+
+
+def bare_jpeg(data: bytes) -> Bare:
     """Keep the frame, the scans, and the notes that say how its colours are coded."""
-    kept, size, turned, scans = [data[:2]], (0, 0), 1, 0
+    kept, exif, scans, pixels = [data[:2]], b"", 0, 0
     for marker, start, end, scan_end in jpeg_segments(data):
         content = data[start + 4 : end]
-        if marker == APP1 and content.startswith(b"Exif\0") and not scans:
-            turned = turned if turned != 1 else orientation_of(content)
-        if marker in START_OF_FRAME and len(content) >= 5 and size == (0, 0):
-            check_jpeg_depth(content[0])
-            size = (int.from_bytes(content[3:5]), int.from_bytes(content[1:3]))
+        if marker == APP1 and content.startswith(b"Exif\0"):
+            exif = exif or content
+        if marker in START_OF_FRAME and len(content) > 5:
+            bits, height, width = struct.unpack_from(">BHH", content)
+            pixels = max(pixels, width * height)
+            if bits != 8:
+                raise InvalidImage(f"JPEG samples of {bits} bits are not read; send 8 bits")
         if decides_pixels(marker, content):
             kept.append(data[start:end])
-        if marker == SOS or scans:
-            scans += marker == SOS
+        scans += marker == SOS
+        if scans:
             kept.append(data[end:scan_end])
     if not scans:
         raise truncated("JPEG")
-    check_scans(scans, *size)
-    return PictureFile(b"".join(kept), *size, turned)
+    check_scans("JPEG", scans, 1, pixels)
+    return b"".join(kept), exif
 
 
 def decides_pixels(marker: int, content: bytes) -> bool:
@@ -153,106 +143,31 @@ def jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int, int]]:
     raise InvalidImage(f"the JPEG has over {MAX_PARTS:,} segments")
 
 
-def check_jpeg_depth(bits: int) -> None:
-    """Raise InvalidImage unless the samples of a JPEG have 8 bits."""
-    if bits != 8:
-        raise InvalidImage(f"JPEG samples of {bits} bits are not read; send 8 bits a channel")
+def bare_gif(data: bytes) -> Bare:
+    """Keep a GIF from its first frame on, and of what is before it, which colour is transparent.
 
-
-def check_scans(scans: int, width: int, height: int) -> None:
-    """Raise InvalidImage if decoding every scan would take too long for the picture's size."""
-    if scans > MAX_SCANS:
-        raise InvalidImage(f"the JPEG has {scans:,} scans; the limit is {MAX_SCANS}")
-    if scans * width * height > MAX_SCANNED_PIXELS:
-        raise InvalidImage(
-            f"the JPEG goes over {width} x {height} pixels in {scans} scans; the limit is "
-            f"{MAX_SCANNED_PIXELS:,} in all scans together"
-        )
-
-
-def bare_webp(data: bytes) -> PictureFile:
-    """Keep the pixels of a WebP; of an animated WebP, its first frame as a still picture.
-
-    https://developers.google.com/speed/webp/docs/riff_container
+    The screen is widened to the frame, and the frame isn't disposed of (GIF89a, sections 18 to 24).
+    Pillow would do both on its own, and warn of sizes that haven't been allowed yet.
     """
-    chunks: dict[bytes, bytes] = {}
-    for kind, content in riff_chunks(data, 12):
-        chunks.setdefault(kind, content)
-    turned = orientation_of(chunks.get(b"EXIF", b""))
-    frame = chunks.get(b"ANMF")
-    if frame is None:
-        still, width, height = still_webp(chunks)
-        return PictureFile(still, width, height, turned)
-    still, width, height = still_webp(dict(riff_chunks(frame, 16)))
-    canvas = chunks.get(b"VP8X", b"")
-    across, down = (1 + int.from_bytes(canvas[at : at + 3], "little") for at in (4, 7))
-    left, top = (2 * int.from_bytes(frame[at : at + 3], "little") for at in (0, 3))
-    if left + width > across or top + height > down:
-        raise InvalidImage("the WEBP's first frame lies outside its canvas")
-    return PictureFile(still, across, down, turned, corner=(left, top))
-
-
-def riff_chunks(data: bytes, at: int) -> Iterator[tuple[bytes, bytes]]:
-    """Kind and content of each chunk from ``at`` on; contents are padded to an even length."""
-    for _ in range(MAX_PARTS):
-        if at + 8 > len(data):
-            return
-        kind, length = struct.unpack_from("<4sI", data, at)
-        if at + 8 + length > len(data) and kind in (b"VP8 ", b"VP8L", b"ALPH", b"ANMF"):
-            raise truncated("WEBP")
-        yield kind, data[at + 8 : at + 8 + length]
-        at += 8 + length + length % 2
-    raise InvalidImage(f"the WEBP has over {MAX_PARTS:,} chunks")
-
-
-def still_webp(chunks: dict[bytes, bytes]) -> tuple[bytes, int, int]:
-    """A WebP of one frame's pixels alone, its width and its height."""
-    kind = b"VP8L" if b"VP8L" in chunks else b"VP8 "
-    pixels = chunks.get(kind, b"")
-    if len(pixels) < 10:
-        raise truncated("WEBP")
-    if kind == b"VP8L":
-        bits = int.from_bytes(pixels[1:5], "little")
-        width, height = 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
-    else:
-        width, height = (side & 0x3FFF for side in struct.unpack_from("<HH", pixels, 6))
-    body = riff_chunk(kind, pixels)
-    if kind == b"VP8 " and b"ALPH" in chunks and width and height:
-        sides = b"".join((side - 1).to_bytes(3, "little") for side in (width, height))
-        alpha = b"\x10\0\0\0"  # the flag of transparency
-        body = riff_chunk(b"VP8X", alpha + sides) + riff_chunk(b"ALPH", chunks[b"ALPH"]) + body
-    return riff_chunk(b"RIFF", b"WEBP" + body), width, height
-
-
-def riff_chunk(kind: bytes, content: bytes) -> bytes:
-    """A chunk of a RIFF file."""
-    return struct.pack("<4sI", kind, len(content)) + content + b"\0" * (len(content) % 2)
-
-
-def bare_gif(data: bytes) -> PictureFile:
-    """Keep a GIF from its first frame on, without the comments before it (GIF89a, section 24)."""
     if len(data) < 13:
         raise truncated("GIF")
-    at = 13 + gif_palette_bytes(data[10])
-    kept = [data[:at]]
+    at, key = 13 + gif_palette_bytes(data[10]), b""
+    palette = data[10:at]
     for _ in range(MAX_PARTS):
-        kind = data[at : at + 1]
-        if kind == b",":
+        if data[at : at + 1] != b"!":
             break
         end = end_of_blocks(data, at + 2)
-        if kind != b"!" or end > len(data):
-            raise truncated("GIF")
-        if data[at + 1 : at + 3] == b"\xf9\x04":  # which colour is transparent
-            kept[1:] = [data[at:end]]
+        if data[at : at + 3] == b"!\xf9\x04":
+            key = b"!\xf9\x04" + bytes([data[at + 3] & 1]) + data[at + 4 : end]
         at = end
-    else:
-        raise InvalidImage(f"the GIF has over {MAX_PARTS:,} blocks before its picture")
-    if len(data) < at + 10:
+    if data[at : at + 1] != b"," or len(data) < at + 10:
         raise truncated("GIF")
     left, top, width, height = struct.unpack_from("<4H", data, at + 1)
-    screen = struct.unpack_from("<HH", data, 6)  # Pillow widens it to the frame
-    size = (max(screen[0], left + width), max(screen[1], top + height))
-    return PictureFile(b"".join((*kept, data[at:])), *size if width and height else (0, 0))
+    if 0 in (width, height):
+        raise InvalidImage(f"the GIF has no pixels: its first frame has {width} x {height}")
+    across, down = struct.unpack_from("<HH", data, 6)
+    screen = struct.pack("<HH", max(across, left + width), max(down, top + height))
+    return b"".join((data[:6], screen, palette, key, data[at:])), b""
 
 
 def gif_palette_bytes(flags: int) -> int:
@@ -262,25 +177,13 @@ def gif_palette_bytes(flags: int) -> int:
 
 def end_of_blocks(data: bytes, at: int) -> int:
     """Where a row of a GIF's blocks ends, each after a byte of its length, the last of length 0."""
-    for _ in range(MAX_PARTS):
-        length = data[at] if at < len(data) else 0
-        at += 1 + length
-        if length == 0:
-            return at
-    raise InvalidImage(f"the GIF has over {MAX_PARTS:,} blocks before its picture")
+    while at < len(data) and data[at]:
+        at += 1 + data[at]
+    return at + 1
 
 
-def bare_bmp(data: bytes) -> PictureFile:
-    """Read the size that a BMP declares; a BMP has no notes."""
-    if len(data) < 26:
-        raise truncated("BMP")
-    if int.from_bytes(data[14:18], "little") == 12:  # BITMAPCOREHEADER
-        return PictureFile(data, *struct.unpack_from("<HH", data, 18))
-    width, height = struct.unpack_from("<ii", data, 18)
-    compression = int.from_bytes(data[30:34], "little")
-    if compression in (1, 2) and max(width * abs(height), len(data)) > MAX_RUN_LENGTH_PIXELS:
-        raise InvalidImage(
-            f"run-length BMPs of over {MAX_RUN_LENGTH_PIXELS:,} pixels or bytes are not read; "
-            "save the picture as PNG"
-        )
-    return PictureFile(data, max(width, 0), abs(height))
+def whole_webp(data: bytes) -> Bare:
+    """A WebP as it is: libwebp leaves notes alone, and animates no further than it is asked to."""
+    if 8 + int.from_bytes(data[4:8], "little") > len(data):
+        raise truncated("WEBP")
+    return data, b""

@@ -5,21 +5,17 @@ more than 8 bits to 32.
 """
 
 import re
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from serve.bundle.errors import InvalidImage
-from serve.bundle.pictures.parts import truncated
-from serve.bundle.pictures.samples import Spend, declare, to_bytes
+from serve.bundle.pictures.samples import to_bytes
+from serve.bundle.pictures.sizes import Spend, declare, truncated
 
-Sample = TypeVar("Sample", bound=np.generic)
-
-SPACE = rb"(?:[ \t\n\v\f\r]|#[^\n\r]*+[\n\r])++"
-HEADER = re.compile(rb"P([1-6])" + SPACE + rb"(\d{1,9})" + SPACE + rb"(\d{1,9})")
-WHITE = re.compile(SPACE + rb"(\d{1,9})")
+NUMBER = rb"(?:[ \t\n\v\f\r]|#[^\n\r]*+[\n\r])++(\d{1,9})"
+HEADER = re.compile(rb"P([14])" + 2 * NUMBER + rb"|P([2356])" + 3 * NUMBER)
 COMMENT = re.compile(rb"#[^\n\r]*")
 NO_NUMBER = re.compile(rb"[^\d \t\n\v\f\r]")
 
@@ -32,35 +28,19 @@ def read_pnm(data: bytes, spend: Spend) -> Image.Image:
     """
     header = HEADER.match(data)
     if header is None:
-        raise damaged_header(data)
-    kind, width, height = (int(number) for number in header.groups())
-    at, white = header.end(), 1
-    if kind not in (1, 4):
-        at, white = read_white(data, at)
-    declare("PPM", width, height, spend)
+        raise InvalidImage("the PPM is damaged: its header lacks a number")
+    kind, width, height, *rest = (int(digits) for digits in header.groups() if digits)
+    white = rest[0] if rest else 1  # a PBM doesn't say it
+    if not 0 < white < 65536:
+        raise InvalidImage("the PPM's maxval isn't between 1 and 65535")
+    declare("PPM", (width, height), 8 * len(data), spend)
     shape = (height, width, 3) if kind in (3, 6) else (height, width)
-    if kind in (1, 2, 3):
-        samples = plain_samples(data[at:], shape, one_digit=kind == 1)
+    if kind < 4:
+        samples = plain_samples(data[header.end() :], shape, one_digit=kind == 1)
     else:
-        samples = raw_samples(data[at + 1 :], shape, white, packed=kind == 4)
+        samples = raw_samples(data, header.end() + 1, shape, white, packed=kind == 4)
     pixels = to_bytes(samples, white)
     return Image.fromarray(255 - pixels if kind in (1, 4) else pixels)  # in a PBM, 1 is black
-
-
-def damaged_header(data: bytes) -> InvalidImage:
-    """The error of a file without a width and a height."""
-    if data.startswith(b"Pf"):
-        return InvalidImage("greys of 32 bits are not read; send 8 or 16 bits a channel")
-    return InvalidImage("the PPM is damaged: its header has no width and height")
-
-
-def read_white(data: bytes, at: int) -> tuple[int, int]:
-    """Where the header ends, and the value of white, "maxval"."""
-    found = WHITE.match(data, at)
-    white = int(found[1]) if found else 0
-    if found is None or not 0 < white < 65536:
-        raise InvalidImage("the PPM's maxval isn't between 1 and 65535")
-    return found.end(), white
 
 
 def plain_samples(text: bytes, shape: tuple[int, ...], one_digit: bool) -> NDArray[np.generic]:
@@ -73,30 +53,24 @@ def plain_samples(text: bytes, shape: tuple[int, ...], one_digit: bool) -> NDArr
     if one_digit:
         digits = np.frombuffer(text, np.uint8)
         numbers = digits[digits >= ord("0")][:count] - ord("0")
-    elif len(text) < 2 * count - 1 or not text.strip():
-        raise truncated("PPM")
-    else:
+    elif len(text) >= 2 * count - 1 and text.strip():
         numbers = np.fromstring(text, np.int64, count, sep=" ")
+    else:
+        raise truncated("PPM")
     if numbers.size < count:
         raise truncated("PPM")
     return numbers.reshape(shape)
 
 
 def raw_samples(
-    data: bytes, shape: tuple[int, ...], white: int, packed: bool
+    data: bytes, at: int, shape: tuple[int, ...], white: int, packed: bool
 ) -> NDArray[np.generic]:
     """Samples of 1 bit, 8 bits, or 16 bits with the high byte first."""
-    if packed:
-        rows = whole(data, np.dtype(np.uint8), (shape[0], -(-shape[1] // 8)))
-        return np.unpackbits(rows, axis=1, count=shape[1])
-    if white < 256:
-        return whole(data, np.dtype(np.uint8), shape)
-    return whole(data, np.dtype(np.uint16).newbyteorder(">"), shape)
-
-
-def whole(data: bytes, dtype: np.dtype[Sample], shape: tuple[int, ...]) -> NDArray[Sample]:
-    """Bytes as an array; refused where some are missing."""
-    count = int(np.prod(shape))
-    if len(data) < count * dtype.itemsize:
+    stored = (shape[0], -(-shape[1] // 8)) if packed else shape
+    size, count = 2 if white > 255 else 1, int(np.prod(stored))
+    if len(data) < at + count * size:
         raise truncated("PPM")
-    return np.frombuffer(data, dtype, count).reshape(shape)
+    if size == 2:
+        return np.frombuffer(data, ">u2", count, at).reshape(stored)
+    samples = np.frombuffer(data, np.uint8, count, at).reshape(stored)
+    return np.unpackbits(samples, axis=1, count=shape[1]) if packed else samples
