@@ -24,7 +24,7 @@ MAX_WAITING_BYTES = 256 << 20  # bodies that wait; 16 of the largest
 MAX_WAIT_S = 20.0  # expected wait from which on messages are refused
 FIRST_GUESS = 2e-7  # seconds a pixel takes, until there is something to learn from
 LEARNING_RATE = 0.1  # weight of a new measurement of the seconds a pixel takes
-NICENESS = 10  # of the threads of heavy messages: about a tenth of a core beside busy light threads
+NICENESS = 5  # of the threads of heavy messages: a third of a light thread's share of a core
 
 
 @dataclass(eq=False, slots=True)
