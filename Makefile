@@ -5,6 +5,7 @@ CHECKPOINT ?= weights/mnist
 BUNDLE ?= build/mnist
 PORT ?= 8080
 PY := .venv/bin/python
+export ORT_DISABLE_TELEMETRY = 1
 
 # Where torch comes from. PyTorch's CPU wheels are a tenth the size of the default wheels; where
 # their index doesn't answer, pip uses its own. On a GPU host: make setup TORCH_INDEX=
@@ -23,7 +24,7 @@ setup: .venv/ready  ## create .venv with everything in it
 # Each build of onnxruntime needs its own environment, since the builds overwrite each other.
 .venv/ready: EXTRAS = train,export,serve,granian,cpu,jobs,ray,completion,explore,dev
 .venv-openvino/ready: EXTRAS = train,export,serve,openvino,dev
-.venv-bench/ready: EXTRAS = serve,openvino,bench
+.venv-bench/ready: EXTRAS = serve,granian,openvino,bench
 
 .venv/ready .venv-openvino/ready .venv-bench/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(@D)
@@ -49,7 +50,8 @@ browser-test: setup  ## test the explorer in Chromium; as root, apt-get installs
 	$(PY) -m pytest tests/browser
 
 docker-test: setup  ## test docker compose; needs Docker Engine with Compose v2
-	docker compose --profile monitoring build
+	PINHOLE_SERVER=torchserve docker compose build
+	PINHOLE_SERVER=granian docker compose build service
 	$(PY) -m pytest tests/docker
 
 lint: setup  ## check style and types

@@ -40,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def race(rounds: int, seconds: float) -> None:
     """Measure in turns, and print the table."""
-    addresses = {name: address(name) for name in ("torchserve", "gateway")}
+    addresses = {name: address(name) for name in ("service", "gateway")}
     for name in addresses:
         ask(addresses[name], 16, seconds)  # warm up
     print("| connections | direct, requests/s | gateway, requests/s | share | p50 ms | p50 ms |")
@@ -48,7 +48,7 @@ def race(rounds: int, seconds: float) -> None:
     for connections in CONNECTIONS:
         direct, through = [], []
         for _ in range(rounds):
-            direct.append(ask(addresses["torchserve"], connections, seconds))
+            direct.append(ask(addresses["service"], connections, seconds))
             through.append(ask(addresses["gateway"], connections, seconds))
         print(row(connections, direct, through))
 

@@ -7,6 +7,7 @@ limit) is answered here, in the contract's form.
 import asyncio
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -15,16 +16,17 @@ from serve.bundle.errors import PayloadTooLarge, RequestError
 from serve.bundle.limits import MAX_BODY_BYTES
 from serve.endpoints import ENDPOINTS
 from serve.errors import InvalidRequest, Unavailable
-from serve.granian.dispatcher import Dispatcher, Task
+from serve.granian.dispatcher import Dispatcher, Task, Tell
 from serve.granian.files import StaticFile, hint
 from serve.launcher.private import Answers
-from serve.service import Service
+from serve.service import Report, Service
 from serve.wire.replies import NO_HEADERS, Reply, error_reply, refusal
 from serve.wire.requests import Message
 from serve.wire.weight import LIGHT_PIXELS, weigh
 
 BODY_S = 15.0  # for a caller to send the body it has announced
 REQUEST_ID = re.compile(r"[\w.:+/=@-]{1,128}", re.ASCII)
+TRACE = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")  # W3C Trace Context
 PREDICTIONS = {f"/predictions/{endpoint}": (endpoint, False) for endpoint in ENDPOINTS}
 INFERENCES = {f"/v2/models/{endpoint}/infer": (endpoint, True) for endpoint in ENDPOINTS}
 POSTS = {**PREDICTIONS, **INFERENCES}  # path → endpoint, and whether it speaks OIP
@@ -38,6 +40,7 @@ class App:
 
     Args:
         dispatcher: answers messages.
+        tell: counts and logs a request that is refused before it reaches the dispatcher.
         service: what is served now.
         answers: the pages of readiness and metadata.
         files: path → file of the explorer and of the documentation.
@@ -47,12 +50,14 @@ class App:
     def __init__(
         self,
         dispatcher: Dispatcher,
+        tell: Tell,
         service: Callable[[], Service],
         answers: Answers,
         files: Mapping[str, StaticFile],
         stopping: Callable[[], bool],
     ) -> None:
-        self._dispatcher, self._service, self._answers = dispatcher, service, answers
+        self._dispatcher, self._tell = dispatcher, tell
+        self._service, self._answers = service, answers
         self._files, self._stopping = files, stopping
         self.open = 0
 
@@ -74,14 +79,19 @@ class App:
         request_id = headers.get("x-request-id", "")
         if not REQUEST_ID.fullmatch(request_id):
             request_id = os.urandom(16).hex()
+        trace = headers.get("traceparent", "")
+        if not TRACE.fullmatch(trace):
+            trace = ""
         try:
             message = Message(await read_body(protocol, headers), headers, oip=oip)
             pixels = weigh(message, ENDPOINTS[endpoint].takes, self._service().manifest)
-            trace = headers.get("traceparent", "")
             task = Task(endpoint, message, request_id, pixels, pixels <= LIGHT_PIXELS, trace)
             reply = await self._dispatch(task, protocol)
         except RequestError as error:
             reply = error_reply(error, oip)
+            task = Task(endpoint, Message(b"", headers), request_id, 1, True, trace)
+            report = Report(bad=Counter({type(error).__name__: 1}))
+            self._tell(endpoint, (task,), (reply,), report)
         self._send(protocol, reply, {"X-Request-Id": request_id})
 
     async def _dispatch(self, task: Task, protocol: Any) -> Reply:

@@ -76,6 +76,7 @@ class Instance:
         )
         self._app = App(
             self._dispatcher,
+            self._tell,
             lambda: self._model.service,
             answers,
             find_files(),

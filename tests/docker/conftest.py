@@ -1,4 +1,4 @@
-"""A real docker compose project, of images that `make docker-test` has built."""
+"""A real docker compose project, of images that `make docker-test` has built: once a server."""
 
 import json
 import os
@@ -26,6 +26,7 @@ ROOMY = {"PINHOLE_RATE": "100000", "PINHOLE_CONNECTIONS": "1000", "PINHOLE_WORKE
 class Compose:
     """The project, driven as its user does: by commands and environment variables."""
 
+    server: str
     port: int = PORT
     url: str = f"http://127.0.0.1:{PORT}"
     variables: dict[str, str] = field(default_factory=dict)
@@ -35,7 +36,9 @@ class Compose:
         answer = subprocess.run(
             ["docker", "compose", "--env-file", "/dev/null", "-p", PROJECT, *arguments],
             cwd=ROOT,
-            env=os.environ | {"PINHOLE_PORT": str(self.port)} | self.variables,
+            env=os.environ
+            | {"PINHOLE_SERVER": self.server, "PINHOLE_PORT": str(self.port)}
+            | self.variables,
             capture_output=True,
             text=True,
             timeout=300,
@@ -71,14 +74,25 @@ def inspect(container: str, template: str) -> str:
     return docker("inspect", "--format", template, container)
 
 
-@pytest.fixture(scope="session")
-def compose() -> Iterator[Compose]:
-    """The project, which is removed in the end."""
-    project = Compose()
+@pytest.fixture(scope="session", params=["torchserve", "granian"])
+def compose(request: pytest.FixtureRequest) -> Iterator[Compose]:
+    """The project, which is removed in the end. Every test with it runs over both servers."""
+    project = Compose(request.param)
     project.run("down", "--volumes", "--timeout", "5")
     yield project
     project.variables = {}
     project.run("--profile", "monitoring", "down", "--volumes", "--timeout", "5")
+
+
+def kill(container: str) -> None:
+    """Kill a container's first process from the host, as the kernel does when memory runs out.
+
+    Docker starts such a container again. It would not after ``docker kill``.
+    """
+    rights = ["--cap-drop=ALL", "--cap-add=KILL", "--pid=host", "--user=0"]
+    pid = inspect(container, "{{.State.Pid}}")
+    run = ["run", "--rm", *rights, "--entrypoint=sh", "pinhole-gateway"]
+    docker(*run, "-c", f"kill -9 {pid}")
 
 
 def wait_until(holds: Callable[[], bool], seconds: float) -> bool:

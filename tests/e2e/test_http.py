@@ -122,6 +122,9 @@ def test_oversized_bodies(granian: Running, declared: bool) -> None:
 
     assert (reply.status_code, reply.json()["type"]) == (413, "PayloadTooLarge")
     assert "the limit is 16,777,216" in reply.json()["message"]
+    metrics = requests.get(f"http://127.0.0.1:{granian.port + 3}/metrics", timeout=10).text
+    assert 'pinhole_requests_total{endpoint="embed",status="413"}' in metrics
+    assert f"replies={reply.headers['X-Request-Id']}:413" in granian.log.read_text()
 
 
 @pytest.mark.parametrize("content_type", ["image/png", "application/json", "application/x-npy"])
