@@ -1,4 +1,4 @@
-"""The services that are compared: how each is started, asked, checked and stopped."""
+"""The services that are compared: how each is started, asked, checked, watched and stopped."""
 
 import os
 import signal
@@ -6,12 +6,14 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import psutil
 import requests
 from numpy.typing import NDArray
 
@@ -20,21 +22,27 @@ from serve.bundle.engine.host import usable_cores
 from serve.bundle.engine.opening import available
 from serve.bundle.images import write_png
 from serve.bundle.manifest import Bundle
-from serve.endpoints import ENDPOINTS
+from serve.launcher.settings import PORTS_NEEDED
 
-PORTS = 6  # ports in a row that python -m serve needs
-READINESS = 3  # python -m serve tells on its port + 3 whether it is ready
 START_S = 120.0  # for a contender to give its first right answer
+POLL_S = 0.02  # between two requests for that answer
 ANSWER_S = 60.0  # longest wait for a request outside the measurement
 STOP_S = 60.0  # after SIGTERM; our launcher drains for 20 s at most, then stops TorchServe in 20 s
 SAME = 1e-3  # the greatest difference from eager PyTorch's embedding, in fp32, that is accepted
+WARM_UP_S = 5.0
+JVM_WARM_UP_S = 60.0  # for the JVM to compile the code that it runs
 
-OURS = "ours"
-OURS_BF16 = "ours-bf16"
-NOTHING = "nothing"
 FASTAPI = "fastapi"
 LITSERVE = "litserve"
-NAMES = (OURS, OURS_BF16, NOTHING, FASTAPI, LITSERVE)
+# Services of ours → module, server, device and precision.
+OURS = {
+    "granian": ("serve", "granian", "cpu", "fp32"),
+    "torchserve": ("serve", "torchserve", "cpu", "fp32"),
+    "granian-bf16": ("serve", "granian", "openvino", "bf16"),
+    "torchserve-bf16": ("serve", "torchserve", "openvino", "bf16"),
+    "granian-nothing": ("bench.peers.nothing_service", "granian", "cpu", "fp32"),
+}
+NAMES = (LITSERVE, FASTAPI, *OURS)
 
 
 @dataclass(frozen=True)
@@ -43,39 +51,28 @@ class Contender:
 
     Attributes:
         name: one of NAMES.
-        command: what to run for a port, without the interpreter.
-        paths: where to POST a PNG; the first is measured, and each must answer before the
-            service counts as started.
-        tolerance: of its embeddings; None if the service ignores the image.
-        engine: device and precision of our service, which reports when it is ready; else None.
+        command: what to run, without the interpreter before it and the port after it.
+        path: where to POST a PNG.
+        tolerance: of its embeddings.
+        engine: device and precision of our service; None where that isn't measured alone too.
+        warm_up_s: how long it is loaded before it is measured.
     """
 
     name: str
-    command: Callable[[int], list[str]]
-    paths: tuple[str, ...]
-    tolerance: float | None = SAME
+    command: Sequence[str]
+    path: str
+    tolerance: float = SAME
     engine: tuple[str, str] | None = None
+    warm_up_s: float = WARM_UP_S
 
 
 def contenders(bundle: Bundle, serve_args: Sequence[str]) -> list[Contender]:
-    """The contenders that this host can run; ``serve_args`` go to every TorchServe."""
-    cores, folder = str(usable_cores()), str(bundle.folder)
-    every = tuple(f"/predictions/{endpoint}" for endpoint in ENDPOINTS)
-
-    def torchserve(module: str, device: str, precision: str) -> Callable[[int], list[str]]:
-        engine = ["--runtime", "onnxruntime", "--device", device, "--precision", precision]
-        return lambda port: [module, folder, *serve_args, *engine, "--port", str(port)]
-
-    found = [Contender(OURS, torchserve("serve", "cpu", "fp32"), every, engine=("cpu", "fp32"))]
-    if has_openvino_bf16(bundle):
-        tolerance, engine = bundle.manifest.tolerances["bf16"].embedding, ("openvino", "bf16")
-        found.append(Contender(OURS_BF16, torchserve("serve", *engine), every, tolerance, engine))
-    nothing = torchserve("bench.peers.nothing_service", "cpu", "fp32")
+    """The contenders that this host can run; ``serve_args`` go to each service of ours."""
+    cores, bf16 = str(usable_cores()), has_openvino_bf16(bundle)
     return [
-        *found,
-        Contender(NOTHING, nothing, every, tolerance=None),
-        Contender(FASTAPI, lambda port: fastapi(port, cores), ("/embed",)),
-        Contender(LITSERVE, lambda port: litserve(port, cores), ("/predict",)),
+        Contender(LITSERVE, ["bench.peers.litserve_service", "--cores", cores], "/predict"),
+        Contender(FASTAPI, fastapi(cores), "/embed"),
+        *(our_service(name, bundle, serve_args) for name in OURS if bf16 or "bf16" not in name),
     ]
 
 
@@ -84,56 +81,66 @@ def has_openvino_bf16(bundle: Bundle) -> bool:
     return "bf16" in bundle.manifest.tolerances and ("openvino", "bf16") in available("onnxruntime")
 
 
-def fastapi(port: int, cores: str) -> list[str]:
+def fastapi(cores: str) -> list[str]:
     """The command of the FastAPI service, with a process for each core."""
-    app = ["uvicorn", "bench.peers.fastapi_service:app", "--workers", cores, "--port", str(port)]
+    app = ["uvicorn", "bench.peers.fastapi_service:app", "--workers", cores]
     return [*app, "--loop", "uvloop", "--http", "httptools", "--no-access-log"]
 
 
-def litserve(port: int, cores: str) -> list[str]:
-    """The command of the LitServe service."""
-    return ["bench.peers.litserve_service", "--port", str(port), "--cores", cores]
+def our_service(name: str, bundle: Bundle, serve_args: Sequence[str]) -> Contender:
+    """One of OURS."""
+    module, server, device, precision = OURS[name]
+    command = [module, str(bundle.folder), *serve_args, "--server", server]
+    command += ["--runtime", "onnxruntime", "--device", device, "--precision", precision]
+    return Contender(
+        name,
+        command,
+        "/predictions/embed",
+        bundle.manifest.tolerances[precision].embedding,
+        (device, precision) if module == "serve" else None,
+        JVM_WARM_UP_S if server == "torchserve" else WARM_UP_S,
+    )
 
 
 class Running:
-    """A contender that has started.
+    """A contender that has been started.
 
     Attributes:
         contender: what was started.
         url: where it listens.
         single: the request that is measured, of one PNG.
+        process: the first of its processes.
+        ready_s: from its start to its first right answer.
     """
 
-    def __init__(self, contender: Contender, bundle: Bundle, port: int, folder: Path) -> None:
+    def __init__(
+        self, contender: Contender, bundle: Bundle, port: int, folder: Path, process: psutil.Popen
+    ) -> None:
         golden = bundle.golden()
-        self.contender, self.url = contender, f"http://127.0.0.1:{port}"
-        self._readiness = f"http://127.0.0.1:{port + READINESS}/ready"
+        self.contender, self.url, self.process = contender, f"http://127.0.0.1:{port}", process
         self._expected = golden.embeddings[0]
         self._picture = folder / "image.png"
         self._picture.write_bytes(write_png(golden.images[0]))
-        self.single = self.post(contender.paths[0])
+        self.single = self.post(contender.path)
+        self.ready_s = 0.0
 
     def post(self, path: str) -> Target:
         """A request that sends the picture to a path."""
         return Target(self.url + path, self._picture, {"Content-Type": "image/png"})
 
     def is_up(self) -> bool:
-        """Whether the service is ready: our service says so, of a peer every path answers."""
-        try:
-            if self.contender.engine is not None:
-                return ask(self._readiness).ok
-            return all(ask(self.post(path)).ok for path in self.contender.paths)
-        except requests.RequestException:
-            return False
-
-    def check(self) -> None:
-        """Check that the answer is right.
+        """Whether it answers, and rightly.
 
         Raises:
-            ValueError: the answer is wrong.
+            ValueError: its answer is wrong.
         """
-        if self.contender.tolerance is not None:
-            self.compare(np.array(ask(self.single).json()["embedding"]), self._expected)
+        try:
+            reply = ask(self.single)
+        except requests.RequestException:
+            return False
+        if reply.ok:
+            self.compare(np.array(reply.json()["embedding"]), self._expected)
+        return reply.ok
 
     def compare(self, embeddings: NDArray[np.floating], expected: NDArray[np.floating]) -> None:
         """Check that embeddings are as expected, within the contender's tolerance.
@@ -142,35 +149,54 @@ class Running:
             ValueError: an embedding differs by more.
         """
         gap, tolerance = float(np.abs(embeddings - expected).max()), self.contender.tolerance
-        if tolerance is not None and not gap <= tolerance:
+        if not gap <= tolerance:
             raise ValueError(
                 f"{self.contender.name} is wrong: an embedding differs by {gap:.2g}, "
                 f"over the {tolerance:.2g} allowed"
             )
 
+    def cpu_s(self) -> float:
+        """What its processes have used so far, in seconds of one core."""
+        times = [each.cpu_times() for each in self._processes()]
+        return sum(each.user + each.system for each in times)
 
-def ask(target: Target | str) -> requests.Response:
-    """Send a request once: GET of an address, POST of a target."""
+    def memory_mb(self) -> float:
+        """The memory of its processes, as their PSS if nothing else mapped the files they map.
+
+        The kernel's own PSS would leave a share of each library to this process.
+        """
+        own, files = 0, Counter[str]()
+        for process in self._processes():
+            for each in process.memory_maps():
+                own += each.anonymous
+                files[each.path] = max(files[each.path], each.rss - each.anonymous)
+        return (own + files.total()) / 1e6
+
+    def _processes(self) -> list[psutil.Process]:
+        return [self.process, *self.process.children(recursive=True)]
+
+
+def ask(target: Target) -> requests.Response:
+    """POST a request once."""
     with requests.Session() as session:
         session.trust_env = False  # a request to loopback must not use a proxy
-        if isinstance(target, str):
-            return session.get(target, timeout=ANSWER_S)
         body, headers = target.body.read_bytes(), dict(target.headers)
         return session.post(target.url, body, headers=headers, timeout=ANSWER_S)
 
 
 @contextmanager
 def running(contender: Contender, bundle: Bundle, folder: Path) -> Iterator[Running]:
-    """Start a contender, check its answer, and stop it in the end.
+    """Start a contender, wait for its first right answer, and stop it in the end.
 
     Raises:
         RuntimeError: it died or didn't answer in time; the message ends with its log.
         ValueError: its answer is wrong.
     """
     port, log = free_port(), folder / "service.log"
+    started = time.monotonic()
     with log.open("w") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", *contender.command(port)],
+        process = psutil.Popen(
+            [sys.executable, "-m", *contender.command, "--port", str(port)],
             env=environment(bundle),
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -178,9 +204,13 @@ def running(contender: Contender, bundle: Bundle, folder: Path) -> Iterator[Runn
             start_new_session=True,  # puts all its processes into one group, which stop() kills
         )
     try:
-        service = Running(contender, bundle, port, folder)
-        wait_until_up(service, process, log)
-        service.check()
+        service = Running(contender, bundle, port, folder, process)
+        while not service.is_up():
+            if process.poll() is not None or time.monotonic() > started + START_S:
+                last = "\n".join(log.read_text().splitlines()[-20:])
+                raise RuntimeError(f"{contender.name} did not start:\n{last}")
+            time.sleep(POLL_S)
+        service.ready_s = time.monotonic() - started
         yield service
     finally:
         stop(process)
@@ -192,24 +222,10 @@ def environment(bundle: Bundle) -> dict[str, str]:
     return kept | {"BUNDLE": str(bundle.folder)}
 
 
-def wait_until_up(service: Running, process: subprocess.Popen[bytes], log: Path) -> None:
-    """Wait until a contender is up.
-
-    Raises:
-        RuntimeError: it died or didn't answer in time; the message ends with its log.
-    """
-    deadline = time.monotonic() + START_S
-    while not service.is_up():
-        if process.poll() is not None or time.monotonic() > deadline:
-            last = "\n".join(log.read_text().splitlines()[-20:])
-            raise RuntimeError(f"{service.contender.name} did not start:\n{last}")
-        time.sleep(0.2)
-
-
-def stop(process: subprocess.Popen[bytes]) -> None:
+def stop(process: psutil.Popen) -> None:
     """Send SIGTERM, then SIGKILL to the rest of the group: LitServe's workers outlive LitServe."""
     process.terminate()
-    with suppress(subprocess.TimeoutExpired):
+    with suppress(psutil.TimeoutExpired):
         process.wait(STOP_S)
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
@@ -217,14 +233,14 @@ def stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def free_port() -> int:
-    """The first of PORTS free ports in a row."""
+    """The first of PORTS_NEEDED free ports in a row."""
     for first in range(22_000, 32_000, 10):
         try:
-            for port in range(first, first + PORTS):
+            for port in range(first, first + PORTS_NEEDED):
                 with socket.socket() as probe:
                     probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                     probe.bind(("127.0.0.1", port))
         except OSError:
             continue
         return first
-    raise RuntimeError(f"no {PORTS} free ports in a row")
+    raise RuntimeError(f"no {PORTS_NEEDED} free ports in a row")

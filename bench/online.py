@@ -5,13 +5,16 @@
 The contenders take turns. Each is started, warmed up, checked for a right answer, measured and
 stopped, alone on the machine except for wrk, which makes the load:
 
-    ours        python -m serve, onnxruntime's CPU provider in fp32
-    ours-bf16   the same with OpenVINO in bf16, where onnxruntime and the processor have it
-    nothing     TorchServe in the same configuration, with a handler that returns a constant
-    fastapi     uvicorn with a process for each core, Pillow and onnxruntime
-    litserve    the same with dynamic batching
+    litserve       uvicorn, dynamic batching, Pillow and onnxruntime
+    fastapi        uvicorn with a process for each core, Pillow and onnxruntime
+    granian        python -m serve --server granian, onnxruntime's CPU provider in fp32
+    torchserve     the same with --server torchserve
+    …-bf16         both with OpenVINO in bf16, where onnxruntime and the processor have it
+    …-nothing      granian with an engine that computes nothing: the most that one process answers
 
-The results are the medians over the rounds, and of each round's own ratios. An answer that isn't
+CPU time is that of all processes of a contender, without the load generator's. The encoder's own is
+that of an engine of one thread, alone. The results are the medians over the rounds, and of each
+round's own ratios. An answer that isn't
 2xx, or that doesn't come, makes a figure invalid: the figure is marked, and the exit code is 1.
 """
 
@@ -22,8 +25,10 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -31,8 +36,9 @@ from numpy.typing import NDArray
 
 from bench import strangers, wrk
 from bench.contenders import NAMES, Contender, Running, ask, contenders, running
-from bench.tables import FEW, LARGE, MANY, PLURAL, STRANGERS, Figures, print_report
+from bench.tables import FEW, LARGE, MANY, PLURAL, STRANGERS, Figures, faults, print_report
 from bench.wrk import Load, Target
+from serve.bundle.engine.host import usable_cores
 from serve.bundle.engine.opening import open_engine
 from serve.bundle.errors import ServeError
 from serve.bundle.manifest import Bundle, load_bundle
@@ -41,17 +47,17 @@ SECTIONS = ("single", "plural", "mixed")
 ROUNDS = 3
 SECONDS = 8.0
 SHORTER = 5 / 8  # share of SECONDS for loads that settle sooner
-WARM_UP_S = 60.0  # for the JVM to compile the code that it runs
+REST_S = 2.0  # without requests, before memory is measured
 HEAD_START_S = 1.0  # that the large requests run before the small requests begin
 NPY = "application/x-npy"
 
 EXAMPLES = """
 examples:
   python -m bench.online build/mnist
-  python -m bench.online build/mnist --serve-args="--workers 2" --only ours nothing
+  python -m bench.online build/mnist --serve-args="--workers 2" --only granian granian-nothing
   python -m bench.online build/mnist --rounds 1 --seconds 2 --sections single
 
-A full run takes about half an hour. It needs wrk (apt-get install wrk), and a machine with
+A full run takes 50 minutes. It needs wrk (apt-get install wrk), and a machine with
 nothing else to do.
 """
 
@@ -68,7 +74,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"bench.online: {error}", file=sys.stderr)
         return 1
     print_report(figures, options.serve_args)
-    return 1 if any(load.faults for loads in figures.values() for load in loads) else 0
+    return 1 if any(faults(figures)) else 0
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -124,16 +130,22 @@ def race(chosen: Sequence[Contender], bundle: Bundle, options: argparse.Namespac
     for number in range(1, options.rounds + 1):
         tell(f"round {number} of {options.rounds}")
         for contender in chosen:
-            for what, load in measure_contender(contender, bundle, options):
-                figures.setdefault((what, contender.name), []).append(load)
-                tell(f"{contender.name}: {what}: {describe(load)}")
+            for what, figure in measure_contender(contender, bundle, options):
+                figures.setdefault((what, contender.name), []).append(figure)
+                tell(f"{contender.name}: {what}: {describe(figure)}")
     return figures
 
 
-def describe(load: Load) -> str:
-    """A load in one line."""
-    faults = f", INVALID: {dict(load.faults)}" if load.faults else ""
-    return f"{load.rate:,.1f}/s, p50 {load.p50_ms:,.1f} ms, p99 {load.p99_ms:,.1f} ms{faults}"
+def describe(figure: Load | float) -> str:
+    """A figure in one line."""
+    if isinstance(figure, float):
+        return f"{figure:,.2f}"
+    cpu = f", {figure.cpu_us:,.0f} µs of CPU each" if figure.cpu_s else ""
+    invalid = f", INVALID: {dict(figure.faults)}" if figure.faults else ""
+    return (
+        f"{figure.rate:,.1f}/s, p50 {figure.p50_ms:,.2f} ms, p99 {figure.p99_ms:,.2f} ms"
+        f"{cpu}{invalid}"
+    )
 
 
 def tell(line: str) -> None:
@@ -143,38 +155,55 @@ def tell(line: str) -> None:
 
 def measure_contender(
     contender: Contender, bundle: Bundle, options: argparse.Namespace
-) -> Iterator[tuple[str, Load]]:
-    """Start a contender and stop it; in between, yield the name and the figures of each load."""
+) -> Iterator[tuple[str, Load | float]]:
+    """Start a contender and stop it; in between, yield the name and the value of each figure."""
     seconds, sections = options.seconds, options.sections
-    if contender.engine and "plural" in sections:
-        tell(f"{contender.name}: its engine alone; measuring")
-        yield "bare", measure_engine(bundle, *contender.engine, seconds * SHORTER)
-    tell(f"{contender.name}: starting")
+    if contender.engine:
+        yield "encoder", measure_engine(bundle, contender.engine, 1, seconds * SHORTER)
+        yield "bare", measure_engine(bundle, contender.engine, usable_cores(), seconds * SHORTER)
     with tempfile.TemporaryDirectory() as name, running(contender, bundle, Path(name)) as service:
-        tell(f"{contender.name}: started; measuring")
-        wrk.measure(service.single, MANY, WARM_UP_S)
+        yield "ready", service.ready_s
+        time.sleep(REST_S)
+        yield "rest", service.memory_mb()
+        wrk.measure(service.single, MANY, contender.warm_up_s)
         if "single" in sections:
-            yield "many", wrk.measure(service.single, MANY, seconds)
-            yield "one", wrk.measure(service.single, 1, seconds * SHORTER)
+            yield "many", measure(service, service.single, MANY, seconds)
+            yield "one", measure(service, service.single, 1, seconds * SHORTER)
         if contender.engine and "plural" in sections:
             yield from measure_plural(service, bundle, Path(name), seconds * SHORTER)
         if contender.engine and "mixed" in sections:
             yield from measure_mixed(service, bundle, Path(name), seconds)
+        time.sleep(REST_S)
+        yield "after", service.memory_mb()
 
 
-def measure_engine(bundle: Bundle, device: str, precision: str, seconds: float) -> Load:
-    """The engine alone in this process: calls of PLURAL images."""
-    engine, images = open_engine(bundle, "onnxruntime", device, precision), pictures(bundle, PLURAL)
-    engine.embed(images)
-    times_ms: list[float] = []
-    started = now = time.perf_counter()
-    while now - started < seconds:
-        before = now
-        engine.embed(images)
-        now = time.perf_counter()
-        times_ms.append((now - before) * 1e3)
+def measure_engine(bundle: Bundle, engine: tuple[str, str], cores: int, seconds: float) -> Load:
+    """An engine of one thread alone in this process, called with PLURAL images on each core."""
+    opened = open_engine(bundle, "onnxruntime", *engine, threads=1)
+    images, times_ms = pictures(bundle, PLURAL), list[float]()
+    end = time.perf_counter() + seconds
+
+    def call_again_and_again() -> None:
+        while (before := time.perf_counter()) < end:
+            opened.embed(images)
+            times_ms.append((time.perf_counter() - before) * 1e3)
+
+    started, cpu_s = time.perf_counter(), time.process_time()
+    threads = [threading.Thread(target=call_again_and_again) for _ in range(cores)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    cpu_s, seconds = time.process_time() - cpu_s, time.perf_counter() - started
     p50_ms, p99_ms = np.percentile(times_ms, [50, 99])
-    return Load(len(times_ms) / (now - started), float(p50_ms), float(p99_ms), {})
+    return Load(len(times_ms), seconds, float(p50_ms), float(p99_ms), cpu_s=cpu_s)
+
+
+def measure(service: Running, target: Target, connections: int, seconds: float) -> Load:
+    """A closed loop of requests, and what they cost the service's processes."""
+    before_s = service.cpu_s()
+    load = wrk.measure(target, connections, seconds)
+    return replace(load, cpu_s=service.cpu_s() - before_s)
 
 
 def pictures(bundle: Bundle, count: int) -> NDArray[np.uint8]:
@@ -191,7 +220,7 @@ def measure_plural(
     for form, target in plural_requests(service, bundle, folder).items():
         raw = ask(target).content[-expected.nbytes :]  # an array comes last in both forms
         service.compare(np.frombuffer(raw, "<f4").reshape(expected.shape), expected)
-        yield form, wrk.measure(target, FEW, seconds)
+        yield form, measure(service, target, FEW, seconds)
 
 
 def plural_requests(service: Running, bundle: Bundle, folder: Path) -> dict[str, Target]:

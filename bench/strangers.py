@@ -41,4 +41,5 @@ def measure(target: Target, rate: float, seconds: float) -> Load:
             pending.append(pool.submit(send, due))
         latencies_ms = [future.result() * 1e3 for future in pending]
     p50_ms, p99_ms = np.percentile(latencies_ms, [50, 99])
-    return Load(rate, float(p50_ms), float(p99_ms), {k: n for k, n in faults.items() if n})
+    faults = +faults  # without the zeros
+    return Load(len(pending), len(pending) / rate, float(p50_ms), float(p99_ms), faults)

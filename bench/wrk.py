@@ -33,17 +33,31 @@ class Load:
     """What was measured under a load.
 
     Attributes:
-        rate: answers per second.
+        answers: how many came.
+        seconds: that the load took.
         p50_ms: median of the latencies.
         p99_ms: 99th percentile of the latencies.
         faults: kind (``non_2xx``, ``timeout``, ``connect``, ``read``, ``write``, ``no_answer``) →
             how many; kinds that didn't happen are left out. Any fault makes the load invalid.
+        cpu_s: what the answers cost, in seconds of one core; 0 where that isn't measured.
     """
 
-    rate: float
+    answers: int
+    seconds: float
     p50_ms: float
     p99_ms: float
-    faults: Mapping[str, int]
+    faults: Mapping[str, int] = field(default_factory=dict)
+    cpu_s: float = 0.0
+
+    @property
+    def rate(self) -> float:
+        """Answers per second."""
+        return self.answers / self.seconds
+
+    @property
+    def cpu_us(self) -> float:
+        """Microseconds of one core for each answer."""
+        return self.cpu_s / max(1, self.answers) * 1e6
 
 
 def find_wrk() -> str:
@@ -94,10 +108,10 @@ def finish(process: subprocess.Popen[str], seconds: float) -> Load:
 
 def read_load(figures: Mapping[str, float]) -> Load:
     """The figures that post.lua printed, as a Load."""
-    answered = figures["requests"] - figures["non_2xx"]
-    counts = {kind: int(figures[kind]) for kind in KINDS} | {"no_answer": int(answered == 0)}
+    answers = int(figures["requests"] - figures["non_2xx"])
+    counts = {kind: int(figures[kind]) for kind in KINDS} | {"no_answer": int(answers == 0)}
     faults = {kind: count for kind, count in counts.items() if count}
-    return Load(answered / figures["seconds"], figures["p50_ms"], figures["p99_ms"], faults)
+    return Load(answers, figures["seconds"], figures["p50_ms"], figures["p99_ms"], faults)
 
 
 def measure(target: Target, connections: int, seconds: float) -> Load:
