@@ -5,7 +5,7 @@ limit) is answered here, in the contract's form.
 """
 
 import asyncio
-import os
+import random
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -24,6 +24,9 @@ from serve.wire.replies import NO_HEADERS, Reply, error_reply, refusal
 from serve.wire.requests import Message
 from serve.wire.weight import LIGHT_PIXELS, weigh
 
+# A request of at most so many pixels that comes alone is answered in the event loop's own thread:
+# to wake another thread, and to be woken by it, takes longer than the event loop will be missed.
+ALONE_PIXELS = 4_096
 BODY_S = 15.0  # for a caller to send the body it has announced
 REQUEST_ID = re.compile(r"[\w.:+/=@-]{1,128}", re.ASCII)
 TRACE = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")  # W3C Trace Context
@@ -78,7 +81,7 @@ class App:
         headers = read_headers(scope)
         request_id = headers.get("x-request-id", "")
         if not REQUEST_ID.fullmatch(request_id):
-            request_id = os.urandom(16).hex()
+            request_id = f"{random.getrandbits(128):032x}"
         trace = headers.get("traceparent", "")
         if not TRACE.fullmatch(trace):
             trace = ""
@@ -96,6 +99,8 @@ class App:
 
     async def _dispatch(self, task: Task, protocol: Any) -> Reply:
         """The reply to a message; a heavy message whose caller hangs up is dropped."""
+        if self.open == 1 and task.pixels <= ALONE_PIXELS:
+            return self._dispatcher.answer_here(task)
         self._dispatcher.submit(task)
         if task.light:
             return await task.reply

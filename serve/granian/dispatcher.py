@@ -2,8 +2,9 @@
 
 A message is light or heavy, by what it will cost (serve.wire.weight), and each lane has a thread
 for every core. Light messages that have come in while all threads of their lane were busy are
-answered together; a lone message never waits for company. Heavy messages are answered one by one,
-by threads of a lower priority: they get what light messages leave of the cores, and a little more.
+answered together; a lone message never waits for company, and one small image that comes alone is
+answered in the event loop's own thread. Heavy messages are answered one by one, by threads of a
+lower priority: they get what light messages leave of the cores, and a little more.
 """
 
 import asyncio
@@ -19,7 +20,9 @@ from serve.errors import Unavailable
 from serve.service import Report
 from serve.wire.replies import Reply
 from serve.wire.requests import Message
+from serve.wire.weight import LIGHT_PIXELS
 
+BATCH_PIXELS = LIGHT_PIXELS  # from here on, a batch takes in no further message
 MAX_WAITING_BYTES = 256 << 20  # bodies that wait; 16 of the largest
 MAX_WAIT_S = 20.0  # expected wait from which on messages are refused
 FIRST_GUESS = 2e-7  # seconds a pixel takes, until there is something to learn from
@@ -100,6 +103,15 @@ class Lane:
             self._note((task,), 1)
             self._changed.notify()
 
+    def answer_here(self, task: Task) -> Reply:
+        """Answer a message at once, in the caller's thread, an event loop's."""
+        thread, tasks, report = threading.current_thread(), (task,), Report()
+        self._running[thread] = time.monotonic(), tasks
+        replies = self._answer(task.endpoint, tasks, report)
+        del self._running[thread]
+        asyncio.get_running_loop().call_soon(self._tell, task.endpoint, tasks, replies, report)
+        return replies[0]
+
     def withdraw(self, task: Task) -> None:
         """Take out a message, if it still waits."""
         with self._changed:
@@ -153,9 +165,14 @@ class Lane:
             if self._is_closed:
                 return ()
             endpoint, taken, left = self._waiting[0].endpoint, list[Task](), list[Task]()
-            while self._waiting and len(taken) < self._batch_size:
+            pixels = 0
+            while self._waiting and len(taken) < self._batch_size and pixels < BATCH_PIXELS:
                 task = self._waiting.popleft()
-                (taken if task.endpoint == endpoint else left).append(task)
+                if task.endpoint == endpoint:
+                    taken.append(task)
+                    pixels += task.pixels
+                else:
+                    left.append(task)
             self._waiting.extendleft(reversed(left))
             self._note(taken, -1)
             return taken
@@ -197,6 +214,10 @@ class Dispatcher:
                 f"{waiting:,} bytes of requests are waiting; the limit is {MAX_WAITING_BYTES:,}"
             )
         self._lane(task).add(task)
+
+    def answer_here(self, task: Task) -> Reply:
+        """Answer a light message at once, in the event loop's thread."""
+        return self._light.answer_here(task)
 
     def withdraw(self, task: Task) -> None:
         """Drop a message whose caller has gone, if it still waits."""

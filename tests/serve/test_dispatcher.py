@@ -86,6 +86,43 @@ def test_what_came_in_meanwhile_is_answered_together(model: Model) -> None:
     run(story, model)
 
 
+def test_large_light_messages_form_small_batches(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A batch takes in nothing more once it has the pixels of the largest light message."""
+    monkeypatch.setattr(module, "BATCH_PIXELS", 1_000)
+
+    async def story(lanes: Dispatcher, model: Model) -> None:
+        lanes.submit(task("a"))
+        await until(lambda: model.batches == [[b"a"]])
+        behind = [task(name, pixels=600) for name in "bcd"]
+        for each in behind:
+            lanes.submit(each)
+        model.light.set()
+        await behind[-1].reply
+        assert model.batches == [[b"a"], [b"b", b"c"], [b"d"]]
+
+    run(story, model)
+
+
+def test_a_lone_message_is_answered_here(model: Model) -> None:
+    """It is answered in the event loop's thread, and told of afterwards."""
+    told: list[str] = []
+
+    def remember(endpoint: str, tasks: Sequence[Task], *_: object) -> None:
+        told.extend(task.request_id for task in tasks)
+
+    async def story() -> None:
+        model.light.set()
+        lanes = Dispatcher(1, 4, model.answer, remember)
+        assert lanes.answer_here(task("alone")).body == b"alone"
+        assert told == []
+        await until(lambda: told == ["alone"])
+        assert lanes.slowest() == (0.0, ())
+
+    asyncio.run(story())
+
+
 def test_light_messages_pass_heavy_ones(model: Model) -> None:
     """Heavy messages that hold all their threads, with more behind them, delay no light message."""
 
