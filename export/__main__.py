@@ -55,10 +55,12 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         bundle = export(options.checkpoint, options.out, options.model_version)
         if options.mar:
-            from export.archive import write_archives
+            from export.archive import SERVER_SETTINGS, write_archives
 
             for archive in write_archives(bundle, options.mar):
                 print(f"archive {archive}")
+            print("TorchServe's config.properties has to say, or a large reply kills a worker:")
+            print(SERVER_SETTINGS, end="")
     except (ExportError, ServeError, TrainError, OSError) as error:
         print(f"export: {error}", file=sys.stderr)
         return 1
@@ -101,7 +103,7 @@ def export(source: Path, out: Path, version: str) -> Bundle:
     golden = Golden(*(part[::GOLDEN_EVERY] for part in asdict(expected).values()))
     spread = float(np.sqrt(checkpoint.embeddings.var(0).mean()))
     tolerances, report = judge_precisions(model, expected, spread)
-    with draft_of(out, "manifest.json") as draft:
+    with draft_of(out, {"manifest.json", *FILES}) as draft:
         write_onnx(model, draft)
         write_torchscript(model, draft / "autoencoder.ts")
         np.savez_compressed(draft / "golden.npz", **asdict(golden))

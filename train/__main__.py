@@ -10,7 +10,7 @@ import torch
 
 from serve.bundle.manifest import FRAMINGS
 from train.card import describe, git_commit
-from train.checkpoint import MARKER, Checkpoint, check_replaceable, save_checkpoint
+from train.checkpoint import FILES, Checkpoint, check_replaceable, save_checkpoint
 from train.config import RECIPES, TrainConfig, add_options, from_options
 from train.data import load_dataset
 from train.dataset import Dataset
@@ -105,7 +105,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 def run(config: TrainConfig, dataset: Dataset, out: Path, resume: bool) -> int:
     """Train, evaluate and save; progress goes to stderr, the result to stdout."""
-    check_replaceable(out / "checkpoint", MARKER)
+    check_replaceable(out / "checkpoint", FILES)
+    if not resume:
+        RunFolder(out).check_unused()
     keep_freed_memory()
     commit = git_commit()  # asked before training: the checkout may change during a long run
     trainer = Trainer(config, dataset)

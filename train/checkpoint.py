@@ -11,7 +11,7 @@ import json
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +27,8 @@ from train.errors import CheckpointError
 from train.model import Autoencoder
 
 SCHEMA = 2
-MARKER = "card.json"  # a folder with this file is taken for a checkpoint
+FILES = frozenset({"weights.safetensors", "card.json", "map.npz"})
+MAP = "map.npz"  # every checkpoint and every bundle has one
 # What json, safetensors, torch and numpy are known to raise on damaged files.
 DAMAGED = (
     OSError,
@@ -58,45 +59,45 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     Raises:
         CheckpointError: ``folder`` holds something that is no checkpoint; it is left alone.
     """
-    with draft_of(folder, MARKER) as draft:
+    with draft_of(folder, FILES) as draft:
         weights = {name: part.contiguous() for name, part in checkpoint.model.state_dict().items()}
         save_file(weights, draft / "weights.safetensors")
         (draft / "weights.safetensors").chmod(0o644)  # save_file makes it 0600
         known = {"schema": SCHEMA, **checkpoint.card, "network": layers_of(checkpoint.model)}
         card = json.dumps(known, indent=2)
         (draft / "card.json").write_text(card + "\n")
-        np.savez_compressed(
-            draft / "map.npz", embeddings=checkpoint.embeddings, labels=checkpoint.labels
-        )
+        np.savez_compressed(draft / MAP, embeddings=checkpoint.embeddings, labels=checkpoint.labels)
 
 
-def check_replaceable(folder: Path, marker: str) -> None:
-    """Check that a folder may be replaced: it is missing, empty, or holds the marker file.
+def check_replaceable(folder: Path, files: Set[str]) -> None:
+    """Check that a folder may be replaced: it is missing, empty, or of the kind that replaces it.
 
     Args:
         folder: the folder that is about to be replaced.
-        marker: name of a file that only folders of the same kind hold.
+        files: names of the files that a folder of this kind may hold; one of them is MAP.
 
     Raises:
-        CheckpointError: ``folder`` is a file, or holds something without a ``marker``.
+        CheckpointError: ``folder`` is a file, or holds something else.
     """
     if folder.exists() and not folder.is_dir():
         raise CheckpointError(f"{folder} is a file: choose another --out")
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / marker).is_file():
-        raise CheckpointError(f"{folder} holds other things (no {marker}): choose another --out")
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    if names and not (MAP in names <= files):
+        strange = min(names - files or names)
+        raise CheckpointError(f"{folder} holds other things ({strange}): choose another --out")
 
 
 @contextmanager
-def draft_of(folder: Path, marker: str) -> Iterator[Path]:
+def draft_of(folder: Path, files: Set[str]) -> Iterator[Path]:
     """Yield an empty folder that takes the name ``folder`` once the block has succeeded.
 
     If the block fails, a ``folder`` from before stays as it was.
 
     Raises:
-        CheckpointError: ``folder`` holds something without a ``marker``; it is left alone.
+        CheckpointError: ``folder`` holds something else than ``files``; it is left alone.
     """
     folder = folder.resolve()
-    check_replaceable(folder, marker)
+    check_replaceable(folder, files)
     folder.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:

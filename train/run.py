@@ -7,6 +7,7 @@ checkpoint/          the result, once the run is done
 pictures/            pictures of the result
 """
 
+import fcntl
 import json
 import os
 import time
@@ -21,6 +22,7 @@ from torch.utils.tensorboard import SummaryWriter
 from train.errors import CheckpointError
 from train.loop import Epoch, Trainer
 
+OUTPUTS = ("state.pt", "checkpoint", "pictures")
 SAVE_EVERY_S = 20.0  # shortest time between two saved states; an epoch may take under a second
 
 
@@ -28,7 +30,10 @@ class RunFolder:
     """Writes the files of a run. On exit, its context saves the state after the newest epoch.
 
     Args:
-        folder: need not exist; ``start_afresh`` makes it.
+        folder: need not exist. Within the context it does, and no other run may use it.
+
+    Raises:
+        CheckpointError: on entering the context, another run is at work in the folder.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -38,6 +43,13 @@ class RunFolder:
         self._events: SummaryWriter | None = None
 
     def __enter__(self) -> "RunFolder":
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._lock = os.open(self.folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(self._lock)
+            raise CheckpointError(f"another training is at work in {self.folder}") from error
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -46,6 +58,21 @@ class RunFolder:
         finally:
             if self._events is not None:
                 self._events.close()
+            os.close(self._lock)
+
+    def check_unused(self) -> None:
+        """Check that a new run would write over nothing.
+
+        Raises:
+            CheckpointError: the folder holds a run that trained for an epoch, or its result.
+        """
+        metrics = self.folder / "metrics.jsonl"
+        found = [name for name in OUTPUTS if (self.folder / name).exists()]
+        if found or (metrics.exists() and metrics.stat().st_size):
+            raise CheckpointError(
+                f"{self.folder} holds {found[0] if found else metrics.name} of an earlier run: "
+                "--resume goes on with that run, and with another --out it stays as it is"
+            )
 
     def resume(self, trainer: Trainer) -> None:
         """Bring a fresh trainer to where the run in this folder stopped.
@@ -65,10 +92,7 @@ class RunFolder:
         self._write_metrics(trainer.history)
 
     def start_afresh(self) -> None:
-        """Delete the state and the metrics of an earlier run in this folder; keep its result."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        for stale in (self.folder / "state.pt", *self.folder.glob("events.out.tfevents.*")):
-            stale.unlink(missing_ok=True)
+        """Begin the metrics of a new run."""
         self._write_metrics([])
 
     def record(self, epoch: Epoch, trainer: Trainer) -> None:

@@ -11,7 +11,7 @@ import torch
 
 from train.__main__ import main
 from train.augment import augment
-from train.checkpoint import draft_of, load_checkpoint
+from train.checkpoint import FILES, draft_of, load_checkpoint
 from train.config import TrainConfig
 from train.dataset import Dataset
 from train.errors import CheckpointError, ConfigError, Diverged
@@ -93,26 +93,26 @@ def test_damaged_checkpoint_is_named(trained: Path, tmp_path: Path) -> None:
 def test_failed_save_keeps_the_previous_checkpoint(tmp_path: Path) -> None:
     """A failed save leaves the previous checkpoint in place, and no draft beside it."""
     folder = tmp_path / "run"
-    with draft_of(folder, "card.json") as draft:
-        (draft / "card.json").write_text("first")
+    with draft_of(folder, {"map.npz"}) as draft:
+        (draft / "map.npz").write_text("first")
 
     def fail_halfway() -> None:
-        with draft_of(folder, "card.json") as draft:
-            (draft / "card.json").write_text("second")
+        with draft_of(folder, {"map.npz"}) as draft:
+            (draft / "map.npz").write_text("second")
             raise OSError("disk full")
 
     with pytest.raises(OSError, match="disk"):
         fail_halfway()
 
-    assert (folder / "card.json").read_text() == "first"
+    assert (folder / "map.npz").read_text() == "first"
     assert list(tmp_path.iterdir()) == [folder]
 
 
 def test_failed_swap_gives_the_name_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A save interrupted between its two renames leaves the previous checkpoint in place."""
     folder = tmp_path / "run"
-    with draft_of(folder, "card.json") as draft:
-        (draft / "card.json").write_text("first")
+    with draft_of(folder, {"map.npz"}) as draft:
+        (draft / "map.npz").write_text("first")
     rename = Path.rename
 
     def interrupted(self: Path, target: Path) -> Path:
@@ -121,26 +121,37 @@ def test_failed_swap_gives_the_name_back(tmp_path: Path, monkeypatch: pytest.Mon
         return rename(self, target)
 
     monkeypatch.setattr(Path, "rename", interrupted)
-    with pytest.raises(KeyboardInterrupt), draft_of(folder, "card.json") as draft:
-        (draft / "card.json").write_text("second")
+    with pytest.raises(KeyboardInterrupt), draft_of(folder, {"map.npz"}) as draft:
+        (draft / "map.npz").write_text("second")
 
-    assert (folder / "card.json").read_text() == "first"
+    assert (folder / "map.npz").read_text() == "first"
     assert list(tmp_path.iterdir()) == [folder]
 
 
-def test_other_folders_are_never_replaced(tmp_path: Path) -> None:
+@pytest.mark.parametrize("beside", [[], ["card.json"], ["card.json", "map.npz"]])
+def test_other_folders_are_never_replaced(tmp_path: Path, beside: list[str]) -> None:
     """An --out that holds other files is refused before training, and the files stay."""
-    (tmp_path / "checkpoint").mkdir()
-    (tmp_path / "checkpoint" / "thesis.txt").write_text("years of work")
+    folder = tmp_path / "checkpoint"
+    folder.mkdir()
+    for name in (*beside, "thesis.txt"):
+        (folder / name).write_text("years of work")
 
     with (
-        pytest.raises(CheckpointError, match="holds other things"),
-        draft_of(tmp_path / "checkpoint", "card.json"),
+        pytest.raises(CheckpointError, match=r"holds other things \(thesis.txt\)"),
+        draft_of(folder, {"card.json", "map.npz"}),
     ):
         pass
     assert main(["--dataset", "digits", "--epochs", "99999", "--out", str(tmp_path)]) == 1
 
-    assert (tmp_path / "checkpoint" / "thesis.txt").read_text() == "years of work"
+    assert (folder / "thesis.txt").read_text() == "years of work"
+
+
+def test_a_file_of_a_common_name_makes_no_checkpoint(tmp_path: Path) -> None:
+    """A folder that holds one of a checkpoint's names, and no checkpoint, isn't replaced."""
+    (tmp_path / "card.json").write_text("a business card")
+
+    with pytest.raises(CheckpointError, match=r"\(card.json\)"), draft_of(tmp_path, FILES):
+        pass
 
 
 def test_diverging_run_stops(digits: Dataset) -> None:
@@ -270,12 +281,30 @@ def test_diverged_run_keeps_its_last_good_state(
     assert all(torch.isfinite(part).all() for part in again.model.parameters())
 
 
-def test_run_started_afresh_forgets_the_former(
+def test_a_run_is_not_begun_over_another(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Ctrl-C in the first epoch of a second run leaves no state of the first run to resume."""
+    """The same command again keeps what there is, and names the two ways on."""
     options = ["--dataset", "digits", "--hidden-dim", "4", "--epochs", "1", "--out", str(tmp_path)]
     assert main(options) == 0
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    capsys.readouterr()
+
+    monkeypatch.setattr(Trainer, "run_epoch", None)  # nothing is trained
+    assert main(options) == 1
+
+    told = capsys.readouterr().err
+    assert "holds state.pt of an earlier run: --resume goes on" in told
+    assert "another --out" in told
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_a_run_without_an_epoch_is_begun_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ctrl-C in the first epoch leaves nothing to resume, and nothing in the way."""
+    options = ["--dataset", "digits", "--hidden-dim", "4", "--epochs", "1", "--out", str(tmp_path)]
+    run_epoch = Trainer.run_epoch
 
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
@@ -284,7 +313,21 @@ def test_run_started_afresh_forgets_the_former(
     assert main(options) == 130
     assert "nothing to resume" in capsys.readouterr().err
     assert main([*options, "--resume"]) == 1
-    assert len(list(tmp_path.glob("events.out.tfevents.*"))) == 1
+
+    monkeypatch.setattr(Trainer, "run_epoch", run_epoch)
+    assert main(options) == 0
+
+
+def test_two_runs_do_not_share_a_folder(tmp_path: Path) -> None:
+    """The second of two trainings in one folder is refused until the first has ended."""
+    with (
+        RunFolder(tmp_path),
+        pytest.raises(CheckpointError, match="another training is at work"),
+        RunFolder(tmp_path),
+    ):
+        pass
+    with RunFolder(tmp_path):
+        pass
 
 
 def test_resume_refuses_another_run(digits: Dataset, tmp_path: Path) -> None:
