@@ -11,6 +11,9 @@ from typing import Any
 
 from serve.bundle.manifest import Bundle, Manifest
 from serve.canary import Canary, decode_canary, embed_canary, reconstruct_canary
+from serve.wire.media import JSON, NPY, PNG
+
+NUMBERS, PICTURES = (JSON, NPY), (JSON, PNG, NPY)  # media types of replies that hold them
 
 
 @dataclass(frozen=True)
@@ -21,21 +24,23 @@ class Endpoint:
         name: of the path ``/predictions/NAME``, and of a method of serve.service.Service.
         takes: name of the input tensor, a key of ``tensors``.
         gives: names of the output tensors, in the order of an Open Inference Protocol reply.
+        replies: media types of its replies, the first where a caller doesn't choose.
         canary: makes this endpoint's canary from a bundle and a precision.
     """
 
     name: str
     takes: str
     gives: tuple[str, ...]
+    replies: tuple[str, ...]
     canary: Callable[[Bundle, str], Canary]
 
 
 ENDPOINTS = {
     endpoint.name: endpoint
     for endpoint in (
-        Endpoint("embed", "images", ("embeddings",), embed_canary),
-        Endpoint("reconstruct", "images", ("reconstructions", "mse"), reconstruct_canary),
-        Endpoint("decode", "embeddings", ("images",), decode_canary),
+        Endpoint("embed", "images", ("embeddings",), NUMBERS, embed_canary),
+        Endpoint("reconstruct", "images", ("reconstructions", "mse"), PICTURES, reconstruct_canary),
+        Endpoint("decode", "embeddings", ("images",), PICTURES, decode_canary),
     )
 }
 

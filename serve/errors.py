@@ -6,6 +6,7 @@ ServeError
 RequestError
 ├── InvalidRequest          400  the request as a whole can't be read
 ├── InvalidEmbedding        400  not a vector that the decoder takes
+├── NotAcceptable           406  the endpoint gives nothing that the Accept header allows
 ├── UnsupportedMediaType    415  the Content-Type isn't in the contract
 ├── InternalError           500  a fault of the service; the message has the request id
 └── Unavailable             503  more is waiting than can be answered in time
@@ -24,6 +25,13 @@ class InvalidRequest(RequestError):
 
 class InvalidEmbedding(RequestError):
     """Not a vector of D finite numbers."""
+
+
+class NotAcceptable(RequestError):
+    """The endpoint gives nothing that the Accept header allows."""
+
+    status = 406
+    phrase = "Not Acceptable"
 
 
 class UnsupportedMediaType(RequestError):

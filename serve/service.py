@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,6 +18,7 @@ from serve.bundle.errors import RequestError, without_frames
 from serve.bundle.manifest import Bundle
 from serve.bundle.score import is_outlier, mean_squared_errors, percentile, relative_errors
 from serve.endpoints import ENDPOINTS
+from serve.errors import InvalidEmbedding
 from serve.wire.replies import (
     Reconstruction,
     Reply,
@@ -27,7 +28,14 @@ from serve.wire.replies import (
     reconstruct_reply,
     within_limit,
 )
-from serve.wire.requests import Item, Message, Request, read_embedding_request, read_image_request
+from serve.wire.requests import (
+    Item,
+    Message,
+    Request,
+    check_failures,
+    read_embedding_request,
+    read_image_request,
+)
 
 # Images decoded at a time. It bounds the memory of their float32 pixels, which then become bytes.
 DECODED_AT_ONCE = 512
@@ -122,17 +130,18 @@ class Service:
         """Embeddings → images."""
         report = report or Report()
         requests = read_all(messages, self._read_embeddings, report)
-        images = run_all(requests, self._decode, report)
+        images = run_all(requests, lambda rows: list(self._decode(rows)), report)
+        failed = (each for each in images if isinstance(each, InvalidEmbedding))
+        report.bad.update(type(each).__name__ for each in failed)
         return write_all(messages, requests, images, self._write_images, report)
 
     def _read_images(self, endpoint: str) -> Callable[[Message], Request]:
         """A reader of requests to an endpoint that takes images."""
-        outputs = ENDPOINTS[endpoint].gives
-        return lambda message: read_image_request(message, self.manifest.image, outputs)
+        spec, asked = self.manifest.image, ENDPOINTS[endpoint]
+        return lambda message: read_image_request(message, spec, asked)
 
     def _read_embeddings(self, message: Message) -> Request:
-        outputs = ENDPOINTS["decode"].gives
-        return read_embedding_request(message, self.manifest.embedding_width, outputs)
+        return read_embedding_request(message, self.manifest, ENDPOINTS["decode"])
 
     def _reconstruct(self, images: NDArray[np.uint8]) -> list[Reconstruction]:
         return [each for chunk in chunks(images) for each in self._reconstruct_chunk(chunk)]
@@ -148,12 +157,20 @@ class Service:
             outlier = is_outlier(float(relative), embedding, calibration)
             yield Reconstruction(image, pixels, float(mse), rank, outlier)
 
-    def _decode(self, embeddings: NDArray[np.float32]) -> list[NDArray[np.uint8]]:
-        return [
-            pixels
-            for chunk in chunks(embeddings)
-            for pixels in to_bytes(self._engine.decode(chunk))
-        ]
+    def _decode(
+        self, embeddings: NDArray[np.float32]
+    ) -> Iterator[NDArray[np.uint8] | InvalidEmbedding]:
+        for chunk in chunks(embeddings):
+            images = self._engine.decode(chunk)
+            for image, pixels in zip(images, to_bytes(images), strict=True):
+                yield pixels if np.isfinite(image).all() else self._overflow()
+
+    def _overflow(self) -> InvalidEmbedding:
+        """The error of an embedding within the contract's limit, but too far out for fp16."""
+        return InvalidEmbedding(
+            f"the model can't draw this embedding in {self._engine.precision}: its numbers are "
+            "too large"
+        )
 
     def _write_embeddings(self, request: Request, rows: Sequence[Any]) -> Reply:
         return embed_reply(request, rows, self.manifest.embedding_width)
@@ -210,9 +227,33 @@ def write_all(
         return [
             error_reply(request, message.oip)
             if isinstance(request, RequestError)
-            else within_limit(write(request, in_place(request.items, left)), message.oip)
+            else write_or_refuse(message, request, in_place(request.items, left), write)
             for message, request in zip(messages, requests, strict=True)
         ]
+
+
+def write_or_refuse(
+    message: Message,
+    request: Request,
+    rows: list[Any],
+    write: Callable[[Request, Sequence[Any]], Reply],
+) -> Reply:
+    """Write a reply to a request; or its refusal, where the reply couldn't tell what failed.
+
+    Args:
+        message: that the request was read from.
+        request: to answer.
+        rows: the result for each item, or why there is none.
+        write: makes the reply; takes None in the place of what failed.
+    """
+    if any(isinstance(row, RequestError) for row in rows):
+        request = replace(request, items=rows)
+        try:
+            check_failures(request)
+        except RequestError as error:
+            return error_reply(error, message.oip)
+        rows = [None if isinstance(row, RequestError) else row for row in rows]
+    return within_limit(write(request, rows), message.oip)
 
 
 def read_or_error(message: Message, read: Callable[[Message], Request]) -> Request | RequestError:
@@ -240,8 +281,8 @@ def readable_items(request: Request | RequestError) -> list[NDArray[Any]]:
 
 
 def in_place(items: Sequence[Item], results: Iterator[Any]) -> list[Any]:
-    """The next result for each item that could be read, None for each that could not."""
-    return [None if isinstance(item, RequestError) else next(results) for item in items]
+    """The next result for each item that could be read, and why the others could not."""
+    return [item if isinstance(item, RequestError) else next(results) for item in items]
 
 
 def chunks(rows: NDArray[Any]) -> Iterator[NDArray[Any]]:
@@ -253,4 +294,5 @@ def chunks(rows: NDArray[Any]) -> Iterator[NDArray[Any]]:
 def to_bytes(images: NDArray[np.float32]) -> NDArray[np.uint8]:
     """float32[...] in [0, 1] → uint8[...], rounded."""
     scaled: NDArray[np.float32] = np.rint(images * np.float32(255))
-    return scaled.astype(np.uint8)
+    with np.errstate(invalid="ignore"):  # NaN becomes any number; see Service._decode
+        return scaled.astype(np.uint8)

@@ -1,24 +1,41 @@
 """Media types, and which of them a caller wants."""
 
 import math
+import re
 from collections.abc import Mapping
 from functools import lru_cache
+
+from serve.errors import NotAcceptable
 
 JSON = "application/json"
 PNG = "image/png"
 NPY = "application/x-npy"
 MULTIPART = "multipart/form-data"
+MEDIA_RANGE = re.compile(r"[^\s/]+/[^\s/]+")
 
 
 @lru_cache(maxsize=64)  # callers send the same few headers again and again
-def best_reply_type(accept: str) -> str:
-    """The media type of JSON, PNG and NPY that an Accept header ranks highest; JSON if none."""
+def best_reply_type(accept: str, offers: tuple[str, ...]) -> str:
+    """The media type on offer that an Accept header ranks highest.
+
+    It is the first on offer where the header is missing, names no media type, or ranks several
+    alike.
+
+    Raises:
+        NotAcceptable: the header allows nothing on offer.
+    """
     ranks = accept_ranks(accept)
-    return max((JSON, PNG, NPY), key=lambda media_type: rank_of(media_type, ranks))
+    best = max(offers, key=lambda media_type: rank_of(media_type, ranks))
+    if ranks and rank_of(best, ranks) == 0:
+        raise NotAcceptable(f"Accept allows none of the replies here: {', '.join(offers)}")
+    return best
 
 
 def accept_ranks(header: str) -> dict[str, float]:
-    """``image/png;q=0.5, */*`` → ``{"image/png": 0.5, "*/*": 1.0}`` (RFC 9110, 12.5.1)."""
+    """``image/png;q=0.5, */*`` → ``{"image/png": 0.5, "*/*": 1.0}`` (RFC 9110, 12.5.1).
+
+    A choice that can't be read is left out.
+    """
     ranks = {}
     for choice in header.split(","):
         media_type, *parameters = (part.strip().lower() for part in choice.split(";"))
@@ -26,8 +43,9 @@ def accept_ranks(header: str) -> dict[str, float]:
         try:
             rank = float(quality)
         except ValueError:
-            rank = 0.0
-        ranks[media_type] = min(1.0, max(0.0, rank)) if math.isfinite(rank) else 0.0
+            continue
+        if MEDIA_RANGE.fullmatch(media_type) and math.isfinite(rank):
+            ranks[media_type] = min(1.0, max(0.0, rank))
     return ranks
 
 

@@ -21,6 +21,7 @@ from itertools import chain
 from typing import Any
 
 import numpy as np
+import orjson
 from numpy.typing import NDArray
 
 from serve.bundle.limits import check_count
@@ -278,10 +279,11 @@ def write_oip(
             blobs.append(tensor.astype(tensor.dtype.newbyteorder("<"), copy=False).tobytes())
             output["parameters"] = {"binary_data_size": len(blobs[-1])}
         else:
-            output["data"] = tensor.ravel().tolist()
+            output["data"] = np.ascontiguousarray(tensor).ravel()
         outputs.append(output)
     reply: dict[str, Any] = {"model_name": model, "outputs": outputs}
     if form.id is not None:
-        reply["id"] = form.id
-    head = json.dumps(reply, separators=(",", ":")).encode()
+        # As Python writes it: orjson refuses half a surrogate pair, which JSON may hold.
+        reply["id"] = orjson.Fragment(json.dumps(form.id))
+    head = orjson.dumps(reply, option=orjson.OPT_SERIALIZE_NUMPY)
     return head + b"".join(blobs), len(head) if blobs else None

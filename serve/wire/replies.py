@@ -143,14 +143,14 @@ def side_by_side(*images: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def scores(answers: Sequence[Reconstruction | None]) -> dict[str, str]:
-    """The headers of an array: X-Mse, X-Percentile, and X-Outliers where there are outliers."""
+    """X-Mse, X-Percentile, and X-Outlier-Indices where there are outliers: headers of an array."""
     errors = [round_trip(answer.mse) if answer else math.nan for answer in answers]
     ranks = [round(answer.percentile, 1) if answer else math.nan for answer in answers]
     outliers = [index for index, answer in enumerate(answers) if answer and answer.outlier]
     told: dict[str, Sequence[float]] = {
         "X-Mse": errors,
         "X-Percentile": ranks,
-        "X-Outliers": outliers,
+        "X-Outlier-Indices": outliers,
     }
     return {name: ",".join(map(str, values)) for name, values in told.items() if values}
 
@@ -209,9 +209,9 @@ def npy_reply(
 
 
 def failures(rows: Sequence[Any]) -> dict[str, str]:
-    """The header X-Errors: the indices of what failed, if anything did."""
+    """The header X-Failed-Indices, if anything failed."""
     failed = [str(index) for index, row in enumerate(rows) if row is None]
-    return {"X-Errors": ",".join(failed)} if failed else {}
+    return {"X-Failed-Indices": ",".join(failed)} if failed else {}
 
 
 def oip_reply(request: Request, model: str, rows: Mapping[str, Sequence[Any]]) -> Reply:

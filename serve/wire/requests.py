@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from serve.bundle.errors import InvalidImage, PayloadTooLarge, RequestError, without_frames
 from serve.bundle.images import PixelBudget, read_image
-from serve.bundle.limits import MAX_BODY_BYTES, MAX_EMBEDDING, check_count
-from serve.bundle.manifest import FRAMINGS, POLARITIES, ImageSpec
+from serve.bundle.limits import MAX_BODY_BYTES, MAX_EMBEDDING, check_size
+from serve.bundle.manifest import FRAMINGS, POLARITIES, ImageSpec, Manifest
+from serve.endpoints import Endpoint
 from serve.errors import InvalidEmbedding, InvalidRequest, UnsupportedMediaType
 from serve.wire.media import JSON, MULTIPART, NPY, PNG, best_reply_type
 from serve.wire.npy import read_npy
@@ -56,9 +57,13 @@ class Message:
         """The media type without its parameters, lower-case; empty where none was sent."""
         return self.headers.get("content-type", "").partition(";")[0].strip().lower()
 
-    def reply_type(self) -> str:
-        """The media type of JSON, PNG and NPY that the Accept header ranks highest."""
-        return best_reply_type(self.headers.get("accept", ""))
+    def reply_type(self, offers: tuple[str, ...]) -> str:
+        """The media type on offer that the Accept header ranks highest.
+
+        Raises:
+            NotAcceptable: the header allows nothing on offer.
+        """
+        return best_reply_type(self.headers.get("accept", ""), offers)
 
 
 @dataclass(frozen=True)
@@ -82,13 +87,13 @@ class Request:
     file: bytes | None = None
 
 
-def read_image_request(message: Message, spec: ImageSpec, outputs: Sequence[str]) -> Request:
+def read_image_request(message: Message, spec: ImageSpec, endpoint: Endpoint) -> Request:
     """Read a request to embed or reconstruct.
 
     Args:
         message: as it arrived.
         spec: what the model takes.
-        outputs: names of the tensors that OIP may ask for.
+        endpoint: that it was sent to.
 
     Raises:
         RequestError: the request can't be read; or it is singular, and its file can't be read.
@@ -96,22 +101,23 @@ def read_image_request(message: Message, spec: ImageSpec, outputs: Sequence[str]
     check_body(message)
     spec = asked_spec(message.headers, spec)
     if message.oip:
-        return read_oip_images(message, spec, outputs)
-    seen, reply_type = asks_for_seen(message.headers), message.reply_type()
+        return read_oip_images(message, spec, endpoint.gives)
+    seen, reply_type = asks_for_seen(message.headers), message.reply_type(endpoint.replies)
     if is_file_type(message.content_type):
         file = message.body if seen and reply_type == PNG else None
         image = read_image(message.body, spec, PixelBudget())
         return Request([image], True, reply_type, seen=seen, file=file)
     items, budget = list[Item](), PixelBudget()
     if message.content_type == JSON:
-        files = read_envelope(message.body, "images")
+        files = read_envelope(message.body, "images", spec.shape)
         items += [read_base64_image(file, spec, budget) for file in files]
     elif message.content_type == MULTIPART:
         parts = form_files(message)
-        check_count(len(parts))
+        check_size(len(parts), spec.shape)
         if not parts:
             raise InvalidRequest(
-                "the form holds no file, or its Content-Type no boundary; with curl, -F i=@FILE"
+                "the form holds no file, which is a part with a filename, or its Content-Type no "
+                "boundary; with curl, -F i=@FILE"
             )
         items += [image_or_error(part, spec, budget) for part in parts]
     elif message.content_type == NPY:
@@ -125,32 +131,50 @@ def read_image_request(message: Message, spec: ImageSpec, outputs: Sequence[str]
     return Request(items, False, reply_type, seen=seen)
 
 
-def read_embedding_request(message: Message, width: int, outputs: Sequence[str]) -> Request:
+def read_embedding_request(message: Message, manifest: Manifest, endpoint: Endpoint) -> Request:
     """Read a request to decode.
 
     Args:
         message: as it arrived.
-        width: D, numbers of an embedding.
-        outputs: names of the tensors that OIP may ask for.
+        manifest: of the model.
+        endpoint: that it was sent to.
 
     Raises:
         RequestError: the request can't be read.
     """
     check_body(message)
     if message.oip:
-        return read_oip_embeddings(message, width, outputs)
-    items = list[Item]()
+        return read_oip_embeddings(message, manifest, endpoint.gives)
+    items, reply_type = list[Item](), message.reply_type(endpoint.replies)
     if message.content_type == JSON:
-        vectors = read_envelope(message.body, "embeddings")
-        items += [read_embedding(vector, width) for vector in vectors]
+        vectors = read_envelope(message.body, "embeddings", manifest.image.shape)
+        items += [read_embedding(vector, manifest.embedding_width) for vector in vectors]
     elif message.content_type == NPY:
-        items += to_embeddings(read_npy(message.body), width)
+        items += to_embeddings(read_npy(message.body), manifest)
     else:
         raise UnsupportedMediaType(
             "this Content-Type is not read here; send application/json "
             '{"embeddings": [[x, y], ...]} or an array as application/x-npy'
         )
-    return Request(items, False, message.reply_type())
+    return Request(items, False, reply_type)
+
+
+def check_failures(request: Request) -> None:
+    """Raise where the reply has no place to say which items failed and why.
+
+    A picture or an array of failures alone would hold nothing, and look like a success. JSON says
+    of each item why it failed.
+
+    Raises:
+        RequestError: the first failure of a request in OIP; or how many items of a request for a
+            picture or an array failed, if all did.
+    """
+    failed = [item for item in request.items if isinstance(item, RequestError)]
+    if failed and request.oip:
+        none_failed(request.items)
+    if failed and len(failed) == len(request.items) and request.reply_type != JSON:
+        count = f"{len(failed):,} of {len(failed):,} entries failed"
+        raise type(failed[0])(f"{count}; entry 0: {failed[0]}")
 
 
 def read_oip_images(message: Message, spec: ImageSpec, outputs: Sequence[str]) -> Request:
@@ -161,6 +185,7 @@ def read_oip_images(message: Message, spec: ImageSpec, outputs: Sequence[str]) -
     """
     request = read_oip(message.body, message.headers, "images", outputs)
     if isinstance(request.tensor, list):
+        check_size(len(request.tensor), spec.shape)
         budget = PixelBudget()
         items = none_failed(image_or_error(file, spec, budget) for file in request.tensor)
     else:
@@ -168,7 +193,7 @@ def read_oip_images(message: Message, spec: ImageSpec, outputs: Sequence[str]) -
     return Request(items, False, JSON, request.form)
 
 
-def read_oip_embeddings(message: Message, width: int, outputs: Sequence[str]) -> Request:
+def read_oip_embeddings(message: Message, manifest: Manifest, outputs: Sequence[str]) -> Request:
     """Read an OIP request to decode: an array as FP32.
 
     Raises:
@@ -177,7 +202,7 @@ def read_oip_embeddings(message: Message, width: int, outputs: Sequence[str]) ->
     request = read_oip(message.body, message.headers, "embeddings", outputs)
     if isinstance(request.tensor, list):
         raise InvalidRequest("embeddings are FP32, not BYTES")
-    items = none_failed(to_embeddings(request.tensor, width))
+    items = none_failed(to_embeddings(request.tensor, manifest))
     return Request(items, False, JSON, request.form)
 
 
@@ -259,12 +284,12 @@ def is_file_type(content_type: str) -> bool:
     return content_type in ("", "application/octet-stream") or content_type.startswith("image/")
 
 
-def read_envelope(body: bytes, key: str) -> list[Any]:
-    """Read ``{key: [...]}``.
+def read_envelope(body: bytes, key: str, shape: tuple[int, ...]) -> list[Any]:
+    """Read ``{key: [...]}``, a list of what becomes images of some shape.
 
     Raises:
         InvalidRequest: the body isn't JSON, or isn't an object with that list.
-        TooManyImages: the list is over MAX_IMAGES.
+        TooManyImages, PayloadTooLarge: the list is over the limits; see check_size.
     """
     try:
         envelope = json.loads(body)
@@ -273,7 +298,7 @@ def read_envelope(body: bytes, key: str) -> list[Any]:
     if not isinstance(envelope, dict) or not isinstance(envelope.get(key), list):
         raise InvalidRequest(f'the JSON body must be an object with a list "{key}"')
     rows: list[Any] = envelope[key]
-    check_count(len(rows))
+    check_size(len(rows), shape)
     return rows
 
 
@@ -282,7 +307,7 @@ def to_images(array: NDArray[np.generic], spec: ImageSpec) -> list[NDArray[np.ui
 
     Raises:
         InvalidRequest: the array has another type or shape.
-        TooManyImages: N is over MAX_IMAGES.
+        TooManyImages, PayloadTooLarge: N is over the limits; see check_size.
     """
     if array.ndim == 3 and spec.channels == 1:
         array = array[:, None]
@@ -291,25 +316,26 @@ def to_images(array: NDArray[np.generic], spec: ImageSpec) -> list[NDArray[np.ui
             f"images as an array are uint8[N, {', '.join(map(str, spec.shape))}]; "
             f"this one is {array.dtype}{list(array.shape)}"
         )
-    check_count(len(array))
+    check_size(len(array), spec.shape)
     return list(array.astype(np.uint8, copy=False))
 
 
 def to_embeddings(
-    array: NDArray[np.generic], width: int
+    array: NDArray[np.generic], manifest: Manifest
 ) -> list[NDArray[np.float32] | InvalidEmbedding]:
     """Split float32[N, D] into embeddings; a row out of range fails alone.
 
     Raises:
         InvalidRequest: the array has another type or shape.
-        TooManyImages: N is over MAX_IMAGES.
+        TooManyImages, PayloadTooLarge: N is over the limits; see check_size.
     """
+    width = manifest.embedding_width
     if array.dtype != np.float32 or array.ndim != 2 or array.shape[1] != width:
         raise InvalidRequest(
             f"embeddings as an array are float32[N, {width}]; "
             f"this one is {array.dtype}{list(array.shape)}"
         )
-    check_count(len(array))
+    check_size(len(array), manifest.image.shape)
     rows = array.astype(np.float32, copy=False)
     return [row if fits(row) else out_of_range() for row in rows]
 

@@ -51,9 +51,10 @@ def check(body: Any, schema: dict[str, Any]) -> None:
 
 
 PNG, NPY = {"content-type": "image/png"}, {"content-type": "application/x-npy"}
+STRIPES = np.tile(np.array([0, 255], np.uint8), (1, 28, 14))  # an outlier of the fake engine
 IMAGES = [  # (request, status of its reply)
     (Message(GOOD, PNG), 200),
-    (Message(GOOD, {**PNG, "accept": "image/png"}), 200),
+    (Message(GOOD, {**PNG, "accept": "text/html"}), 406),
     (Message(GOOD, {**PNG, "accept": "application/x-npy"}), 200),
     (Message(GOOD, {**PNG, "x-seen": "true"}), 200),
     (Message(body_of({"images": [b64(GOOD), b64(BAD)]}), {**JSON, "x-seen": "true"}), 200),
@@ -64,17 +65,24 @@ IMAGES = [  # (request, status of its reply)
     (Message(body_of({"images": [b64(GOOD), b64(BAD), 3]}), JSON), 200),
     (Message(body_of({"images": []}), JSON), 200),
     (Message(body_of({"images": [""] * (MAX_IMAGES + 1)}), JSON), 413),
-    (Message(body_of({"images": [b64(GOOD), "", ""]}), {**JSON, "accept": "image/png"}), 200),
-    (Message(body_of({"images": [b64(BAD)]}), {**JSON, "accept": "application/x-npy"}), 200),
+    (Message(body_of({"images": [b64(BAD)]}), JSON), 200),
+    (Message(body_of({"images": [b64(BAD)]}), {**JSON, "accept": "application/x-npy"}), 400),
     (Message(body_of({"images": []}), {**JSON, "accept": "application/x-npy"}), 200),
     (Message(write_npy(np.zeros((2, 28, 28), np.uint8)), NPY), 200),
     (Message(write_npy(np.zeros((2, 9, 9), np.uint8)), NPY), 400),
+]
+PICTURES = [
+    (Message(GOOD, {**PNG, "accept": "image/png"}), 200),
+    (Message(body_of({"images": [b64(GOOD), "", ""]}), {**JSON, "accept": "image/png"}), 200),
+    (Message(body_of({"images": ["", ""]}), {**JSON, "accept": "image/png"}), 400),
+    (Message(write_npy(STRIPES), {**NPY, "accept": "application/x-npy"}), 200),
 ]
 EMBEDDINGS = [
     (Message(body_of({"embeddings": [[1, 2], [3], [MAX_EMBEDDING * 2, 0]]}), JSON), 200),
     (Message(body_of({"embeddings": [[1, 2], [3]]}), {**JSON, "accept": "image/png"}), 200),
     (Message(body_of({"embeddings": []}), {**JSON, "accept": "image/png"}), 400),
-    (Message(body_of({"embeddings": [[3]]}), {**JSON, "accept": "application/x-npy"}), 200),
+    (Message(body_of({"embeddings": [[3]]}), {**JSON, "accept": "application/x-npy"}), 400),
+    (Message(body_of({"embeddings": [[1, 2]]}), {**JSON, "accept": "text/html"}), 406),
     (Message(GOOD, PNG), 415),
 ]
 
@@ -86,8 +94,12 @@ VECTOR = {"name": "embeddings", "datatype": "FP32"}
     ("endpoint", "message", "status"),
     [
         (endpoint, message, status)
-        for endpoint in ENDPOINTS
-        for message, status in (EMBEDDINGS if endpoint == "decode" else IMAGES)
+        for endpoint, messages in {
+            "embed": IMAGES,
+            "reconstruct": IMAGES + PICTURES,
+            "decode": EMBEDDINGS,
+        }.items()
+        for message, status in messages
     ],
 )
 def test_replies_follow_the_contract(
@@ -99,7 +111,8 @@ def test_replies_follow_the_contract(
     assert reply.status == status
     asked = message.headers.get("accept", "application/json")
     responses = CONTRACT["paths"][f"/predictions/{endpoint}"]["post"]["responses"]
-    if status == 200 and asked in responses["200"]["content"]:  # else JSON
+    assert set(responses["200"]["content"]) == set(ENDPOINTS[endpoint].replies)
+    if status == 200:
         assert reply.content_type == asked
     response = resolve(responses.get(str(reply.status), responses["default"]))
     content = response["content"][reply.content_type]

@@ -69,6 +69,13 @@ def test_numbers_in_json(service: Service, nested: np.ndarray) -> None:
     assert (head["id"], head["model_name"]) == ("mine", "embed")
 
 
+def test_any_id_is_repeated(service: Service) -> None:
+    """An id may hold anything that JSON can say, half a surrogate pair too."""
+    (reply,) = service.embed([images(SHADES, id="\u00e9\ud800")])
+
+    assert json.loads(reply.body)["id"] == "\u00e9\ud800"
+
+
 def test_raw_in_raw_out(service: Service) -> None:
     """Raw tensors follow the JSON in the request and in the reply, one after the other."""
     tensor = {

@@ -4,6 +4,9 @@ import base64
 import io
 import json
 import re
+import struct
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,12 +14,16 @@ import pytest
 from PIL import Image
 
 from serve.bundle.limits import MAX_BODY_BYTES, MAX_IMAGES
-from serve.service import Service
+from serve.bundle.manifest import Bundle
+from serve.service import Report, Service
 from serve.wire.npy import read_npy, write_npy
 from serve.wire.replies import Reply
 from serve.wire.requests import Message
 
-from .conftest import b64, png
+from .conftest import FakeEngine, b64, png
+
+JSON, PNG, NPY = "application/json", "image/png", "application/x-npy"
+INVALID = "InvalidEmbedding"
 
 
 def file(body: bytes, content_type: str = "image/png", **headers: str) -> Message:
@@ -153,7 +160,7 @@ def test_png_replies(service: Service) -> None:
 
 
 def test_array_replies(service: Service) -> None:
-    """In a reply of an array, a failed row is NaN or black, and named in X-Errors."""
+    """In a reply of an array, a failed row is NaN or black, and its index is in a header."""
     wants = {"accept": "application/x-npy"}
     rows = [b64(png(10)), b64(b"broken")]
 
@@ -162,29 +169,112 @@ def test_array_replies(service: Service) -> None:
     (decoded,) = service.decode([array(np.array([[51, 0]], np.float32), **wants)])
 
     assert np.array_equal(read_npy(embedded.body), [[10, 10], [np.nan] * 2], equal_nan=True)
-    assert embedded.headers == {"X-Errors": "1"}
+    assert embedded.headers == {"X-Failed-Indices": "1"}
     assert read_npy(rebuilt.body)[:, 0, 0, 0].tolist() == [10, 0]
     scores = {"X-Mse": "0.0,nan", "X-Percentile": "0.0,nan"}
-    assert rebuilt.headers == {**scores, "X-Errors": "1"}
+    assert rebuilt.headers == {**scores, "X-Failed-Indices": "1"}
     assert (read_npy(decoded.body) == 51).all()
     assert read_npy(decoded.body).dtype == np.uint8
+
+
+@pytest.mark.parametrize("accept", ["image/png", "application/x-npy"])
+def test_nothing_but_failures_is_no_success(service: Service, accept: str) -> None:
+    """A picture or an array in which every item failed is an error that names the first failure."""
+    wants, vectors = {"accept": accept}, [[np.nan, 0], [1]]
+    files = envelope("images", [b64(b"broken"), b64(b"x")], **wants)
+    kind = {"content-type": "multipart/form-data", **wants}
+
+    replies = [
+        *service.reconstruct([files, Message(b"", kind, parts=(b"broken",))]),
+        *service.decode([envelope("embeddings", vectors, **wants)]),
+    ]
+
+    assert [reply.status for reply in replies] == [400, 400, 400]
+    assert [fields(reply)["type"] for reply in replies] == [*["InvalidImage"] * 2, INVALID]
+    messages = [fields(reply)["message"] for reply in replies]
+    assert messages[0].startswith("2 of 2 entries failed; entry 0: 6 bytes can't be read")
+    assert messages[1].startswith("1 of 1 entries failed; entry 0: 6 bytes can't be read")
+    assert messages[2].startswith("2 of 2 entries failed; entry 0: an embedding's numbers are")
+
+
+def test_json_tells_of_each_failure(service: Service) -> None:
+    """A list in JSON is a 200 even if everything in it failed: it has a reason for each."""
+    (reply,) = service.reconstruct([envelope("images", [b64(b"broken"), 3])])
+
+    assert fields(reply)["reconstructions"] == [None, None]
+    assert [error["index"] for error in fields(reply)["errors"]] == [0, 1]
+
+
+def test_what_the_model_cannot_draw_fails(service: Service) -> None:
+    """A picture that overflowed in the model's arithmetic is a failure, not a black picture."""
+    engine, report = service._engine, Report()
+
+    def overflowing(embeddings: np.ndarray) -> np.ndarray:
+        images = FakeEngine().decode(embeddings)
+        images[embeddings[:, 0] > 6e4] = np.nan
+        return images
+
+    engine.decode = overflowing  # type: ignore[method-assign]
+    rows = [[51, 0], [1e5, 0]]
+    picture = {"accept": "image/png"}
+
+    told, grid, lost = service.decode(
+        [
+            envelope("embeddings", rows),
+            envelope("embeddings", rows, **picture),
+            envelope("embeddings", rows[1:], **picture),
+        ],
+        report,
+    )
+
+    assert [image is None for image in fields(told)["images"]] == [False, True]
+    assert "can't draw this embedding in fp32" in fields(told)["errors"][0]["message"]
+    assert grid.headers == {"X-Failed-Indices": "1"}
+    assert (lost.status, fields(lost)["type"]) == (400, INVALID)
+    assert report.bad == {INVALID: 3}
 
 
 @pytest.mark.parametrize(
     ("accept", "expected"),
     [
-        ("*/*", "application/json"),
-        ("text/html, image/png;q=0.9, */*;q=0.1", "image/png"),
-        ("image/png;q=0.5, application/json", "application/json"),
-        ("image/*", "image/png"),
-        ("image/png;q=nonsense", "application/json"),
+        ("", JSON),
+        ("nonsense", JSON),
+        ("image/png;q=nonsense", JSON),
+        ("*/*", JSON),
+        ("application/*", JSON),
+        ("text/html, image/gif, *; q=.2, */*; q=.2", JSON),  # Java's own
+        ("text/html, image/png;q=0.9, */*;q=0.1", PNG),
+        ("image/png;q=0.5, application/json", JSON),
+        ("image/*", PNG),
+        ("*/*, application/json;q=0", PNG),
+        ("image/png;q=0, application/json;q=0, */*;q=0.1", NPY),
+        ("text/html", None),
+        ("application/json;q=0", None),
+        ("*/*;q=0", None),
     ],
 )
-def test_accept_decides_the_reply(service: Service, accept: str, expected: str) -> None:
-    """The reply has the form that Accept ranks highest, or JSON if Accept names no known form."""
+def test_accept_decides_the_reply(service: Service, accept: str, expected: str | None) -> None:
+    """The reply has the form that Accept ranks highest, or is a 406 if Accept allows none."""
     (reply,) = service.reconstruct([file(png(10), accept=accept)])
 
-    assert reply.content_type == expected
+    if expected:
+        assert (reply.status, reply.content_type) == (200, expected)
+    else:
+        assert (reply.status, fields(reply)["type"]) == (406, "NotAcceptable")
+
+
+@pytest.mark.parametrize(
+    ("accept", "expected"),
+    [("image/png, application/x-npy;q=0.5", NPY), ("image/*, application/json;q=0.1", JSON)],
+)
+def test_embeddings_are_no_picture(service: Service, accept: str, expected: str) -> None:
+    """What ranks highest among numbers is given; where only pictures are wanted, it is a 406."""
+    (reply,) = service.embed([file(png(10), accept=accept)])
+    (refusal,) = service.embed([file(png(10), accept="image/*")])
+
+    assert (reply.status, reply.content_type) == (200, expected)
+    assert (refusal.status, fields(refusal)["code"]) == (406, 406)
+    assert "application/json, application/x-npy" in fields(refusal)["message"]
 
 
 @pytest.mark.parametrize("size", [(28, 28), (56, 42)])
@@ -254,3 +344,70 @@ def test_most_images_at_once(service: Service) -> None:
     (reply,) = service.embed([array(images)])
 
     assert len(fields(reply)["embeddings"]) == MAX_IMAGES
+
+
+def raw_files(files: Sequence[bytes]) -> Message:
+    """Files as the raw elements of a BYTES tensor in the Open Inference Protocol."""
+    raw = b"".join(struct.pack("<I", len(each)) + each for each in files)
+    size = {"binary_data_size": len(raw)}
+    tensor = {"name": "images", "datatype": "BYTES", "shape": [len(files)], "parameters": size}
+    head = json.dumps({"inputs": [tensor]}).encode()
+    return Message(head + raw, {"inference-header-content-length": str(len(head))}, oip=True)
+
+
+def oip_vectors(count: int) -> Message:
+    """Embeddings in the Open Inference Protocol."""
+    tensor = {
+        "name": "embeddings",
+        "datatype": "FP32",
+        "shape": [count, 2],
+        "data": [0] * 2 * count,
+    }
+    return Message(json.dumps({"inputs": [tensor]}).encode(), {}, oip=True)
+
+
+@pytest.mark.parametrize("form", ["json", "form", "oip", "decode json", "decode npy", "decode oip"])
+def test_pictures_are_counted_before_they_are_made(
+    small_bundle: Bundle, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    """Small files and embeddings count as the images they become, before any is read or drawn."""
+    image = replace(small_bundle.manifest.image, channels=3, height=64, width=64)
+    larger = replace(small_bundle, manifest=replace(small_bundle.manifest, image=image))
+    work: list[object] = []
+    monkeypatch.setattr("serve.wire.requests.read_image", lambda *given: work.append(given))
+    monkeypatch.setattr(FakeEngine, "decode", lambda self, rows: work.append(rows))
+    count = MAX_BODY_BYTES // (3 * 64 * 64) + 1
+    dot = png(1, (1, 1))
+    kind = {"content-type": "multipart/form-data"}
+    endpoint, message = {
+        "json": ("embed", envelope("images", [b64(dot)] * count)),
+        "form": ("embed", Message(b"", kind, parts=[dot] * count)),
+        "oip": ("reconstruct", raw_files([dot] * count)),
+        "decode json": ("decode", envelope("embeddings", [[0, 0]] * count)),
+        "decode npy": ("decode", array(np.zeros((count, 2), np.float32))),
+        "decode oip": ("decode", oip_vectors(count)),
+    }[form]
+
+    (reply,) = Service(larger, FakeEngine()).operation(endpoint)([message])
+
+    told = fields(reply)
+    assert (reply.status, work) == (413, [])
+    assert told.get("message", told.get("error")) == (
+        "1,366 images of 3 x 64 x 64 are 16,785,408 numbers; the limit is 16,777,216: "
+        "send at most 1,365"
+    )
+
+
+def test_as_many_pictures_as_the_limit(small_bundle: Bundle) -> None:
+    """The limit itself is answered; and so is one image of a model larger than any limit."""
+    answers = []
+    for side, count in ((64, MAX_BODY_BYTES // (3 * 64 * 64)), (2_400, 1)):
+        image = replace(
+            small_bundle.manifest.image, channels=3, height=side, width=side, framing="stretch"
+        )
+        larger = replace(small_bundle, manifest=replace(small_bundle.manifest, image=image))
+        question = envelope("images", [b64(png(1, (1, 1)))] * count)
+        answers += Service(larger, FakeEngine()).embed([question])
+
+    assert [reply.status for reply in answers] == [200, 200]
+    assert [len(fields(reply)["embeddings"]) for reply in answers] == [1_365, 1]

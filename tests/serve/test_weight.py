@@ -1,11 +1,15 @@
 """What a request is expected to cost, before anything of it is read."""
 
+import io
 import json
+import struct
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from serve.bundle.limits import MAX_BODY_BYTES
 from serve.bundle.manifest import Bundle
 from serve.wire.npy import write_npy
 from serve.wire.requests import Message
@@ -19,6 +23,17 @@ FORM = {"content-type": "multipart/form-data; boundary=x"}
 SMALL, HUGE = png(200), png(200, (5_000, 5_000))  # 73 bytes, and 60 kB that declare 25 megapixels
 
 
+def drawn(kind: str, side: int) -> bytes:
+    """A blank picture."""
+    file = io.BytesIO()
+    Image.new("RGB", (side, side)).save(file, kind)
+    return file.getvalue()
+
+
+JPEG, LARGE_JPEG = drawn("JPEG", 28), drawn("JPEG", 1_000)
+WEBP = drawn("WEBP", 2_000)  # 4 megapixels in 5 kB
+
+
 def images(count: int) -> bytes:
     """An array of images."""
     return write_npy(np.zeros((count, 28, 28), np.uint8))
@@ -27,6 +42,22 @@ def images(count: int) -> bytes:
 def files(*each: bytes) -> bytes:
     """Files in JSON."""
     return json.dumps({"images": [b64(file) for file in each]}).encode()
+
+
+def form(*each: bytes) -> bytes:
+    """Files as a form that nobody has taken apart yet."""
+    head = b'--x\r\nContent-Disposition: form-data; name="i"; filename="i"\r\n\r\n'
+    return b"".join(head + file + b"\r\n" for file in each) + b"--x--\r\n"
+
+
+def raw(*each: bytes) -> Message:
+    """Files as the raw elements of a BYTES tensor."""
+    elements = b"".join(struct.pack("<I", len(file)) + file for file in each)
+    size = {"binary_data_size": len(elements)}
+    tensor = {"name": "images", "datatype": "BYTES", "shape": [len(each)], "parameters": size}
+    head = json.dumps({"inputs": [tensor]}).encode()
+    length = {"inference-header-content-length": str(len(head))}
+    return Message(head + elements, length, oip=True)
 
 
 def vectors(count: int) -> bytes:
@@ -48,6 +79,20 @@ def vectors(count: int) -> bytes:
         ("images", Message(images(300), NPY), True),
         ("images", Message(images(400), NPY), False),
         ("images", Message(files(*[SMALL] * 1_000), JSON, oip=True), False),
+        ("images", Message(JPEG, IMAGE), True),
+        ("images", Message(LARGE_JPEG, IMAGE), False),
+        ("images", Message(WEBP, IMAGE), False),
+        ("images", Message(b"", FORM, parts=[SMALL, WEBP]), False),
+        ("images", Message(form(*[SMALL] * 100), FORM), True),
+        ("images", Message(form(SMALL, WEBP), FORM), False),
+        ("images", Message(files(SMALL, WEBP), JSON), False),
+        ("images", Message(files(WEBP).replace(b"/", b"\\/"), JSON), False),
+        ("images", Message(files(WEBP).replace(b"R", b"\\u0052"), JSON), False),
+        ("images", Message(b'{"a": "\\"", ' + files(WEBP)[1:], JSON), False),
+        ("images", Message(files(WEBP).decode().encode("utf-16"), JSON), False),
+        ("images", raw(*[SMALL] * 100), True),
+        ("images", raw(SMALL, WEBP), False),
+        ("images", raw(*[SMALL] * 1_000), False),
         ("embeddings", Message(vectors(300), NPY), True),
         ("embeddings", Message(vectors(400), NPY), False),
         ("embeddings", Message(b'{"embeddings": [[0.1, 0.2]]}', JSON), True),
@@ -74,3 +119,37 @@ def test_larger_models_weigh_more(small_bundle: Bundle) -> None:
 def test_stumps_have_a_weight(small_bundle: Bundle, file: bytes) -> None:
     """A file that is cut short is weighed like any other; even no file at all weighs something."""
     assert 0 < weigh(Message(file, IMAGE), "images", small_bundle.manifest) <= LIGHT_PIXELS
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        Message(files(*[SMALL] * 1_000), JSON),
+        Message(form(*[SMALL] * 1_000), FORM),
+        Message(b"", FORM, parts=[SMALL] * 1_000),
+        raw(*[SMALL] * 1_000),
+    ],
+    ids=["json", "form", "parts", "raw"],
+)
+def test_small_files_weigh_what_is_made_of_them(small_bundle: Bundle, message: Message) -> None:
+    """A file of 73 bytes becomes an image of the model's size like any other."""
+    spec = replace(small_bundle.manifest.image, channels=3, height=64, width=64)
+    larger = replace(small_bundle.manifest, image=spec)
+
+    assert 1_000 * 3 * 64 * 64 <= weigh(message, "images", larger) <= MAX_BODY_BYTES
+
+
+@pytest.mark.parametrize("body", [b"[0,0]" * 3_000, b"[1e-5, -2.5],\n" * 3_000])
+def test_embeddings_are_counted(small_bundle: Bundle, body: bytes) -> None:
+    """As many pictures are drawn as there are embeddings, however short their numbers are."""
+    message = Message(b'{"embeddings": [' + body + b"]}", JSON)
+
+    assert weigh(message, "embeddings", small_bundle.manifest) == 3_000 * 784
+
+
+@pytest.mark.parametrize("side", [2**31 - 1, 6_000])
+def test_lies_weigh_nothing(small_bundle: Bundle, side: int) -> None:
+    """A file that declares more than it may, or can hold, is refused, and keeps nobody waiting."""
+    liar = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + struct.pack(">II", side, side) + bytes(40)
+
+    assert weigh(Message(liar, IMAGE), "images", small_bundle.manifest) == 784
