@@ -1,7 +1,7 @@
 """Bundle → one .mar for each endpoint, for any stock TorchServe with the same runtime installed.
 
 An archive carries the bundle, the ``serve`` package and a model-config.yaml: the server needs
-nothing else of this project.
+nothing else of this project but the two lines of SERVER_SETTINGS.
 """
 
 import shutil
@@ -13,6 +13,7 @@ from model_archiver.model_packaging import package_model
 from model_archiver.model_packaging_utils import ModelExportUtils
 
 import serve.bundle
+from serve.bundle.limits import MAX_BODY_BYTES, MAX_REPLY_BYTES
 from serve.bundle.manifest import Bundle
 
 SERVE_PACKAGE = Path(serve.bundle.__file__).parents[1]
@@ -22,12 +23,21 @@ HANDLER = SERVE_PACKAGE / "torchserve" / "handler.py"
 # the two together.
 ENDPOINTS = ("embed", "reconstruct", "decode")
 
-# What ``python -m serve`` would configure at start-up, an archive has to bring along.
+# What the config.properties of a stock TorchServe has to say. By default TorchServe's limits lie
+# below the contract's: it kills a worker whose reply is over 6,553,500 bytes. The margins are those
+# of serve/torchserve/process.py.
+SERVER_SETTINGS = f"""\
+max_request_size={MAX_BODY_BYTES + 65_536}
+max_response_size={MAX_REPLY_BYTES + 65_536}
+"""
+# What ``python -m serve`` would configure at start-up, an archive has to bring along. A worker that
+# takes longer than responseTimeout, in seconds, is killed.
 MODEL_CONFIG = """\
 minWorkers: 1
 maxWorkers: 1
-batchSize: 64
+batchSize: 24
 maxBatchDelay: 1
+responseTimeout: 300
 handler:
   endpoint: {endpoint}
   bundle: bundle

@@ -1,11 +1,14 @@
 """``python -m serve BUNDLE``: serve a bundle until told to stop."""
 
+import fcntl
 import logging
 import os
 import signal
 import sys
 import tempfile
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 
@@ -57,13 +60,31 @@ def run(bundle: Bundle, settings: Settings, stopping: threading.Event) -> None:
         start = import_module(SERVERS[settings.server]).Instance
     except ImportError as error:
         raise LaunchError(missing_module(f"--server {settings.server}", error)) from error
-    with tempfile.TemporaryDirectory(prefix="pinhole-", ignore_cleanup_errors=True) as home:
+    with (
+        tempfile.TemporaryDirectory(prefix="pinhole-", ignore_cleanup_errors=True) as home,
+        locked(home),
+    ):
         instance = start(bundle, settings, Path(home), stopping)
         try:
             watch(instance, stopping, lambda: announce(bundle.manifest, settings))
         finally:
             instance.stop()
     logger.info("stopped")
+
+
+@contextmanager
+def locked(folder: str) -> Iterator[None]:
+    """Hold a lock on a folder, which keeps systemd from emptying it.
+
+    systemd-tmpfiles removes files in /tmp and /var/tmp that are some days old, but leaves alone a
+    folder that somebody has locked by flock (tmpfiles.d(5), "Age"). The lock ends with the process.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 if __name__ == "__main__":

@@ -19,9 +19,14 @@ def check_address(settings: Settings) -> None:
         )
     hosts = {settings.port: settings.host, settings.private_port: settings.private_host}
     for port in (settings.port + offset for offset in OFFSETS[settings.server]):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((hosts.get(port, "127.0.0.1"), port))
-            except OSError as error:
-                raise LaunchError(f"can't listen on port {port}: {error.strerror}") from error
+        try:
+            check_port(hosts.get(port, "127.0.0.1"), port)
+        except OSError as error:
+            raise LaunchError(f"can't listen on port {port}: {error.strerror}") from error
+
+
+def check_port(host: str, port: int) -> None:
+    """Listen on a port for a moment. Raises OSError where that can't be done."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind((host, port))

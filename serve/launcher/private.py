@@ -7,6 +7,7 @@ and /swap are not in the contract, and /swap is for callers on this host alone.
 import ipaddress
 import json
 import logging
+import socket
 import sys
 import threading
 from collections.abc import Callable, Mapping
@@ -84,6 +85,7 @@ class PrivateServer(ThreadingHTTPServer):
 
     def __init__(self, host: str, port: int, answers: Answers) -> None:
         self.answers = answers
+        self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         try:
             super().__init__((host, port), PrivateHandler)
         except OSError as error:
@@ -121,7 +123,9 @@ class PrivateHandler(BaseHTTPRequestHandler):
         if self.path != "/swap":
             return self._refuse(404, "NotFound", "no such path")
         host = self.headers.get("Host", "").partition(":")[0]  # another name means DNS rebinding
-        local = ipaddress.ip_address(self.client_address[0]).is_loopback
+        # On "::", a caller over IPv4 has an address such as ::ffff:127.0.0.1.
+        caller = self.client_address[0].removeprefix("::ffff:")
+        local = ipaddress.ip_address(caller).is_loopback
         if not local or host not in ("127.0.0.1", "localhost"):
             return self._refuse(403, "Forbidden", "only this host may ask for a swap")
         if self.headers.get("Content-Type") != JSON:

@@ -12,6 +12,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 
 import requests
 
@@ -32,6 +33,9 @@ class Readiness:
         reason: None when ready, else why not.
         working: every endpoint has a ready worker, and no answer was wrong. A service that is
             merely busy is not ready, but it works.
+        complete: every endpoint has all its workers.
+        unanswered: the endpoints whose canary got no answer but a refusal, while all workers were
+            there.
         been_ready: the service has been ready before.
         canaries: endpoint → canary.
         changing: a lock, held while the bundle changes, and with it the right answers.
@@ -50,7 +54,8 @@ class Readiness:
         ready_workers: Callable[[str], int],
     ) -> None:
         self.reason: str | None = "starting"
-        self.working = self.been_ready = False
+        self.working = self.complete = self.been_ready = False
+        self.unanswered: frozenset[str] = frozenset()
         self.changing = threading.Lock()
         self.canaries = canaries
         self._settings, self._ready_workers = settings, ready_workers
@@ -59,7 +64,8 @@ class Readiness:
     def check(self) -> bool:
         """Ask the service; True if it is ready."""
         with self.changing:
-            self.working = False
+            self.working = self.complete = False
+            self.unanswered = frozenset()
             try:
                 self.reason = self._worker_fault() or self._canary_fault()
             except LaunchError as error:
@@ -74,17 +80,22 @@ class Readiness:
         for endpoint, count in ready.items():
             if count < wanted:
                 return f"{endpoint}: {count} of {wanted} workers ready"
+        self.complete = True
         return None
 
     def _canary_fault(self) -> str | None:
-        for endpoint, canary in self.canaries.items():
-            url = f"{self._settings.inference_url}/predictions/{endpoint}"
-            fault, is_wrong = try_canary(self._session, url, canary, self._settings.canary_token)
-            if is_wrong:
-                self.working = False
-            if fault:
-                return f"{endpoint}: {fault}"
-        return None
+        with ThreadPoolExecutor(len(self.canaries)) as pool:  # no endpoint waits for another
+            results = dict(zip(self.canaries, pool.map(self._try, self.canaries), strict=True))
+        faults = {endpoint: fault for endpoint, (fault, _) in results.items() if fault}
+        wrong = {endpoint for endpoint, (_, is_wrong) in results.items() if is_wrong}
+        self.unanswered = frozenset(faults) - wrong
+        self.working &= not wrong
+        return next((f"{endpoint}: {fault}" for endpoint, fault in faults.items()), None)
+
+    def _try(self, endpoint: str) -> tuple[str | None, bool]:
+        url = f"{self._settings.inference_url}/predictions/{endpoint}"
+        token = self._settings.canary_token
+        return try_canary(self._session, url, self.canaries[endpoint], token)
 
 
 def try_canary(

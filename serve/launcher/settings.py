@@ -1,6 +1,7 @@
 """How to run a service: the command line, and the environment's ``PINHOLE_*`` variables."""
 
 import argparse
+import ipaddress
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -20,9 +21,9 @@ SERVERS = {"torchserve": "serve.torchserve.instance", "granian": "serve.granian.
 BATCH_SIZE = 24
 MOST_WORKERS = 4  # of TorchServe for each endpoint, by default: each worker takes 330 MB
 PRIVATE_OFFSET = 3  # from the inference port to the private port
-# server → its ports, as distances from the inference port. TorchServe's are inference, management,
-# metrics, private and two for gRPC.
-OFFSETS = {"torchserve": tuple(range(6)), "granian": (0, PRIVATE_OFFSET)}
+# server → its ports, as distances from the inference port. TorchServe's are inference, private and
+# two for gRPC.
+OFFSETS = {"torchserve": (0, PRIVATE_OFFSET, 4, 5), "granian": (0, PRIVATE_OFFSET)}
 PORTS_NEEDED = 6
 SWITCHES = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 
@@ -36,8 +37,8 @@ Every option is also a variable, which the command line overrides: PINHOLE_PORT=
 PINHOLE_BATCH_DELAY_MS=2, PINHOLE_BEHIND_GATEWAY=1.
 
 Ports: inference is on --port, and the private port is --port + 3; GET /ready on it says whether the
-service is ready. TorchServe also takes --port + 1 (management), + 2 (metrics), + 4 and + 5 (gRPC),
-on loopback. The private port is on every address if --host isn't loopback.
+service is ready. TorchServe also takes --port + 4 and + 5 (gRPC), on loopback. The private port is
+on every address if --host isn't loopback.
 """
 
 
@@ -123,18 +124,26 @@ class Settings:
     @property
     def inference_url(self) -> str:
         """The inference API's URL; on loopback where the service listens on every address."""
-        host = "127.0.0.1" if self.host == "0.0.0.0" else self.host  # noqa: S104
-        return f"http://{host}:{self.port}"
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104
+        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
 
     @property
     def is_on_loopback(self) -> bool:
         """Whether only this host can reach the inference API."""
-        return self.host == "localhost" or self.host.startswith("127.")
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
 
     @property
     def private_host(self) -> str:
-        """Where the private port listens: on every address if a gateway has to reach it."""
-        return "127.0.0.1" if self.is_on_loopback else "0.0.0.0"  # noqa: S104
+        """Where the private port listens: on every address if a gateway has to reach it.
+
+        127.0.0.1 is always among these addresses, for the commands that are only told the port.
+        """
+        if self.is_on_loopback:
+            return "127.0.0.1"
+        return "::" if ":" in self.host else "0.0.0.0"  # noqa: S104
 
     @property
     def private_port(self) -> int:

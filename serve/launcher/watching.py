@@ -16,6 +16,9 @@ logger = logging.getLogger(__name__)
 
 START_S = 180.0  # for every worker to import torch, load its engine and pass the golden check
 UNREADY_S = 30.0  # for which an endpoint may have no ready worker, or answer wrongly
+# For which an endpoint may have fewer workers than it should. TorchServe starts a worker again and
+# again, and gives up after 300 s of failures.
+INCOMPLETE_S = 180.0
 CHECK_EVERY_S = 0.5
 STARTING_CHECK_EVERY_S = 0.1  # until the service is ready for the first time
 
@@ -46,11 +49,11 @@ def watch(
 
     Raises:
         LaunchError: the server can't go on, was not ready within START_S, or had an endpoint
-            without a ready worker for UNREADY_S.
+            without a ready worker for UNREADY_S, or without one of its workers for INCOMPLETE_S.
     """
     readiness = instance.readiness
     was_ready, patience = False, START_S
-    last_working = time.monotonic()
+    last_working = last_complete = time.monotonic()
     while not stopping.wait(CHECK_EVERY_S if was_ready else STARTING_CHECK_EVERY_S):
         if fault := instance.fault():
             raise LaunchError(fault)
@@ -64,10 +67,15 @@ def watch(
             logger.log(
                 logging.WARNING if was_ready else logging.INFO, "waiting: %s", readiness.reason
             )
+        now = time.monotonic()
         if was_ready and readiness.working:
-            last_working = time.monotonic()
-        if time.monotonic() - last_working > patience:
+            last_working = now
+        if was_ready and readiness.complete:
+            last_complete = now
+        if now - last_working > patience:
             raise LaunchError(f"not ready for {patience:.0f} s: {readiness.reason}")
+        if now - last_complete > INCOMPLETE_S:
+            raise LaunchError(f"a worker is missing for {INCOMPLETE_S:.0f} s: {readiness.reason}")
 
 
 def announce(manifest: Manifest, settings: Settings) -> None:

@@ -12,9 +12,13 @@ In the launcher:
 
     instance.py     one running TorchServe, with its private port
     process.py      the JVM as a child process: its configuration, start and end
+    supervised.py   the program through which the JVM ends with the launcher
+    memory.py       how much memory the JVM may take
     java.py         find a Java
     store.py        the model store and the other files that TorchServe runs on
     management.py   TorchServe's management API
+    sockets.py      HTTP over the Unix sockets of that API and of TorchServe's metrics
+    silence.py      tell stuck workers from busy workers
     drain.py        wait until every request that has come in is answered
     swap.py         serve another bundle without failing a request
 

@@ -6,6 +6,8 @@ batches it has ended. The file is memory-mapped, so that an update costs less th
 """
 
 import os
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +20,12 @@ class Activity:
 
     Args:
         folder: shared by the workers of one TorchServe; exists.
+        endpoint: of this worker.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._counts = np.memmap(folder / str(os.getpid()), np.int64, "w+", shape=(2,))
+    def __init__(self, folder: Path, endpoint: str) -> None:
+        file = folder / f"{endpoint}-{os.getpid()}"
+        self._counts = np.memmap(file, np.int64, "w+", shape=(2,))
 
     def begin(self) -> None:
         """Note that a batch has started to come in."""
@@ -32,19 +36,50 @@ class Activity:
         self._counts[ENDED] = self._counts[BEGUN]
 
 
-def under_way(folder: Path) -> dict[Path, int]:
+@dataclass(frozen=True)
+class Pulse:
+    """What the workers of an endpoint have done; it changes whenever a batch begins or ends.
+
+    Attributes:
+        begun: batches that all workers of the endpoint ever began.
+        ended: batches that they ended.
+        under_way: living workers inside a batch.
+    """
+
+    begun: int
+    ended: int
+    under_way: int
+
+
+def pulse(folder: Path, endpoint: str) -> Pulse:
+    """What an endpoint's workers have done so far."""
+    files = list(folder.glob(f"{endpoint}-*"))
+    found = [counts(file) for file in files]
+    return Pulse(
+        begun=sum(begun for begun, _ in found),
+        ended=sum(ended for _, ended in found),
+        under_way=len(under_way(files)),
+    )
+
+
+def under_way(files: Iterable[Path]) -> dict[Path, int]:
     """For each living worker inside a batch: its file, and the number of that batch."""
     found = {}
-    for file in folder.iterdir():
+    for file in files:
         begun, ended = counts(file)
-        if begun > ended and is_alive(int(file.name)):
+        if begun > ended and is_alive(pid_of(file)):
             found[file] = begun
     return found
 
 
 def is_over(file: Path, batch: int) -> bool:
     """Whether a worker has ended a batch, or has died."""
-    return counts(file)[ENDED] >= batch or not is_alive(int(file.name))
+    return counts(file)[ENDED] >= batch or not is_alive(pid_of(file))
+
+
+def pid_of(file: Path) -> int:
+    """The process that writes a file."""
+    return int(file.name.rpartition("-")[2])
 
 
 def counts(file: Path) -> tuple[int, int]:

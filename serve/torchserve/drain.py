@@ -48,7 +48,7 @@ class Drain:
             waiting = [pool.submit(self._pass_through, *queue, deadline) for queue in queues]
         passed = [each.result() for each in waiting]
         time.sleep(HANDOVER_S)
-        batches = under_way(activity_folder(self._home)).items()
+        batches = under_way(activity_folder(self._home).iterdir()).items()
         if all(passed) and wait_until(lambda: all(is_over(*batch) for batch in batches), deadline):
             time.sleep(HANDOVER_S)
         else:

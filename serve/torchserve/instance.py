@@ -3,11 +3,8 @@
 import threading
 from pathlib import Path
 
-import requests
-
 from serve.bundle.manifest import Bundle
 from serve.errors import LaunchError
-from serve.launcher.loopback import loopback_session
 from serve.launcher.metrics import read_metrics
 from serve.launcher.private import Answers, PrivateServer
 from serve.launcher.proof import prove_engine
@@ -17,7 +14,9 @@ from serve.launcher.swapping import Swapper
 from serve.torchserve import process
 from serve.torchserve.drain import Drain
 from serve.torchserve.management import Management
-from serve.torchserve.store import metrics_folder
+from serve.torchserve.silence import Silence
+from serve.torchserve.sockets import ask, metrics_socket
+from serve.torchserve.store import activity_folder, metrics_folder
 from serve.torchserve.swap import Versions, add_served
 
 METRICS_S = 2.0  # longest wait for TorchServe's own page of metrics
@@ -42,13 +41,15 @@ class Instance:
         self, bundle: Bundle, settings: Settings, home: Path, stopping: threading.Event
     ) -> None:
         self._settings, self._home, self._stopping = settings, home, stopping
+        process.check_home(home)
         prove_engine(bundle, settings)
         served = add_served(home, bundle, 1, settings)
-        management = Management(settings)
+        management = Management(home)
         self.readiness = Readiness(served.canaries, settings, management.ready_workers)
         self._versions = Versions(served, settings, home, self.readiness)
         self._swapper = Swapper(self._versions, home, stopping)
         self._process = process.start(settings, home)
+        self._silence = Silence(activity_folder(home))
         try:
             self._private = self._open_private_port()
         except LaunchError:
@@ -67,7 +68,9 @@ class Instance:
     def fault(self) -> str | None:
         """Why TorchServe can't go on; None while it can."""
         code = self._process.poll()
-        return None if code is None else f"TorchServe died with exit code {code}"
+        if code is not None:
+            return f"TorchServe died with exit code {code}"
+        return self._silence.fault(self.readiness.unanswered)
 
     def stop(self) -> None:
         """Answer what has come in, then end TorchServe."""
@@ -85,14 +88,13 @@ class Instance:
         """The launcher's metrics, then TorchServe's own: a replica is one target to scrape."""
         manifest, ready = self._versions.served.bundle.manifest, self._reason() is None
         ours = read_metrics(metrics_folder(self._home), manifest, self._settings, ready)
-        return ours + torchserve_metrics(self._settings)
+        return ours + torchserve_metrics(self._home)
 
 
-def torchserve_metrics(settings: Settings) -> bytes:
+def torchserve_metrics(home: Path) -> bytes:
     """TorchServe's own page (its queue's latency, among others); empty if it doesn't answer."""
     try:
-        with loopback_session() as session:
-            reply = session.get(process.metrics_url(settings), timeout=METRICS_S)
-    except requests.RequestException:
+        status, page = ask(metrics_socket(home), "GET", "/metrics", METRICS_S)
+    except LaunchError:
         return b""
-    return reply.content if reply.ok else b""
+    return page if status == 200 else b""

@@ -1,16 +1,14 @@
 """TorchServe's management API, as far as the launcher needs it."""
 
+import json
 import logging
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
-
-import requests
+from urllib.parse import urlencode
 
 from serve.errors import LaunchError
-from serve.launcher.loopback import loopback_session
-from serve.launcher.settings import Settings
-from serve.torchserve.process import management_url
+from serve.torchserve.sockets import ask, management_socket
 
 logger = logging.getLogger(__name__)
 
@@ -19,17 +17,16 @@ REGISTER_S = 120.0  # for the workers to import torch and pass the golden check
 
 
 class Management:
-    """The management API of one TorchServe, on loopback.
+    """The management API of one TorchServe.
 
     The methods raise LaunchError where TorchServe doesn't answer, or not as expected.
 
     Args:
-        settings: of the service.
+        home: the service's folder.
     """
 
-    def __init__(self, settings: Settings) -> None:
-        self._url = management_url(settings)
-        self._session = loopback_session()
+    def __init__(self, home: Path) -> None:
+        self._socket = management_socket(home)
 
     def ready_workers(self, endpoint: str) -> int:
         """How many workers of the endpoint's default version are READY."""
@@ -42,7 +39,7 @@ class Management:
     def register(self, endpoint: str, folder: Path) -> None:
         """Add the version in ``folder`` of the model store, and wait for its workers."""
         question = {"url": folder.name, "model_name": endpoint, "synchronous": "true"}
-        self._ask("POST", "/models", question, REGISTER_S)
+        self._ask("POST", f"/models?{urlencode(question)}", REGISTER_S)
 
     def set_default(self, endpoint: str, version: int) -> None:
         """Send the endpoint's requests to a version from now on."""
@@ -56,22 +53,12 @@ class Management:
             except LaunchError as error:
                 logger.warning("version %d of %s may still be there: %s", version, endpoint, error)
 
-    def _ask(
-        self,
-        method: str,
-        path: str,
-        question: dict[str, str] | None = None,
-        timeout_s: float = TIMEOUT_S,
-    ) -> Any:
+    def _ask(self, method: str, target: str, timeout_s: float = TIMEOUT_S) -> Any:
         """The JSON of a 2xx answer."""
+        status, body = ask(self._socket, method, target, timeout_s)
+        if not 200 <= status < 300:
+            raise LaunchError(f"TorchServe answered {method} {target} with HTTP {status}")
         try:
-            reply = self._session.request(
-                method, self._url + path, params=question, timeout=timeout_s
-            )
-            if reply.ok:
-                return reply.json()
-        except (requests.RequestException, ValueError) as error:
-            raise LaunchError(
-                f"no proper answer from TorchServe to {method} {path} ({type(error).__name__})"
-            ) from error
-        raise LaunchError(f"TorchServe answered {method} {path} with HTTP {reply.status_code}")
+            return json.loads(body)
+        except ValueError as error:
+            raise LaunchError(f"TorchServe answered {method} {target} without JSON") from error

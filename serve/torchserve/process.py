@@ -1,5 +1,6 @@
 """TorchServe's JVM as a child process: its configuration, its start and its end."""
 
+import json
 import logging
 import os
 import signal
@@ -17,6 +18,8 @@ from serve.errors import LaunchError
 from serve.launcher.logs import JVM_PATTERNS
 from serve.launcher.settings import Settings
 from serve.torchserve.java import find_java
+from serve.torchserve.memory import memory_flags
+from serve.torchserve.sockets import check_native_sockets, management_socket, metrics_socket
 from serve.torchserve.store import activity_folder, metrics_folder
 
 logger = logging.getLogger(__name__)
@@ -24,17 +27,27 @@ logger = logging.getLogger(__name__)
 METRICS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"  # where prometheus_client writes; workers inherit it
 # How the JVM copies what workers have written: a text gets the time, JSON has it already.
 WORKER_PATTERNS = {"text": "%d{yyyy-MM-dd HH:mm:ss,SSS} %m%n", "json": "%m%n"}
+# OpenBLAS and OpenMP start a thread for each core of the host as they are loaded, in every worker.
+# Engines have settings of their own (``threads``), which these variables don't limit.
+THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
+IPV6_NAME = "ipv6"  # stands for the address in TorchServe's configuration
+SOCKET_BYTES = 107  # of the longest path that a Unix socket may have (unix(7))
 STOP_S = 20.0  # for TorchServe to end by itself before it is killed
 
 
-def management_url(settings: Settings) -> str:
-    """TorchServe's management API, on loopback."""
-    return f"http://127.0.0.1:{settings.port + 1}"
+def check_home(home: Path) -> None:
+    """Refuse a folder in which TorchServe can't have its sockets.
 
-
-def metrics_url(settings: Settings) -> str:
-    """TorchServe's own metrics, on loopback."""
-    return f"http://127.0.0.1:{settings.port + 2}/metrics"
+    Raises:
+        LaunchError: nothing may be executed there, or the name of a socket in it would be too long.
+    """
+    check_native_sockets(home)
+    too_many = len(os.fsencode(home / "tmp" / ".ts.sock.65535")) - SOCKET_BYTES
+    if too_many > 0:
+        raise LaunchError(
+            f"TorchServe's sockets can't lie in {home.parent}, whose name is {too_many} bytes too "
+            "long; set TMPDIR to another folder"
+        )
 
 
 def start(settings: Settings, home: Path) -> subprocess.Popen[bytes]:
@@ -48,16 +61,20 @@ def start(settings: Settings, home: Path) -> subprocess.Popen[bytes]:
         LaunchError: no Java, or TorchServe isn't installed.
     """
     config = home / "config.properties"
-    config.write_text(server_config(settings, home / "models"))
+    config.write_text(server_config(settings, home))
     for folder in (home / "tmp", activity_folder(home), metrics_folder(home)):
         folder.mkdir(exist_ok=True)
     command: list[str | Path] = [
+        *(sys.executable, "-m", "serve.torchserve.supervised", str(os.getpid())),
         find_java(),
+        *memory_flags(len(ENDPOINTS) * settings.worker_count),
+        f"-XX:ActiveProcessorCount={usable_cores()}",  # sizes its thread pools; rounds no quota up
         f"-Dmodel_server_home={torchserve_home()}",
         f"-Dlog4j.configurationFile={resources.files('serve.torchserve') / 'log4j2.xml'}",
         f"-Dpinhole.pattern={JVM_PATTERNS[settings.log_format]}",
         f"-Dpinhole.workers={WORKER_PATTERNS[settings.log_format]}",
         f"-Djava.io.tmpdir={home / 'tmp'}",
+        *ipv6_flags(settings, home),
         # TorchServe hands each batch to Java's common pool. With two cores that pool has no threads
         # of its own, and Java would start a thread for each batch.
         f"-Djava.util.concurrent.ForkJoinPool.common.parallelism={max(2, usable_cores())}",
@@ -81,11 +98,26 @@ def start(settings: Settings, home: Path) -> subprocess.Popen[bytes]:
     )
 
 
+def ipv6_flags(settings: Settings, home: Path) -> list[str]:
+    """Java's options for a ``--host`` that is an IPv6 address; none for another.
+
+    TorchServe's configuration takes no host with a colon. So it gets a name, and Java a file of
+    hosts (jdk.net.hosts.file) that knows this one name.
+    """
+    if ":" not in settings.host:
+        return []
+    hosts = home / "hosts"
+    hosts.write_text(f"{settings.host} {IPV6_NAME}\n")
+    return [f"-Djdk.net.hosts.file={hosts}"]
+
+
 def environment(home: Path) -> dict[str, str]:
     """The environment of the JVM, and of the workers that the JVM starts."""
     kept = dict(os.environ)
     kept.pop("TS_CONFIG_FILE", None)  # TorchServe would read it in place of our configuration
-    return kept | {METRICS_VARIABLE: str(metrics_folder(home))}
+    # With the locale C, Java finds no file under a path that isn't ASCII.
+    ours = {METRICS_VARIABLE: str(metrics_folder(home)), "LC_ALL": "C.UTF-8"}
+    return kept | ours | dict.fromkeys(THREAD_VARIABLES, "1")
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
@@ -111,12 +143,13 @@ def torchserve_home() -> Path:
     return Path(spec.origin).parent.parent
 
 
-def server_config(settings: Settings, store: Path) -> str:
+def server_config(settings: Settings, home: Path) -> str:
     """config.properties; only the inference API may leave loopback."""
+    host, store = IPV6_NAME if ":" in settings.host else settings.host, home / "models"
     properties = {
-        "inference_address": f"http://{settings.host}:{settings.port}",
-        "management_address": management_url(settings),
-        "metrics_address": metrics_url(settings).removesuffix("/metrics"),
+        "inference_address": f"http://{host}:{settings.port}",
+        "management_address": f"unix:{management_socket(home)}",
+        "metrics_address": f"unix:{metrics_socket(home)}",
         "grpc_inference_address": "127.0.0.1",
         "grpc_inference_port": settings.port + 4,
         "grpc_management_address": "127.0.0.1",
@@ -126,6 +159,8 @@ def server_config(settings: Settings, store: Path) -> str:
         "load_models": ",".join(f"{endpoint}={endpoint}-1" for endpoint in ENDPOINTS),
         "enable_model_api": "true",  # swaps would get a 405 otherwise
         "allowed_urls": f"file://{store}/.*",
+        # TorchServe would write a batch into the heap first, and then copy it to direct memory.
+        "prefer_direct_buffer": "true",
         "disable_system_metrics": "true",
         "metrics_mode": "prometheus",
         # The default, 100, is too small: two callers may have 128 requests running at the gateway.
@@ -134,4 +169,5 @@ def server_config(settings: Settings, store: Path) -> str:
         "max_request_size": MAX_BODY_BYTES + 65_536,
         "max_response_size": MAX_REPLY_BYTES + 65_536,
     }
-    return "".join(f"{key}={value}\n" for key, value in properties.items())
+    # Java reads the file as Latin-1, with \uXXXX for other characters, as JSON has them.
+    return "".join(f"{key}={json.dumps(str(value))[1:-1]}\n" for key, value in properties.items())

@@ -42,7 +42,7 @@ def open_worker(context: Any) -> Worker:
         return worker
     from serve.metrics import Metrics
 
-    activity = Activity(Path(config["activity"]))
+    activity = Activity(Path(config["activity"]), config["endpoint"])
     count = Metrics(config["endpoint"]).count
     worker = Worker(service, config["endpoint"], count, config["canary_token"])
 

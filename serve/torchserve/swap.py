@@ -50,7 +50,7 @@ class Versions:
         self.served, self.live = served, {served.version}
         self._settings, self._home, self._readiness = settings, home, readiness
         self._drain = Drain(settings, home, readiness)
-        self._management = Management(settings)
+        self._management = Management(home)
 
     def replace(self, bundle: Bundle, version: int) -> None:
         """Start workers on a bundle, and send every request to them from then on.

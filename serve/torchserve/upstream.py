@@ -10,8 +10,7 @@ with all its replies. Four things are changed here, in the worker's process:
 - TorchServe prints two lines to its stdout for each batch, for the JVM to parse as metrics. They
   cost more time than serve.metrics, which counts more, and are left out (``be_quiet``). Warnings
   go to stdout too, where the launcher's log wouldn't show them: here they go to stderr.
-- TorchServe has no hook for a batch that comes in or is answered (``around_batches``), and sends no
-  reply before all replies of its batch are there (``send_early``).
+- TorchServe has no hook for a batch that comes in or is answered (``around_batches``).
 
 docs/torchserve.md has the details of each.
 """
@@ -20,7 +19,7 @@ import logging
 import socket
 import struct
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 PARTS = "pinhole: every file of the form"  # a key that no form field is likely to have
@@ -147,33 +146,3 @@ def around_batches(begin: Callable[[], None], end: Callable[[], None]) -> None:
         return wait_for_message(connection)
 
     otf_message_handler._retrieve_inference_msg, worker.retrieve_msg = read, wait
-
-
-def send_early(context: Any, bodies: Mapping[int, bytes]) -> None:
-    """Send the replies to some requests of a batch now, and leave them out of its last message.
-
-    The JVM treats a message as the end of the batch unless one of its replies is marked as
-    streaming. So we mark one reply as streaming, and end that stream in the same message. The
-    caller of that request sees a chunked reply with the header ts_stream_next.
-
-    The marked reply has to be a success, since the JVM closes the connection of any other after the
-    stream's first piece. Where no request succeeded, all replies wait for the last message.
-
-    Should the worker die before the last message, the JVM sends its error to these callers as well,
-    after their replies, and closes their connections.
-
-    Args:
-        context: TorchServe's, of the batch; it has the statuses and headers of these replies.
-        bodies: of these replies, by their requests' places in the batch.
-    """
-    from ts.protocol.otf_message_handler import create_predict_response
-
-    successes = (index for index in bodies if context.get_response_status(index)[0] == 200)
-    if (streamed := next(successes, None)) is None:
-        return
-    ids = {index: context.request_ids.pop(index) for index in bodies}
-    beginning = create_predict_response(bodies, {streamed: ids[streamed]}, "", 200, context, True)
-    ending = create_predict_response({**bodies, streamed: b""}, ids, "", 200, context)
-    # A message is a status, an empty phrase, the replies, and the number that ends their list. The
-    # two messages become one: the first without its end, the second without its beginning.
-    context.cl_socket.sendall(beginning[: -NUMBER.size] + ending[2 * NUMBER.size :])

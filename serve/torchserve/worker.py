@@ -2,13 +2,13 @@
 
 The road of a request, and what each step adds:
 
-    Worker.handle_batch         rows become messages; light requests don't wait for heavy ones
-    Worker._handle_part         statuses and headers go into TorchServe's context
+    Worker.handle_batch         rows become messages, replies go into TorchServe's context
+    Worker._parts               light messages are answered together, heavy ones one by one
     reply_isolating_faults      an unexpected error costs its own request alone (serve.isolation)
     Service.embed, …            read, run, write (serve.service)
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from serve.endpoints import ENDPOINTS
@@ -16,7 +16,6 @@ from serve.isolation import reply_isolating_faults
 from serve.journal import Count, Journal
 from serve.service import Report, Service
 from serve.torchserve.messages import Row, set_head, to_message
-from serve.torchserve.upstream import send_early
 from serve.wire.replies import Reply
 from serve.wire.requests import Message
 from serve.wire.weight import LIGHT_PIXELS, weigh
@@ -47,31 +46,33 @@ class Worker:
     def handle_batch(self, batch: Sequence[Row], context: Any) -> list[bytes]:
         """Reply to one dynamic batch: returns the bodies; statuses and headers go into ``context``.
 
-        Light requests don't wait for heavy requests that happen to share their batch.
+        Light requests are answered together, heavy requests one by one: the pixels of several
+        heavy requests are never in memory at once.
         """
-        light, heavy = dict[int, Message](), dict[int, Message]()
-        for index, row in enumerate(batch):
-            message = to_message(row, context, index)
-            pixels = weigh(message, self._takes, self._service.manifest)
-            (light if pixels <= LIGHT_PIXELS else heavy)[index] = message
-        bodies = self._handle_part(light, context)
-        if light and heavy:
-            send_early(context, bodies)
-        bodies |= self._handle_part(heavy, context)
-        return [bodies[index] for index in range(len(batch))]
+        messages = [to_message(row, context, index) for index, row in enumerate(batch)]
+        replies = dict[int, Reply]()
+        for places in self._parts(messages):
+            request_ids = [context.get_request_id(place) for place in places]
+            part = self._reply_to([messages[place] for place in places], request_ids)
+            replies |= zip(places, part, strict=True)
+        for place, reply in replies.items():
+            set_head(context, place, reply, self._service.headers)
+        return [replies[place].body for place in range(len(batch))]
 
-    def _handle_part(self, placed: Mapping[int, Message], context: Any) -> dict[int, bytes]:
-        """Reply to some messages of a batch: place in the batch → message, place → body."""
-        if not placed:
-            return {}
-        messages = list(placed.values())
-        request_ids = [context.get_request_id(index) for index in placed]
+    def _parts(self, messages: Sequence[Message]) -> Iterator[list[int]]:
+        """Places in the batch of the messages that are answered together, part by part."""
+        manifest = self._service.manifest
+        weights = [weigh(message, self._takes, manifest) for message in messages]
+        if light := [place for place, pixels in enumerate(weights) if pixels <= LIGHT_PIXELS]:
+            yield light
+        yield from ([place] for place, pixels in enumerate(weights) if pixels > LIGHT_PIXELS)
+
+    def _reply_to(self, messages: Sequence[Message], request_ids: Sequence[str]) -> list[Reply]:
+        """Reply to some messages of a batch, and keep what ``tell`` will tell of them."""
         report = Report()
         replies = reply_isolating_faults(self._operation, messages, request_ids, report)
-        for index, reply in zip(placed, replies, strict=True):
-            set_head(context, index, reply, self._service.headers)
         self._untold.append((report, messages, replies, request_ids))
-        return {index: reply.body for index, reply in zip(placed, replies, strict=True)}
+        return replies
 
     def tell(self) -> None:
         """Count and log the last batch; called once its replies are out: no caller waits for it."""

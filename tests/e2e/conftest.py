@@ -1,5 +1,6 @@
 """Real services on the shipped weights, one of each server, for tests that only talk to them."""
 
+import json
 import socket
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import requests
 from pinhole import Client
 from serve.bundle.manifest import Bundle
 from serve.launcher.settings import SERVERS
+from serve.torchserve.sockets import ask, management_socket
 
 START_S = 120
 STOP_S = 40
@@ -42,8 +44,15 @@ class Running:
         """The process of the endpoint's first worker."""
         if self.server == "granian":
             return self.process.pid
-        url = f"http://127.0.0.1:{self.port + 1}/models/{endpoint}"
-        return int(requests.get(url, timeout=10).json()[0]["workers"][0]["pid"])
+        _, models = ask(management_socket(self.home), "GET", f"/models/{endpoint}", 10)
+        return int(json.loads(models)[0]["workers"][0]["pid"])
+
+    @property
+    def home(self) -> Path:
+        """TorchServe's folder, in which the JVM runs."""
+        children = f"/proc/{self.process.pid}/task/{self.process.pid}/children"
+        jvm, *_ = Path(children).read_text().split()
+        return Path(f"/proc/{jvm}/cwd").resolve()
 
     def stop(self) -> int:
         """Send SIGTERM; returns the exit code."""

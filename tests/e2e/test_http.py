@@ -81,9 +81,9 @@ def test_head_and_options(granian: Running, path: str) -> None:
 
 
 def test_the_explorer_and_the_contract(granian: Running) -> None:
-    """The page, its scripts and D3 are there, with a policy; so is the contract, as it is."""
+    """The page and its scripts are there, with a policy; so is the contract, as it is."""
     page = requests.get(granian.url + "/", timeout=10)
-    scripts = [requests.get(f"{granian.url}/{name}", timeout=10) for name in ("main.js", "d3.js")]
+    scripts = [requests.get(f"{granian.url}/{name}", timeout=10) for name in ("main.js", "map.js")]
     contract = requests.get(granian.url + "/openapi.yaml", timeout=10)
 
     assert page.headers["Content-Type"] == "text/html; charset=utf-8"

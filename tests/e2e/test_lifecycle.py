@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -16,11 +17,12 @@ import numpy as np
 import pytest
 import requests
 
-from export.archive import write_archives
+from export.archive import SERVER_SETTINGS, write_archives
 from pinhole import Client
 from serve.bundle.engine.host import processor_has_bf16
 from serve.bundle.engine.opening import open_engine
 from serve.bundle.images import write_png
+from serve.bundle.limits import MAX_IMAGES
 from serve.bundle.manifest import Bundle
 from serve.torchserve.java import find_java
 from train.dataset import Dataset
@@ -50,6 +52,21 @@ def test_torchserve_dies(small_bundle: Bundle, tmp_path: Path) -> None:
 
         assert service.process.wait(10) == 1
         assert "TorchServe died" in service.log.read_text()
+
+
+def test_the_launcher_is_killed(server: str, small_bundle: Bundle, tmp_path: Path) -> None:
+    """Nothing of a killed service goes on listening, and its ports can be used again at once."""
+    port = free_port()
+    for _ in range(2):
+        with running(small_bundle, tmp_path, "--workers=1", port=port, server=server) as service:
+            service.process.kill()
+            service.process.wait()
+
+            def is_free() -> bool:
+                with socket.socket() as probe:
+                    return probe.connect_ex(("127.0.0.1", port)) != 0
+
+            assert wait_until(is_free, 5)
 
 
 def test_stops_once_everything_is_answered(
@@ -102,39 +119,49 @@ def test_two_side_by_side(
 def test_archive_runs_in_a_stock_torchserve(
     small_bundle: Bundle, tmp_path: Path, digits: Dataset
 ) -> None:
-    """embed.mar alone, where this project isn't installed, gives the same embedding."""
+    """Archives alone, where this project isn't installed, answer as ever, at any length.
+
+    The reply to decode is over TorchServe's own limit of 6,553,500 bytes, which would kill the
+    worker without SERVER_SETTINGS.
+    """
     archives = write_archives(small_bundle, tmp_path / "archives")
     assert [path.name for path in archives] == ["embed.mar", "reconstruct.mar", "decode.mar"]
     image = digits.test_images[0].numpy()
 
+    vectors = {"name": "embeddings", "datatype": "FP32", "shape": [MAX_IMAGES, 2]}
+    longest = {"inputs": [{**vectors, "data": [0.1] * (2 * MAX_IMAGES)}]}
+
     with stock_torchserve(tmp_path / "archives", tmp_path) as url:
-        one = requests.post(url, write_png(image), timeout=30)
-        many = requests.post(url, json={"images": ["broken"]}, timeout=30)
+        one = requests.post(f"{url}/predictions/embed", write_png(image), timeout=30)
+        many = requests.post(f"{url}/predictions/embed", json={"images": ["broken"]}, timeout=30)
+        drawn = requests.post(f"{url}/v2/models/decode/infer", json=longest, timeout=120)
 
     expected = open_engine(small_bundle, "onnxruntime", "cpu").embed(image[None])[0]
     allowed = small_bundle.manifest.tolerances["fp32"].embedding
     assert np.array(one.json()["embedding"]) == pytest.approx(expected, abs=allowed)
     assert many.json()["errors"][0]["type"] == "InvalidImage"
+    assert drawn.json()["outputs"][0]["shape"] == [MAX_IMAGES, 1, 28, 28]
+    assert len(drawn.content) > 6_553_500
 
 
 @contextmanager
 def stock_torchserve(archives: Path, folder: Path) -> Iterator[str]:
-    """TorchServe as its own manual starts it, on embed.mar; yields the URL to POST to."""
+    """TorchServe as its own manual starts it, on two of the archives; yields its URL."""
     port, log = free_port(), folder / "torchserve.log"
     config = folder / "config.properties"
     config.write_text(
         f"inference_address=http://127.0.0.1:{port}\n"
         f"management_address=http://127.0.0.1:{port + 1}\n"
         f"metrics_address=http://127.0.0.1:{port + 2}\n"
-        f"grpc_inference_port={port + 4}\ngrpc_management_port={port + 5}\n"
+        f"grpc_inference_port={port + 4}\ngrpc_management_port={port + 5}\n" + SERVER_SETTINGS
     )
     python, environment = python_without_this_project(folder)
     command = [
         *(python, "-m", "ts.model_server", "--start", "--foreground", "--ncs"),
-        *("--model-store", archives, "--models", "embed=embed.mar"),
+        *("--model-store", archives, "--models", "embed=embed.mar", "decode=decode.mar"),
         *("--ts-config", config, "--disable-token-auth"),
     ]
-    models = f"http://127.0.0.1:{port + 1}/models/embed"
+    models = [f"http://127.0.0.1:{port + 1}/models/{name}" for name in ("embed", "decode")]
     with (
         log.open("w") as output,
         subprocess.Popen(
@@ -150,14 +177,14 @@ def stock_torchserve(archives: Path, folder: Path) -> Iterator[str]:
         def is_ready() -> bool:
             assert process.poll() is None, log.read_text()
             try:
-                workers = requests.get(models, timeout=5).json()[0]["workers"]
-                return bool(workers[0]["status"] == "READY")
+                found = [requests.get(url, timeout=5).json()[0]["workers"][0] for url in models]
+                return all(worker["status"] == "READY" for worker in found)
             except (requests.ConnectionError, LookupError):
                 return False
 
         try:
             assert wait_until(is_ready, START_S), log.read_text()
-            yield f"http://127.0.0.1:{port}/predictions/embed"
+            yield f"http://127.0.0.1:{port}"
         finally:
             os.killpg(process.pid, signal.SIGTERM)
 

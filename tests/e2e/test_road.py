@@ -258,8 +258,8 @@ def test_metrics_count_what_was_asked(service: Running, client: Client, digits: 
     assert more("pinhole_phase_seconds_count['embed', 'infer']") >= 2
     assert after["pinhole_ready[]"] == 1
     assert any(name.startswith("pinhole_model_info[") for name in after)
-    own = "ts_queue_latency_microseconds" if service.server == "torchserve" else "process_open_fds"
-    assert any(name.startswith(own) for name in after)
+    waits = {"torchserve": "ts_queue_latency_microseconds", "granian": "pinhole_wait_seconds_sum"}
+    assert any(name.startswith(waits[service.server]) for name in after)
 
 
 def test_folder_becomes_parquet(

@@ -1,11 +1,9 @@
 """The handlers as TorchServe calls them, with TorchServe's own context."""
 
-import io
 import json
 import logging
-import struct
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -38,18 +36,7 @@ def context_of(bundle: Bundle, headers: Sequence[dict[str, str]]) -> Context:
     context = Context("embed", "/", {}, 1, None, "0.12.0", model_yaml_config=config)
     context.request_processor = [RequestProcessor({"url_path": "", **each}) for each in headers]
     context.request_ids = {index: f"id-{index}" for index in range(len(headers))}
-    context.cl_socket = Sent()
     return context
-
-
-class Sent:
-    """A socket that remembers what is sent before a batch's last message."""
-
-    def __init__(self) -> None:
-        self.messages: list[bytes] = []
-
-    def sendall(self, message: bytes) -> None:
-        self.messages.append(bytes(message))
 
 
 def statuses(context: Context, count: int) -> list[int]:
@@ -84,7 +71,7 @@ def test_mixed_batch_answers_each_as_if_alone(
         ({"url_path": "", "Content-Type": "application/x-npy"}, write_npy(images[:500])),
         ({"url_path": "", "Content-Type": "image/png"}, b"garbage"),
         (
-            {"url_path": "", "Content-Type": "image/png", "Accept": "image/png"},
+            {"url_path": "", "Content-Type": "image/png", "Accept": "image/png, */*;q=0.1"},
             write_png(images[500]),
         ),
         ({}, json.dumps(oip).encode()),
@@ -105,69 +92,34 @@ def test_mixed_batch_answers_each_as_if_alone(
     assert together == [answer([row])[0] for row in rows]
 
 
-def test_light_requests_do_not_wait_for_heavy_ones(small_bundle: Bundle, service: Service) -> None:
-    """Light requests are answered in a message of their own, which leaves the batch open."""
-    npy, file = {"content-type": "application/x-npy"}, {"content-type": "image/png"}
-    context = context_of(small_bundle, [npy, file, file, file])
-    heavy = images_of(400, 7)
-    batch = [{"body": heavy}, {"body": b"garbage"}, {"body": png(10)}, {"body": png(20)}]
-
-    bodies = Worker(service, "embed").handle_batch(batch, context)
-    (early,) = context.cl_socket.messages
-
-    assert list(answers_in(early)) == [
-        ("id-2", 200, "true", bodies[2]),
-        ("id-1", 400, None, bodies[1]),
-        ("id-2", 200, "false", b""),
-        ("id-3", 200, None, bodies[3]),
-    ]
-    assert context.request_ids == {0: "id-0"}  # only this is left for the batch's last message
-    assert json.loads(bodies[0])["embeddings"] == [[7.0, 7.0]] * 400
-    assert [json.loads(body)["embedding"] for body in bodies[2:]] == [[10.0] * 2, [20.0] * 2]
-
-
-@pytest.mark.parametrize(
-    ("batch", "reason"),
-    [
-        ([b"heavy", b"heavy"], "none is light"),
-        ([png(1), png(2)], "none is heavy"),
-        ([b"heavy", b"garbage"], "its connection would be closed after the head"),
-    ],
-)
-def test_nothing_is_sent_early_without_need(
-    small_bundle: Bundle, service: Service, batch: list[bytes], reason: str
+def test_heavy_requests_are_run_one_by_one(
+    small_bundle: Bundle, service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing is sent early without a heavy request and a light one that succeeds."""
-    context = context_of(small_bundle, [{"content-type": "image/png"}] * len(batch))
-    rows = [{"body": bytes(300_000) if body == b"heavy" else body} for body in batch]
+    """Light requests of a batch run together and heavy ones alone; replies keep their places."""
+    ran: list[int] = []
+    embed = FakeEngine.embed
 
-    bodies = Worker(service, "embed").handle_batch(rows, context)
+    def counting(self: FakeEngine, images: np.ndarray) -> np.ndarray:
+        ran.append(len(images))
+        return embed(self, images)
 
-    assert len(bodies) == len(context.request_ids) == len(batch)
-    assert not context.cl_socket.messages, reason
+    monkeypatch.setattr(FakeEngine, "embed", counting)
+    npy, file = {"content-type": "application/x-npy"}, {"content-type": "image/png"}
+    context = context_of(small_bundle, [npy, file, npy, file, file])
+    bodies = [images_of(400, 7), b"garbage", images_of(500, 8), png(10), png(20)]
+
+    replies = Worker(service, "embed").handle_batch([{"body": body} for body in bodies], context)
+
+    assert ran == [2, 400, 500]
+    assert statuses(context, 5) == [200, 400, 200, 200, 200]
+    assert json.loads(replies[0])["embeddings"] == [[7.0, 7.0]] * 400
+    assert json.loads(replies[2])["embeddings"] == [[8.0, 8.0]] * 500
+    assert [json.loads(body)["embedding"] for body in replies[3:]] == [[10.0] * 2, [20.0] * 2]
 
 
 def images_of(count: int, value: int) -> bytes:
     """``count`` images of one grey, as an array."""
     return write_npy(np.full((count, 1, 28, 28), value, np.uint8))
-
-
-def answers_in(message: bytes) -> Iterator[tuple[str, int, str | None, bytes]]:
-    """What the JVM reads in a worker's message: ids, statuses, ts_stream_next, bodies."""
-    file = io.BytesIO(message)
-
-    def number() -> int:
-        return struct.unpack("!i", file.read(4))[0]
-
-    assert (number(), file.read(number())) == (200, b"")
-    while (length := number()) >= 0:
-        identity, kind, status = file.read(length).decode(), file.read(number()), number()
-        file.read(number())  # the phrase
-        headers = {file.read(number()): file.read(number()) for _ in range(number())}
-        follows = headers.get(b"ts_stream_next")
-        assert (kind, headers[b"X-Precision"]) == (b"application/json", b"fp32")
-        yield identity, status, follows and follows.decode(), file.read(number())
-    assert not file.read()
 
 
 def test_every_reply_names_the_model(small_bundle: Bundle, service: Service) -> None:
