@@ -6,7 +6,7 @@ prometheus_client may be missing: workers import this module only if the launche
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import prometheus_client
 
@@ -38,6 +38,12 @@ BATCH_IMAGES = prometheus_client.Histogram(
 PHASES = prometheus_client.Histogram(
     "pinhole_phase_seconds", "time a batch spent in a phase", ["endpoint", "phase"], buckets=SECONDS
 )
+WAITS = prometheus_client.Histogram(
+    "pinhole_wait_seconds",
+    "time from a request's arrival to the start of its batch, where the server tells it",
+    ["endpoint"],
+    buckets=SECONDS,
+)
 
 
 class Metrics:
@@ -48,6 +54,7 @@ class Metrics:
         self._images = IMAGES.labels(endpoint)
         self._batch_requests = BATCH_REQUESTS.labels(endpoint)
         self._batch_images = BATCH_IMAGES.labels(endpoint)
+        self._waits = WAITS.labels(endpoint)
         self._phases = {name: PHASES.labels(endpoint, name) for name in PHASE_NAMES}
 
     def count(self, report: Report, replies: Sequence[Reply]) -> None:
@@ -63,3 +70,8 @@ class Metrics:
         self._batch_images.observe(report.images)
         for phase, seconds in report.seconds.items():
             self._phases[phase].observe(seconds)
+
+    def count_waits(self, waits_s: Iterable[float]) -> None:
+        """Add the waits of a batch's requests."""
+        for seconds in waits_s:
+            self._waits.observe(seconds)

@@ -4,19 +4,28 @@
 #   PINHOLE_API_KEY      keys, separated by commas or spaces; without a key, everybody may call
 #   PINHOLE_RATE         requests a second that one caller may make
 #   PINHOLE_CONNECTIONS  requests that one caller may have running
+#   PINHOLE_LARGE        large requests that may run, of all callers together
+#   PINHOLE_RESOLVER     address of the name server that lists the replicas
 #   /tls                 tls.crt and tls.key: HTTPS instead of HTTP
 set -euf
 umask 077 # no other user may read the keys
 
 refuse() {
-  echo "gateway: $*" >&2
+  printf 'gateway: %s\n' "$(printf '%s' "$*" | tr '\n' ' ')" >&2
   exit 1
 }
 
-check_number() {
+check_number() { # name, value, most
   case $2 in
-    '' | *[!0-9]* | 0*) refuse "$1 must be a whole number of at least 1; got '$2'" ;;
+    '' | *[!0-9]* | 0* | ????????*) refuse "$1 must be a whole number from 1 to $3; got '$2'" ;;
   esac
+  [ "$2" -le "$3" ] || refuse "$1 must be a whole number from 1 to $3; got '$2'"
+}
+
+check_address() { # name, value
+  octet='(25[0-5]|2[0-4][0-9]|1?[0-9]?[0-9])'
+  printf '%s' "$2" | tr '\n' ' ' | grep -Eqx "($octet\.){3}$octet|\[[0-9A-Fa-f:]+\]" ||
+    refuse "$1 must be an address such as 127.0.0.11 or [fd00::53]; got '$2'"
 }
 
 # The keys are regular expressions, since nginx ignores case where a map has plain strings.
@@ -41,21 +50,32 @@ write_keys() {
   echo '}'
 }
 
-check_number PINHOLE_RATE "${PINHOLE_RATE:=1000}"
-check_number PINHOLE_CONNECTIONS "${PINHOLE_CONNECTIONS:=64}"
+check_number PINHOLE_RATE "${PINHOLE_RATE:=1000}" 1000000
+check_number PINHOLE_CONNECTIONS "${PINHOLE_CONNECTIONS:=64}" 65535
+check_number PINHOLE_LARGE "${PINHOLE_LARGE:=8}" 65535
+check_address PINHOLE_RESOLVER "${PINHOLE_RESOLVER:=127.0.0.11}"
+large_each=$(((PINHOLE_LARGE + 1) / 2)) # so that no caller can keep all others out
 
 mkdir -p /tmp/gateway
 write_keys >/tmp/gateway/http.conf
 cat >>/tmp/gateway/http.conf <<CONF
 map "" \$rate { default $PINHOLE_RATE; }
 map "" \$connections { default $PINHOLE_CONNECTIONS; }
+map "" \$large_total { default $PINHOLE_LARGE; }
+map "" \$large_each { default $large_each; }
 limit_req_zone \$limited zone=rate:10m rate=${PINHOLE_RATE}r/s;
 limit_conn_zone \$limited zone=connections:10m;
+limit_conn_zone \$large zone=large:1m;
+limit_conn_zone \$large_caller zone=large_callers:10m;
+resolver $PINHOLE_RESOLVER valid=1s ipv6=off;
 CONF
 cat >/tmp/gateway/limits.conf <<CONF
 limit_req zone=rate burst=$((PINHOLE_RATE * 2)) nodelay;
 limit_conn connections $PINHOLE_CONNECTIONS;
+limit_conn large $PINHOLE_LARGE;
+limit_conn large_callers $large_each;
 CONF
+[ ! -f /tls ] || refuse "PINHOLE_TLS must be a folder with tls.crt and tls.key; it is a file"
 if [ -d /tls ]; then
   for file in tls.crt tls.key; do
     [ -r "/tls/$file" ] || refuse "$file is missing in PINHOLE_TLS, or not readable by everybody"
@@ -68,6 +88,7 @@ ssl_certificate_key /tls/tls.key;
 ssl_protocols TLSv1.2 TLSv1.3;
 add_header Strict-Transport-Security "max-age=31536000" always;
 CONF
+  fault=$(nginx -t -q 2>&1) || refuse "tls.crt or tls.key in PINHOLE_TLS is no good: $fault"
 else
   echo 'listen 8080;' >/tmp/gateway/listen.conf
 fi

@@ -42,6 +42,8 @@ class Task:
         light: which lane it takes.
         trace: the caller's traceparent, for the log; empty if there is none.
         reply: set in the event loop's thread.
+        arrived: a time.monotonic().
+        waited_s: from then to the start of its batch.
     """
 
     endpoint: str
@@ -51,6 +53,8 @@ class Task:
     light: bool
     trace: str = ""
     reply: asyncio.Future[Reply] = field(default_factory=asyncio.Future)
+    arrived: float = field(default_factory=time.monotonic)
+    waited_s: float = 0.0
 
 
 Answer = Callable[[str, Sequence[Task], Report], list[Reply]]
@@ -147,6 +151,8 @@ class Lane:
         while tasks := self._take():
             started = time.monotonic()
             self._running[thread] = started, tasks
+            for task in tasks:
+                task.waited_s = started - task.arrived
             report = Report()
             replies = self._answer(tasks[0].endpoint, tasks, report)
             deliver(tasks, replies)

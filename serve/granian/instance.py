@@ -61,7 +61,10 @@ class Instance:
         self._model = Model(bundle, settings, home)
         self.readiness = self._model.readiness
         token = settings.canary_token
-        self._journals = {name: Journal(name, Metrics(name).count, token) for name in ENDPOINTS}
+        self._metrics = {name: Metrics(name) for name in ENDPOINTS}
+        self._journals = {
+            name: Journal(name, self._metrics[name].count, token) for name in ENDPOINTS
+        }
         self._telling = threading.Lock()
         self._dispatcher = Dispatcher(
             settings.worker_count,
@@ -72,7 +75,7 @@ class Instance:
         answers = Answers(
             reason=self._reason,
             pages=lambda: self._model.served.pages,
-            metrics=self._metrics,
+            metrics=self._metrics_page,
             swap=Swapper(self._model, home, stopping).swap,
         )
         self._app = App(
@@ -134,7 +137,7 @@ class Instance:
     def _reason(self) -> str | None:
         return "stopping" if self._stopping.is_set() else self.readiness.reason
 
-    def _metrics(self) -> bytes:
+    def _metrics_page(self) -> bytes:
         manifest = self._model.served.bundle.manifest
         return read_metrics(None, manifest, self._settings, self._reason() is None)
 
@@ -152,6 +155,7 @@ class Instance:
     ) -> None:
         """Count and log a batch whose replies are out."""
         with self._telling:
+            self._metrics[endpoint].count_waits(task.waited_s for task in tasks)
             self._journals[endpoint].tell(
                 report,
                 [task.message for task in tasks],

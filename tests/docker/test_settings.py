@@ -80,8 +80,25 @@ def test_tls_where_a_certificate_is_mounted(compose: Compose, tmp_path: Path) ->
         ("PINHOLE_API_KEY", "a-key-of-16-chars two$words-of-20-more", "key 2 of PINHOLE_API_KEY"),
         ("PINHOLE_API_KEY", " , ", "PINHOLE_API_KEY is set, but holds no key"),
         ("PINHOLE_API_KEY", "-n", "key 1 of PINHOLE_API_KEY is shorter than 16 characters"),
-        ("PINHOLE_RATE", "many", "PINHOLE_RATE must be a whole number of at least 1; got 'many'"),
+        (
+            "PINHOLE_RATE",
+            "many",
+            "PINHOLE_RATE must be a whole number from 1 to 1000000; got 'many'",
+        ),
+        ("PINHOLE_RATE", "99999999999999999999", "PINHOLE_RATE must be a whole number from 1"),
         ("PINHOLE_CONNECTIONS", "0", "PINHOLE_CONNECTIONS must be a whole number"),
+        (
+            "PINHOLE_CONNECTIONS",
+            "65536",
+            "PINHOLE_CONNECTIONS must be a whole number from 1 to 65535",
+        ),
+        (
+            "PINHOLE_LARGE",
+            "8\n9",
+            "PINHOLE_LARGE must be a whole number from 1 to 65535; got '8 9'",
+        ),
+        ("PINHOLE_RESOLVER", "dns", "PINHOLE_RESOLVER must be an address such as 127.0.0.11"),
+        ("PINHOLE_RESOLVER", "256.0.0.1", "PINHOLE_RESOLVER must be an address"),
     ],
 )
 def test_wrong_settings_are_refused(name: str, value: str, words: str) -> None:
@@ -102,6 +119,20 @@ def test_certificate_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
 
     assert answer.returncode == 1
     assert answer.stderr.startswith("gateway: tls.crt is missing in PINHOLE_TLS")
+
+
+def test_certificate_that_is_none_is_refused(tmp_path: Path) -> None:
+    """The gateway refuses files that hold no certificate, and a file in place of the folder."""
+    tmp_path.chmod(0o755)
+    for name in ("tls.crt", "tls.key"):
+        (tmp_path / name).write_text("nothing\n")
+    nothing = start("--volume", f"{tmp_path}:/tls:ro", "pinhole-gateway")
+    file = start("--volume", f"{tmp_path / 'tls.crt'}:/tls:ro", "pinhole-gateway")
+
+    assert (nothing.returncode, file.returncode) == (1, 1)
+    assert nothing.stderr.startswith("gateway: tls.crt or tls.key in PINHOLE_TLS is no good: ")
+    assert file.stderr.startswith("gateway: PINHOLE_TLS must be a folder")
+    assert nothing.stderr.count("\n") == file.stderr.count("\n") == 1
 
 
 def test_publishing_wider_takes_a_key(compose: Compose) -> None:

@@ -81,6 +81,7 @@ def test_what_came_in_meanwhile_is_answered_together(model: Model) -> None:
         model.light.set()
         replies = await asyncio.gather(*(each.reply for each in [first, *behind]))
         assert [reply.body for reply in replies] == [name.encode() for name in "abcdefgh"]
+        assert all(0 < each.waited_s < WAIT_S for each in [first, *behind])
         assert model.batches == [[b"a"], [b"b", b"c", b"e", b"f"], [b"d"], [b"g", b"h"]]
 
     run(story, model)
