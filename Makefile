@@ -13,8 +13,8 @@ CPU_WHEELS := https://download.pytorch.org/whl/cpu
 TORCH_INDEX ?= $(shell $(PYTHON) -c "import urllib.request; \
 	urllib.request.urlopen('$(CPU_WHEELS)/torch/', timeout=3)" 2>/dev/null && echo $(CPU_WHEELS))
 
-.PHONY: help setup demo test test-openvino browser-test lint train export serve bench bench-openvino \
-	bench-online bench-gateway bench-framing bench-jobs docker-test clean
+.PHONY: help setup demo test test-openvino test-faults browser-test lint train export serve bench \
+	bench-openvino bench-online bench-gateway bench-framing bench-jobs docker-test audit clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +42,9 @@ test: lint  ## the whole suite
 
 test-openvino: .venv-openvino/ready  ## test export and engines with OpenVINO, in .venv-openvino
 	.venv-openvino/bin/python -m pytest tests/export tests/serve/test_engine.py
+
+test-faults: setup  ## load, faults and hostile callers on both servers; PINHOLE_FAULTS_MINUTES=10
+	$(PY) -m pytest tests/faults
 
 browser-test: setup  ## test the explorer in Chromium; as root, apt-get installs Chromium
 	@command -v chromium > /dev/null || { test "$$(id -u)" = 0 && command -v apt-get > /dev/null; } || \
@@ -86,6 +89,19 @@ bench-framing: export  ## digits recognised from photographs; needs MNIST
 
 bench-jobs: export  ## images/s of batch jobs, beside their limits; ARGS="--url http://..."
 	$(PY) -m bench.jobs $(BUNDLE) $(ARGS)
+
+.venv-audit/ready: Makefile
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/pip install -q pip-audit==2.10.1 pip-licenses==5.5.5
+	touch $@
+
+audit: setup .venv-audit/ready  ## licences and known vulnerabilities of what make setup installs
+	@.venv-audit/bin/pip-licenses --python=$(PY)
+	@if found=$$(.venv-audit/bin/pip-audit --vulnerability-service=osv --progress-spinner=off \
+		--skip-editable --path=$$($(PY) -c "import numpy; print(numpy.__path__[0])")/.. 2>/dev/null); \
+	then echo "no known vulnerability"; \
+	elif test -n "$$found"; then echo "$$found"; exit 1; \
+	else echo "vulnerabilities are not checked: their database, OSV, doesn't answer"; fi
 
 clean:  ## remove what make made, except environments and runs
 	rm -rf build .pytest_cache .mypy_cache .ruff_cache

@@ -24,7 +24,6 @@ EXTRAS = {
     "shtab": "completion",
     "torch": "serve",
     "ts": "serve",
-    "tuna": "explore",
     "yaml": "serve",
 }
 

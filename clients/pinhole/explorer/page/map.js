@@ -5,7 +5,10 @@
   * zooming and resizing; "touched" when the user does anything with the map.
  */
 
-const ZOOM = [0.6, 60];
+import { axis } from "./axis.js";
+import { quantile, sorted } from "./points.js";
+import { Zoom, placeOf } from "./zoom.js";
+
 const STEP = 1 / 60; // Part of the map's width that an arrow key moves; ten times that with Shift.
 const MARGIN = 0.07; // Part of the points' extent that is left free around them.
 const TRIM = 0.004; // Share of the points on each side that may lie outside the first view.
@@ -23,10 +26,9 @@ export class MapView extends EventTarget {
   constructor(root, points) {
     super();
     this.root = root;
-    this.baseX = d3.scaleLinear(extent(points, 0), [0, 1]);
-    this.baseY = d3.scaleLinear(extent(points, 1), [1, 0]);
-    this.zoom = d3.zoom().scaleExtent(ZOOM).filter(wanted).on("zoom", () => this.#changed());
-    this.selection = d3.select(root).call(this.zoom).on("dblclick.zoom", null);
+    this.extents = [extent(points, 0), extent(points, 1)];
+    this.zoom = new Zoom(root);
+    this.zoom.addEventListener("zoom", () => this.#changed());
     new ResizeObserver(() => this.#resize()).observe(root);
     this.#resize();
     root.addEventListener("pointermove", (event) => this.#point(event));
@@ -38,8 +40,8 @@ export class MapView extends EventTarget {
 
   /** The scales and the size, which drawing needs. */
   get view() {
-    const { x, y, width, height, transform } = this;
-    return { x, y, width, height, zoom: transform.k };
+    const { x, y, width, height, zoom } = this;
+    return { x, y, width, height, zoom: zoom.transform.k };
   }
 
   /** The point of the plane under the crosshair. */
@@ -54,19 +56,20 @@ export class MapView extends EventTarget {
   }
 
   zoomBy(factor) {
-    const middle = this.crosshair ?? [this.width / 2, this.height / 2];
-    this.#glide((selection) => this.zoom.scaleBy(selection, factor, middle));
+    this.zoom.by(factor, this.crosshair ?? [this.width / 2, this.height / 2]);
   }
 
   reset() {
-    this.#glide((selection) => this.zoom.transform(selection, d3.zoomIdentity));
+    this.zoom.to({ k: 1, x: 0, y: 0 });
   }
 
   /** Pan to a point of the plane if it is out of sight. */
   reveal([x, y]) {
     const [left, top] = [this.x(x), this.y(y)];
     if (left < 0 || top < 0 || left > this.width || top > this.height) {
-      this.#glide((selection) => this.zoom.translateTo(selection, this.baseX(x), this.baseY(y)));
+      const { transform } = this.zoom;
+      const [right, down] = [this.width / 2 - left, this.height / 2 - top];
+      this.zoom.to({ k: transform.k, x: transform.x + right, y: transform.y + down });
     }
   }
 
@@ -80,25 +83,16 @@ export class MapView extends EventTarget {
     return context;
   }
 
-  /** Change the view smoothly, or at once if the user prefers reduced motion. */
-  #glide(change) {
-    const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
-    change(still ? this.selection : this.selection.transition().duration(250));
-  }
-
   #resize() {
     this.width = this.root.clientWidth;
     this.height = this.root.clientHeight;
-    this.baseX.range([0, this.width]);
-    this.baseY.range([this.height, 0]);
-    this.zoom.extent([[0, 0], [this.width, this.height]]);
     this.#changed();
   }
 
   #changed() {
-    this.transform = d3.zoomTransform(this.root);
-    this.x = this.transform.rescaleX(this.baseX);
-    this.y = this.transform.rescaleY(this.baseY);
+    const { k, x, y } = this.zoom.transform;
+    this.x = axis(this.extents[0], [0, this.width]).zoomed(k, x);
+    this.y = axis(this.extents[1], [this.height, 0]).zoomed(k, y);
     this.dispatchEvent(new Event("view"));
   }
 
@@ -109,13 +103,13 @@ export class MapView extends EventTarget {
   #point(event) {
     if (event.target.closest("button") || (event.pointerType === "mouse" && event.buttons)) return;
     this.#touched();
-    this.crosshair = d3.pointer(event, this.root);
+    this.crosshair = placeOf(event, this.root);
     this.dispatchEvent(new Event("move"));
   }
 
   #click(event) {
     if (event.target.closest("button")) return;
-    this.crosshair = d3.pointer(event, this.root);
+    this.crosshair = placeOf(event, this.root);
     this.dispatchEvent(new Event("move"));
     this.dispatchEvent(new Event("pick"));
   }
@@ -139,18 +133,11 @@ export class MapView extends EventTarget {
   }
 }
 
-/** Which events pan and zoom: a mouse's drag and wheel; two fingers. One finger explores. */
-function wanted(event) {
-  if (event.target.closest("button")) return false;
-  if (event.touches) return event.touches.length > 1;
-  return !event.button && (!event.ctrlKey || event.type === "wheel");
-}
-
 /** The range of nearly all points on an axis, with a margin. */
-function extent({ places }, axis) {
-  const values = d3.sort(places, (place) => place[axis]).map((place) => place[axis]);
-  const low = d3.quantileSorted(values, TRIM) ?? -1;
-  const high = d3.quantileSorted(values, 1 - TRIM) ?? 1;
+function extent({ places }, d) {
+  const values = sorted(places.map((place) => place[d]));
+  const low = quantile(values, TRIM) ?? -1;
+  const high = quantile(values, 1 - TRIM) ?? 1;
   const margin = (high - low) * MARGIN || 1;
   return [low - margin, high + margin];
 }

@@ -131,9 +131,10 @@ export class Pad {
 function trace(context, points) {
   context.beginPath();
   context.moveTo(...points[0]);
-  for (const [[x, y], next] of d3.pairs(points)) {
+  points.slice(1).forEach((next, index) => {
+    const [x, y] = points[index];
     context.quadraticCurveTo(x, y, (x + next[0]) / 2, (y + next[1]) / 2);
-  }
+  });
   const [x, y] = points.at(-1);
   context.lineTo(x + 0.01, y); // A canvas draws nothing of a line without length.
   context.stroke();

@@ -4,6 +4,7 @@ import { written } from "./lens.js";
 import { STEPS } from "./map.js";
 import { latest } from "./pace.js";
 import { paint } from "./paint.js";
+import { between } from "./plane.js";
 import { tolerate } from "./service.js";
 
 const ROW_PICTURES = 11; // Pictures in the row, including those of the two pins.
@@ -113,8 +114,9 @@ export class Pins {
     const pins = [...this.pins];
     if (!pins.length || service.down) return;
     const [from, to] = [pins[0].place, pins.at(-1).place];
-    const between = pins.length === 2 ? d3.range(ROW_PICTURES).map((i) => i / (ROW_PICTURES - 1)) : [0];
-    const places = between.map((t) => d3.interpolateArray(from, to)(t).slice());
+    const places = Array.from({ length: pins.length === 2 ? ROW_PICTURES : 1 }, (_, index) =>
+      between(from, to, index / (ROW_PICTURES - 1)),
+    );
     try {
       const pictures = await service.decode(places.map((place) => plane.embedding(place)));
       paint(pins[0].button.querySelector("canvas"), pictures[0], image);

@@ -39,6 +39,11 @@ export class Plane {
   }
 }
 
+/** The point at the share t, from 0 to 1, of the way from one point to another. */
+export function between(from, to, t) {
+  return from.map((value, d) => value * (1 - t) + to[d] * t);
+}
+
 /**
  * The two orthogonal directions in which rows differ most, by power iteration.
  *

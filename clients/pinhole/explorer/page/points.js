@@ -14,7 +14,7 @@ const GOLDEN = 0.618033988749895; // Its multiples modulo 1 spread evenly betwee
 
 /** @returns {Points} */
 export function toPoints(embeddings, labels, plane) {
-  const classes = d3.sort(new Set(labels));
+  const classes = [...new Set(labels)].sort((one, other) => (one < other ? -1 : 1));
   const labelled = classes.length > 1;
   const places = embeddings.map((embedding, index) => {
     const place = plane.project(embedding);
@@ -28,15 +28,29 @@ export function toPoints(embeddings, labels, plane) {
 
 /** Digits after the decimal point: 2 for values that spread over a few units. */
 function digitsFor(values) {
-  const [low, high] = d3.extent(values);
-  return Math.min(Math.max(2 - Math.floor(Math.log10((high - low) / 4 || 1)), 0), 8);
+  const inOrder = sorted(values);
+  const width = inOrder.at(-1) - inOrder[0];
+  return Math.min(Math.max(2 - Math.floor(Math.log10(width / 4 || 1)), 0), 8);
+}
+
+/** @param {number[]} values @returns {Float64Array} from the least to the greatest */
+export function sorted(values) {
+  return Float64Array.from(values).sort();
+}
+
+/** The value with the share q of the sorted values below it; undefined if there are no values. */
+export function quantile(values, q) {
+  if (!values.length) return undefined;
+  const place = (values.length - 1) * q;
+  const [low, high] = [values[Math.floor(place)], values[Math.ceil(place)]];
+  return low + (high - low) * (place % 1);
 }
 
 /** The middle of each class: the medians of its points' coordinates. */
 export function centres({ places, labels, classes }) {
   return classes.map((label) => {
     const own = places.filter((_, index) => labels[index] === label);
-    return [0, 1].map((axis) => d3.median(own, (place) => place[axis]));
+    return [0, 1].map((d) => quantile(sorted(own.map((place) => place[d])), 0.5));
   });
 }
 
@@ -56,9 +70,12 @@ export function neighbours(rows, labels, where, count = 10) {
     let distance = 0;
     for (let d = 0; d < row.length; d++) distance += (row[d] - where[d]) ** 2;
     if (nearest.length === count && distance >= nearest.at(-1)[0]) return;
-    nearest.splice(d3.bisectRight(nearest.map(([other]) => other), distance), 0, [distance, index]);
+    const farther = nearest.findIndex(([other]) => other > distance);
+    nearest.splice(farther < 0 ? nearest.length : farther, 0, [distance, index]);
     nearest.length = Math.min(nearest.length, count);
   });
-  const votes = d3.rollups(nearest, (group) => group.length, ([, index]) => labels[index]);
-  return d3.sort(votes, ([, votes]) => -votes).map(([label, count]) => ({ label, count }));
+  const votes = new Map();
+  for (const [, index] of nearest) votes.set(labels[index], (votes.get(labels[index]) ?? 0) + 1);
+  const counts = [...votes].map(([label, count]) => ({ label, count }));
+  return counts.sort((one, other) => other.count - one.count);
 }

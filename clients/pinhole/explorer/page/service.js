@@ -91,7 +91,7 @@ export class Service extends EventTarget {
       pixels: data.subarray(data.length / 2),
       mse: Number(headers.get("X-Mse")),
       percentile: Number(headers.get("X-Percentile")),
-      outlier: headers.has("X-Outliers"),
+      outlier: headers.has("X-Outlier-Indices"),
     };
   }
 

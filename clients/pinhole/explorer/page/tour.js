@@ -1,6 +1,7 @@
 /** A short walk of the crosshair when the page opens, which shows what the page does. */
 
 import { pause } from "./pace.js";
+import { between } from "./plane.js";
 
 const STOPS = 5;
 const STRIDE_MS = 1_900; // The walk from one stop to the next.
@@ -19,13 +20,13 @@ export async function tour(map, centres) {
   map.moveTo(stops[0]);
   if (matchMedia("(prefers-reduced-motion: reduce)").matches) return;
   await pause(3 * REST_MS);
-  for (const [from, to] of d3.pairs(stops)) {
+  for (const [index, to] of stops.slice(1).entries()) {
     const started = performance.now();
     for (let t = 0; t < 1 && !over && !document.hidden; ) {
       const now = await new Promise(requestAnimationFrame);
       t = Math.min((now - started) / STRIDE_MS, 1);
-      const [x, y] = d3.interpolateArray(from, to)(d3.easeSinInOut(Math.max(t, 0)));
-      if (!over) map.moveTo([x, y]);
+      const eased = (1 - Math.cos(Math.PI * Math.max(t, 0))) / 2;
+      if (!over) map.moveTo(between(stops[index], to, eased));
     }
     if (over) return;
     await pause(REST_MS);
@@ -38,8 +39,8 @@ function route(centres) {
   const stops = [left.shift()];
   while (left.length && stops.length < STOPS) {
     const [x, y] = stops.at(-1);
-    const next = d3.minIndex(left, (place) => Math.hypot(place[0] - x, place[1] - y));
-    stops.push(...left.splice(next, 1));
+    const away = left.map((place) => Math.hypot(place[0] - x, place[1] - y));
+    stops.push(...left.splice(away.indexOf(Math.min(...away)), 1));
   }
   return stops;
 }
