@@ -61,7 +61,7 @@ class Run:
     """The figures of one job.
 
     Attributes:
-        rate: images/s, as job.json has it.
+        rate: images/s, as _job.json has it.
         whole_rate: images/s of the process, from its start to its end.
         peak_mb: the process's largest resident set.
         share: rate over the limit in the same round: reading and engine together; for the array,
@@ -214,7 +214,7 @@ def run_job(work: Path, source: Path, where: Sequence[str]) -> Run:
     launcher = [sys.executable, "-S", "-c", LAUNCHER, *command(source, out, where)]
     done = subprocess.run(launcher, stdout=subprocess.PIPE, text=True, check=True)
     seconds = time.perf_counter() - started
-    job = json.loads((out / "job.json").read_text())
+    job = json.loads((out / "_job.json").read_text())
     peak_mb = int(done.stdout.split()[-1]) * (1 if sys.platform == "darwin" else 1024) / 1e6
     return Run(job["last_run"]["images_per_s"], job["rows"] / seconds, peak_mb)
 

@@ -80,10 +80,7 @@ def read_rows(reply: requests.Response, count: int, first: int = 0) -> NDArray[A
         BadRequest: the service refused some of the rows.
         ServerError: the body is no such array.
     """
-    if failures := reply.headers.get("X-Errors"):
-        with expecting_contract():
-            rows = ",".join(str(first + int(index)) for index in failures.split(","))
-        raise BadRequest(f"the service refused rows {rows}")
+    refuse_failed_rows(reply, first)
     try:
         array = unpack(reply.content)
     except ValueError as error:
@@ -91,6 +88,23 @@ def read_rows(reply: requests.Response, count: int, first: int = 0) -> NDArray[A
     if array.shape[:1] != (count,):
         raise ServerError(f"the service's answer is {list(array.shape)} for {count:,} rows")
     return array
+
+
+def refuse_failed_rows(reply: requests.Response, first: int = 0) -> None:
+    """Raise if some rows of an array, or some pictures of a grid, stand for nothing.
+
+    Args:
+        reply: whose body is an array or a grid.
+        first: number of the first row, for the message.
+
+    Raises:
+        BadRequest: the service refused some of the rows.
+        ServerError: the header isn't a list of indices.
+    """
+    if failures := reply.headers.get("X-Failed-Indices"):
+        with expecting_contract():
+            rows = ",".join(str(first + int(index)) for index in failures.split(","))
+        raise BadRequest(f"the service refused rows {rows}")
 
 
 def read_embedding(reply: requests.Response) -> Embedding:
@@ -166,6 +180,19 @@ def to_reconstruction(row: tuple[Any, Any, Any, Any]) -> Reconstruction:
         outlier=bool(anomaly["outlier"]),
         seen=None if seen is None else base64.b64decode(seen, validate=True),
     )
+
+
+@contextmanager
+def naming(places: range) -> Iterator[None]:
+    """Name the images of a request that is refused as a whole, by their places in the call."""
+    try:
+        yield
+    except BadRequest as error:
+        if error.status != 400:
+            raise  # A 404, for example, isn't about the images.
+        many = f"images {places[0]} to {places[-1]}"
+        name = many if len(places) > 1 else f"image {places[0]}"
+        raise BadRequest(f"{name}: {error}", error.status, error.type) from error
 
 
 def single(answers: Iterator[Answer | BadRequest]) -> Answer:

@@ -3,7 +3,7 @@
 import base64
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import cached_property
+from contextlib import nullcontext
 from typing import Self, overload
 
 import numpy as np
@@ -17,16 +17,18 @@ from pinhole.answers import (
     Reconstruction,
     all_or_raise,
     expecting_contract,
+    naming,
     read_embedding,
     read_embeddings,
     read_health,
     read_reconstruction,
     read_reconstructions,
     read_rows,
+    refuse_failed_rows,
     single,
 )
 from pinhole.errors import BadRequest, ServerError
-from pinhole.images import File, Image, Images, Item, Pixels, is_single, read_images
+from pinhole.images import File, Image, Images, Item, Pixels, is_array, is_single, read_images
 from pinhole.limits import Limits, ask_in_rounds, cut, read_limits, too_large
 from pinhole.tensors import NPY, pack
 from pinhole.transport import NO_HEADERS, Transport
@@ -44,24 +46,27 @@ PROBE = base64.b64decode(
 
 
 class Client:
-    """A connection to one service; threads may share it.
+    """A connection to one service; threads and forked processes may share it.
 
     An image is a file (a path, its bytes, a file opened in binary mode, a Pillow image), of any
     size and colours, or an array of the model's own size: uint8[H, W], uint8[C, H, W] or
-    uint8[H, W, C] with C = 1 or 3. Many images are uint8[N, C, H, W], or a sequence or iterator of
-    any of these; they are read as they are sent, in requests that keep to the service's limits.
+    uint8[H, W, C] with C = 1 or 3. Arrays are numpy's, or another library's that numpy reads, such
+    as torch tensors. Many images are uint8[N, C, H, W], or a sequence or iterator of any of these;
+    they are read as they are sent, in requests that keep to the service's limits.
 
     Args:
         url: e.g. ``http://127.0.0.1:8080``.
-        api_key: sent as a bearer token; needed where the gateway has a key.
+        api_key: sent as a bearer token; needed where the gateway has a key. Without a key, a user
+            and password in the URL are sent as Basic authentication.
         timeout_s: longest wait for a connection, and for each answer.
 
     Raises:
-        ValueError: the URL is no web address.
+        ValueError: the URL is no web address, or the key or the time-out can't be used.
     """
 
     def __init__(self, url: str, api_key: str | None = None, timeout_s: float = 10) -> None:
         self._transport = Transport(url, api_key, timeout_s)
+        self._published: Limits | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -69,8 +74,13 @@ class Client:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    @property
+    def url(self) -> str:
+        """The service's address, without credentials."""
+        return self._transport.url
+
     def close(self) -> None:
-        """Close the kept connections."""
+        """Close the connections that this process has kept."""
         self._transport.close()
 
     def embed(self, images: Images) -> NDArray[np.float32]:
@@ -180,7 +190,7 @@ class Client:
         """
         array = to_embeddings(embeddings)
         rows = np.atleast_2d(array)
-        limits = self._limits if len(rows) > 1 else Limits()
+        limits = self._limits() if len(rows) > 1 else Limits()
         step = limits.rows_of(rows[:1].nbytes)
         starts = range(0, max(1, len(rows)), step)
         chunks = [self._decode_chunk(rows[at : at + step], at) for at in starts]
@@ -194,7 +204,9 @@ class Client:
             As embed.
         """
         body = pack(np.atleast_2d(to_embeddings(embeddings)))
-        return self._post("decode", body, NPY, PNG).content
+        reply = self._post("decode", body, NPY, PNG)
+        refuse_failed_rows(reply)
+        return reply.content
 
     def health(self) -> Health:
         """Prove that the service embeds, by having it embed a picture of one pixel.
@@ -209,8 +221,16 @@ class Client:
         latency_ms = (time.perf_counter() - started) * 1_000
         return read_health(reply, latency_ms)
 
-    @cached_property
     def _limits(self) -> Limits:
+        """The limits that the service publishes, asked for once.
+
+        A cached_property would ask under a lock that all clients share, in Python 3.11.
+        """
+        if self._published is None:
+            self._published = self._ask_for_limits()
+        return self._published
+
+    def _ask_for_limits(self) -> Limits:
         """The limits that the service publishes; a service without a gateway has the contract's."""
         try:
             with expecting_contract():
@@ -222,10 +242,15 @@ class Client:
         self, images: Images, ask: Callable[[list[Item]], list[Answer | BadRequest]]
     ) -> Iterator[Answer | BadRequest]:
         """Ask about every image, as many at a time as fit into a request."""
-        limits = Limits() if is_single(images) else self._limits
+        limits, first = Limits() if is_single(images) else self._limits(), 0
+        # All images of one array are refused for the same reason, so that none is named.
+        several = not (is_single(images) or is_array(images))
         for chunk in cut(read_images(images), limits):
             refusal = too_large(chunk[0], limits)
-            yield from [refusal] if refusal else ask_in_rounds(chunk, ask)
+            with naming(range(first, first + len(chunk))) if several else nullcontext():
+                answers = [refusal] if refusal else ask_in_rounds(chunk, ask)
+            yield from answers
+            first += len(chunk)
 
     def _embed_chunk(self, chunk: list[Item]) -> list[Embedding | BadRequest]:
         """Embed a chunk in one request."""
@@ -274,7 +299,9 @@ class Client:
 
     def _decode_chunk(self, embeddings: Embedding, first: int) -> Pixels:
         """Decode rows in one request; ``first`` is the number of the first of them."""
-        reply = self._post("decode", pack(embeddings), NPY, NPY)
+        places = range(first, first + len(embeddings))
+        with naming(places) if first else nullcontext():
+            reply = self._post("decode", pack(embeddings), NPY, NPY)
         images: Pixels = read_rows(reply, len(embeddings), first)
         return images
 

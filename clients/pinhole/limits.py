@@ -44,7 +44,8 @@ class Limits:
         """The most rows of ``row_bytes`` each in a request whose pictures fit into a reply."""
         picture_bytes = in_base64(self.image_bytes) + PICTURE_BYTES
         fitting = min(self.room_bytes // max(1, row_bytes), self.reply_bytes // picture_bytes)
-        return max(1, min(ROWS, self.rows, fitting))
+        pixels = self.body_bytes // max(1, self.image_bytes)  # A small file counts as its pixels.
+        return max(1, min(ROWS, self.rows, fitting, pixels))
 
 
 def read_limits(page: Any) -> Limits:
@@ -114,7 +115,7 @@ def ask_in_rounds(
     files, knows how many pixels they have. The rounds end when no image lacks room any more, or
     when all images of a round do.
     """
-    answers = ask(chunk)
+    answers = ask_in_halves(chunk, ask)
     before, waiting = len(chunk), [i for i in range(len(chunk)) if lacks_room(answers[i])]
     while 0 < len(waiting) < before:
         again = ask([chunk[index] for index in waiting])
@@ -122,6 +123,22 @@ def ask_in_rounds(
             answers[index] = answer
         before, waiting = len(waiting), [i for i in waiting if lacks_room(answers[i])]
     return answers
+
+
+def ask_in_halves(
+    chunk: list[Item], ask: Callable[[list[Item]], list[Answer | BadRequest]]
+) -> list[Answer | BadRequest]:
+    """Ask about a chunk; where it is too large for a request or for a reply, about each half of it.
+
+    A service without a gateway doesn't say how large its images are.
+    """
+    try:
+        return ask(chunk)
+    except BadRequest as error:
+        if error.status != 413 or len(chunk) == 1:
+            raise
+    middle = len(chunk) // 2
+    return ask_in_halves(chunk[:middle], ask) + ask_in_halves(chunk[middle:], ask)
 
 
 def lacks_room(answer: object) -> bool:

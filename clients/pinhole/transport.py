@@ -14,6 +14,7 @@ grow, are capped, and are jittered.
 urllib3's own Retry does less: it can't see a body that breaks off, nor what a 500 says.
 """
 
+import os
 import random
 import time
 from collections.abc import Mapping
@@ -25,6 +26,7 @@ from requests.auth import AuthBase
 from urllib3.exceptions import InvalidHeader
 from urllib3.util import Retry
 
+from pinhole.address import authorization, check_timeout, check_url, without_credentials
 from pinhole.deadline import TimedAdapter
 from pinhole.errors import BadRequest, Busy, PinholeError, ServerError, Unauthorized, Unavailable
 
@@ -39,19 +41,19 @@ BUSY = (429, 503)
 TIMEOUTS = (TimeoutError, requests.Timeout, urllib3.exceptions.TimeoutError)
 
 
-class BearerKey(AuthBase):
-    """Sends an API key as a bearer token.
+class Authorization(AuthBase):
+    """Sends the Authorization header.
 
-    An Authorization header that is set directly would be replaced by requests if the user's .netrc
-    has an entry for the host.
+    A header that is set directly would be replaced by requests if the user's .netrc has an entry
+    for the host.
     """
 
-    def __init__(self, key: str) -> None:
-        self._key = key
+    def __init__(self, value: str) -> None:
+        self._value = value
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        """Add the key to a request."""
-        request.headers["Authorization"] = f"Bearer {self._key}"
+        """Add the header to a request."""
+        request.headers["Authorization"] = self._value
         return request
 
 
@@ -73,30 +75,30 @@ class Failure:
 
 
 class Transport:
-    """A service's address and the connections kept to it; threads may share them.
+    """A service's address and the connections kept to it; threads and forks may share it.
 
     Args:
         url: the service's.
-        api_key: sent as a bearer token, if there is one.
+        api_key: sent as a bearer token, if there is one; else the URL's credentials are sent.
         timeout_s: longest wait for a connection, and for each answer as a whole.
 
+    Attributes:
+        url: the service's, without credentials.
+
     Raises:
-        ValueError: the URL is no web address.
+        ValueError: the URL is no web address, or the key or the time-out can't be used.
     """
 
     def __init__(self, url: str, api_key: str | None, timeout_s: float) -> None:
-        if not url.startswith(("http://", "https://")):
-            raise ValueError(f"a service's URL starts with http:// or https://; got {url}")
-        self._url = url.rstrip("/")
-        self._timeout_s = timeout_s
-        self._session = requests.Session()
-        self._session.auth = BearerKey(api_key) if api_key else None
-        for scheme in ("http://", "https://"):
-            self._session.mount(scheme, TimedAdapter(pool_connections=1, pool_maxsize=CONNECTIONS))
+        self.url = without_credentials(check_url(url))
+        self._timeout_s = check_timeout(timeout_s)
+        self._authorization = authorization(url, api_key)
+        self._sessions = dict[int, requests.Session]()  # one for each process id
 
     def close(self) -> None:
-        """Close the kept connections."""
-        self._session.close()
+        """Close the connections that this process has kept."""
+        if session := self._sessions.pop(os.getpid(), None):
+            session.close()
 
     def post(
         self,
@@ -129,6 +131,17 @@ class Transport:
         """
         return self._send_with_retries("GET", path, {"Accept": "application/json"})
 
+    def _session(self) -> requests.Session:
+        """This process's own session: a connection that two processes use mixes their answers up.
+
+        A forked child keeps its parent's session, and leaves it alone: to close it would take locks
+        that another thread of the parent may have held during the fork.
+        """
+        process = os.getpid()
+        if process not in self._sessions:
+            self._sessions.setdefault(process, open_session(self._authorization))
+        return self._sessions[process]
+
     def _send_with_retries(
         self, method: str, path: str, headers: dict[str, str], body: bytes | None = None
     ) -> requests.Response:
@@ -149,9 +162,9 @@ class Transport:
     ) -> requests.Response | Failure:
         """Send a request, and read the whole answer."""
         try:
-            reply = self._session.request(
+            reply = self._session().request(
                 method,
-                self._url + path,
+                self.url + path,
                 data=body,
                 headers=headers,
                 timeout=self._timeout_s,
@@ -166,9 +179,20 @@ class Transport:
         why = f": {type(error).__name__}"
         if ran_out_of_time(error):
             why = f" within {self._timeout_s:g} s: Timeout"
-        fault = Unavailable(f"no answer from {self._url}{why}")
+        elif is_broken(error):
+            why += "; is the service running? python -m serve BUNDLE starts it on this host"
+        fault = Unavailable(f"no answer from {self.url}{why}")
         fault.__cause__ = error
         return fault
+
+
+def open_session(authorization: str) -> requests.Session:
+    """A session whose answers have a deadline, and whose requests carry an Authorization header."""
+    session = requests.Session()
+    session.auth = Authorization(authorization) if authorization else None
+    for scheme in ("http://", "https://"):
+        session.mount(scheme, TimedAdapter(pool_connections=1, pool_maxsize=CONNECTIONS))
+    return session
 
 
 def is_broken(error: requests.RequestException) -> bool:

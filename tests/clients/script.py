@@ -18,6 +18,7 @@ class Script:
     url: str = ""
     answers: list[Answer] = field(default_factory=list)
     requests: list[tuple[str, dict[str, str], bytes]] = field(default_factory=list)
+    ports: list[int] = field(default_factory=list)  # The client's port, for each of the requests.
     page: object = None  # The reply to GET /v2/models/embed; None is a 404.
     pages_told: int = 0  # How often that page was asked for.
 
@@ -37,6 +38,7 @@ def serve(script: Script) -> Iterator[Script]:
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             script.requests.append((self.path, dict(self.headers), body))
+            script.ports.append(self.client_address[1])
             status, headers, data = script.answers[
                 min(len(script.requests), len(script.answers)) - 1
             ]

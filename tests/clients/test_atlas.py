@@ -152,3 +152,26 @@ def test_what_is_no_table_is_refused(tmp_path: Path, capsys: pytest.CaptureFixtu
         assert "holds no embeddings" in capsys.readouterr().err
     assert main(["atlas", str(text), *out, "--images", str(text)]) == 2
     assert "is not a folder" in capsys.readouterr().err
+
+
+def test_files_of_others_are_kept(table: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A page of its own is replaced; the table never is, and anything else by --overwrite only."""
+    out, link = table.with_name("a.html"), table.with_name("link.html")
+    out.write_text("<!doctype html><title>mine</title>")
+    link.hardlink_to(table)
+    before = table.read_bytes()
+
+    for path, words in (
+        (out, "this file isn't an earlier result; --overwrite replaces it"),
+        (table, "is the table itself"),
+        (link, "is the table itself"),
+        ("https://host/a.html", "OUT can't be a URL"),
+    ):
+        assert main(["atlas", str(table), "--out", str(path)]) == 2
+        assert words in (said := capsys.readouterr().err)
+        assert said.count("\n") == 1
+    assert main(["atlas", str(table), "--out", str(table), "--overwrite"]) == 2
+    assert (out.read_text()[-5:], table.read_bytes()) == ("itle>", before)
+    assert main(["atlas", str(table), "--out", str(out), "--overwrite"]) == 0
+    assert main(["atlas", str(table), "--out", str(out)]) == 0
+    assert not list(table.parent.glob(".*"))

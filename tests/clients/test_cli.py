@@ -1,5 +1,6 @@
 """The command's exits when there is no service to talk to, or nobody to listen."""
 
+import itertools
 import os
 import signal
 import socket
@@ -11,8 +12,11 @@ from pathlib import Path
 import pytest
 
 import pinhole
-from pinhole import transport
+from pinhole import progress, transport
 from pinhole.cli import main
+from pinhole.progress import job_progress
+
+from .script import Script, serve
 
 NOBODY = ["--url", "http://127.0.0.1:9"]
 PINHOLE = [sys.executable, "-m", "pinhole"]
@@ -33,6 +37,11 @@ def test_help_shows_examples(capsys: pytest.CaptureFixture[str]) -> None:
         ["fly"],
         ["embed", "x"],
         ["health", "--timeout-s", "0"],
+        ["health", "--timeout-s", "inf"],
+        ["health", "--timeout-s", "nan"],
+        ["health", "--api-key", "abc\n"],
+        ["explore", "--port", "70000"],
+        ["explore", "--port", "-1"],
         ["health", "--url", "localhost:8080"],
         ["completion", "cmd"],
     ],
@@ -68,9 +77,47 @@ def test_unreachable_service_exits_3(
 
     assert main(["health", *NOBODY]) == 3
 
-    assert (
-        capsys.readouterr().err == "pinhole: no answer from http://127.0.0.1:9: ConnectionError\n"
+    assert capsys.readouterr().err == (
+        "pinhole: no answer from http://127.0.0.1:9: ConnectionError; is the service running? "
+        "python -m serve BUNDLE starts it on this host\n"
     )
+
+
+def test_secrets_are_not_shown(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Neither a key that can't be sent nor a password in a URL appears in a message."""
+    monkeypatch.setattr(transport, "RETRIES", 0)
+    monkeypatch.setenv("PINHOLE_API_KEY", "secret\n")
+    with pytest.raises(SystemExit, match="2"):
+        main(["health"])
+    monkeypatch.delenv("PINHOLE_API_KEY")
+    with pytest.raises(SystemExit, match="2"):
+        main(["health", "--url", "ftp://me:secret@host"])
+
+    assert main(["health", "--url", "http://me:secret@127.0.0.1:9"]) == 3
+
+    said = capsys.readouterr().err
+    assert "an API key is ASCII without spaces and line breaks" in said
+    assert "no answer from http://127.0.0.1:9" in said
+    assert "secret" not in said
+
+
+def test_progress_without_a_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A log has a line every 30 s; what earlier runs have done doesn't count for the rate."""
+    clock = itertools.count(0, 12)  # seconds
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+
+    with job_progress(10_000) as advance:
+        for count in (4_000, 0, 200, 300, 100, 100, 400):
+            advance(count)
+
+    assert capsys.readouterr().err.splitlines() == [
+        "pinhole: 4,500 of 10,000 images, 14 images/s, 0:06:36 left",
+        "pinhole: 5,100 of 10,000 images, 17 images/s, 0:04:54 left",
+    ]
 
 
 @pytest.mark.parametrize(("make", "words"), [(False, "not a folder"), (True, "no image files")])
@@ -185,3 +232,17 @@ def test_job_without_a_service_exits_3(tmp_path: Path, capsys: pytest.CaptureFix
 
     assert "no answer from http://127.0.0.1:9" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+
+
+def test_an_embedding_that_is_refused_is_not_drawn(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The reason is told, and no file is written."""
+    out = tmp_path / "x.png"
+    with serve(Script()) as script:
+        script.say(400, {"code": 400, "type": "InvalidEmbedding", "message": "not finite"})
+
+        assert main(["decode", "nan", "1", "--out", str(out), "--url", script.url]) == 2
+
+    assert capsys.readouterr().err == "pinhole: not finite\n"
+    assert not out.exists()

@@ -2,7 +2,11 @@
 
 import base64
 import json
+import math
+import os
+import re
 import time
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -134,7 +138,7 @@ def test_refused_rows_count_from_the_first_request(script: Script, client: Clien
     limits = {"body_bytes": 9_999, "reply_bytes": 9_999, "images": 4}
     script.page = {"limits": limits, "image": {"channels": 1, "height": 1, "width": 1}}
     script.say(200, pack(np.zeros((4, 1, 1, 1), np.uint8)))
-    script.say(200, pack(np.zeros((2, 1, 1, 1), np.uint8)), X_Errors="0,1")
+    script.say(200, pack(np.zeros((2, 1, 1, 1), np.uint8)), X_Failed_Indices="0,1")
 
     with pytest.raises(BadRequest, match="rows 4,5"):
         client.decode(np.zeros((6, 2)))
@@ -153,10 +157,68 @@ def test_netrc_does_not_replace_the_key(
     assert script.requests[0][1]["Authorization"] == "Bearer secret"
 
 
-def test_address_without_a_scheme() -> None:
-    """A missing scheme, the most common mistake, has a message of its own."""
-    with pytest.raises(ValueError, match=r"starts with http:// or https://; got 127\.0\.0\.1"):
-        Client("127.0.0.1:8080")
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"url": "127.0.0.1:8080"}, "http://HOST:PORT .* got 127"),
+        ({"url": "http://"}, "http://HOST:PORT"),
+        ({"url": "http://host:99999"}, "got http://host:99999"),
+        ({"url": "http://host?key=secret"}, "no query; got http://host$"),
+        ({"url": "http://host/ path"}, "http://HOST:PORT"),
+        ({"url": "ftp://me:secret@host"}, r"got \*\*\*@host"),
+        ({"url": "me:secret@host"}, r"got \*\*\*@host"),
+        ({"url": "http://me:se/cret@host"}, r"got \*\*\*@host"),
+        ({"url": "http://me:secret@[::1"}, r"got \*\*\*@\[::1"),
+        ({"api_key": "secret\n"}, "without spaces and line breaks"),
+        ({"api_key": "secr\u00e9t"}, "an API key is ASCII"),
+        ({"api_key": "sec\u0440et"}, "an API key is ASCII"),
+        *(({"timeout_s": s}, "above 0") for s in (0, -1, math.nan, math.inf, 1e10)),
+    ],
+)
+def test_what_no_request_can_use_is_refused(arguments: dict[str, object], words: str) -> None:
+    """The error is a ValueError at once, in words that hold no secret."""
+    with pytest.raises(ValueError, match=words) as refusal:
+        Client(**{"url": "http://127.0.0.1:9", **arguments})
+
+    assert not re.search("secr|cret", str(refusal.value))
+
+
+def test_credentials_in_the_url_are_sent_not_shown(script: Script) -> None:
+    """They are Basic authentication, unless there is a key; no error repeats them."""
+    url = script.url.replace("//", "//me:s%40cret@")
+    script.say(200, {"embedding": [1, 2]})
+
+    for key in (None, "key"):
+        with Client(url, key) as client:
+            client.embed(b"x")
+            assert client.url == script.url
+    script.say(0)
+    with Client(url) as client, pytest.raises(Unavailable) as failure:
+        client.embed(b"x")
+
+    sent = [headers["Authorization"] for _, headers, _ in script.requests[:2]]
+    assert sent == ["Basic " + base64.b64encode(b"me:s@cret").decode(), "Bearer key"]
+    assert "cret" not in "".join(traceback.format_exception(failure.value))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+def test_forked_child_has_connections_of_its_own(script: Script, client: Client) -> None:
+    """Two processes on one connection read each other's answers; closing concerns one process."""
+    script.say(200, {"embedding": [1, 2]})
+    client.embed(b"parent")
+
+    for _ in range(2):
+        if (child := os.fork()) == 0:
+            client.embed(b"child")
+            client.close()
+            os._exit(0)
+        assert os.waitpid(child, 0) == (child, 0)
+        client.embed(b"parent")
+
+    parent, first, again, second, at_last = script.ports
+    assert parent == again == at_last
+    assert len({parent, first, second}) == 3
 
 
 def test_broken_file_among_many(script: Script, client: Client) -> None:
@@ -170,6 +232,22 @@ def test_broken_file_among_many(script: Script, client: Client) -> None:
     assert (str(bad), bad.type) == ("unreadable", "InvalidImage")
     with pytest.raises(BadRequest, match="image 1: unreadable"):
         client.embed([b"a", b"b"])
+
+
+def test_images_are_named_by_their_place_in_the_call(script: Script, client: Client) -> None:
+    """Not by their place in one of its requests, whoever refuses them."""
+    limits = {"body_bytes": 9_999, "reply_bytes": 9_999, "images": 2}
+    script.page = {"limits": limits, "image": {"channels": 1, "height": 4, "width": 4}}
+    good, other = np.zeros((4, 4), np.uint8), np.zeros((5, 5), np.uint8)
+    script.say(200, pack(np.zeros((2, 2), np.float32)))
+    script.say(400, error(400, message="wrong size"))
+
+    with pytest.raises(BadRequest, match=r"^image 2: wrong size"):
+        client.embed([good, good, other])
+    with pytest.raises(BadRequest, match=r"^images 0 to 1: wrong size"):
+        client.reconstruct([other, other, good])
+    with pytest.raises(BadRequest, match=r"^wrong size"):
+        client.embed(other)
 
 
 def test_arrays_travel_as_arrays(script: Script, client: Client) -> None:
@@ -187,10 +265,31 @@ def test_arrays_travel_as_arrays(script: Script, client: Client) -> None:
 
 def test_refused_rows_of_an_array_are_named(script: Script, client: Client) -> None:
     """The header names the refused rows; NaN in the answer could go unnoticed."""
-    script.say(200, pack(np.zeros((2, 2))), X_Errors="0,1")
+    script.say(200, pack(np.zeros((2, 2))), X_Failed_Indices="0,1")
 
     with pytest.raises(BadRequest, match="rows 0,1"):
         client.decode([[np.nan, 0], [0, np.inf]])
+
+
+def test_a_grid_with_failures_is_refused(script: Script, client: Client) -> None:
+    """A black cell could go unnoticed too, and so could an array that is refused as a whole."""
+    script.say(200, b"PNG", X_Failed_Indices="1")
+    script.say(400, error(400, "InvalidEmbedding", "1 of 1 entries failed; entry 0: too large"))
+
+    with pytest.raises(BadRequest, match="rows 1"):
+        client.decode_png([[0, 0], [np.nan, 0]])
+    with pytest.raises(BadRequest, match="entry 0: too large"):
+        client.decode_png([[np.nan, 0]])
+
+
+def test_a_request_that_is_too_large_is_cut_in_halves(script: Script, client: Client) -> None:
+    """A service without a gateway doesn't tell how large its images are."""
+    script.say(413, error(413, "PayloadTooLarge"))
+    for rows in ([[0, 0], [1, 1]], [[2, 2], [3, 3]]):
+        script.say(200, {"embeddings": rows, "errors": []})
+
+    assert client.embed([b"a", b"b", b"c", b"d"])[:, 0].tolist() == [0, 1, 2, 3]
+    assert [len(json.loads(body)["images"]) for _, _, body in script.requests] == [4, 2, 2]
 
 
 def test_reconstruction_is_complete(script: Script, client: Client) -> None:

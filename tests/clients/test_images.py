@@ -8,11 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image, ImageOps
 
 from pinhole.errors import BadRequest
 from pinhole.images import Item, is_single, read_images
 from pinhole.limits import ROWS, Limits, ask_in_rounds, cut, read_limits, too_large
+from serve.bundle.images import PixelBudget, read_image
+from serve.bundle.manifest import ImageSpec
 
 GREY = np.arange(30, dtype=np.uint8).reshape(5, 6)
 RGB = np.arange(90, dtype=np.uint8).reshape(5, 6, 3)
@@ -36,8 +39,11 @@ def test_every_kind_of_file_is_its_bytes(tmp_path: Path) -> None:
         Image.fromarray(RGB),
         Image.fromarray(GREY).convert("1"),
         Image.fromarray(RGB).convert("P"),
+        Image.fromarray(RGB).convert("PA"),
         Image.fromarray(RGB).convert("CMYK"),
-        Image.fromarray(GREY.astype(np.float32)),
+        Image.fromarray(RGB).convert("YCbCr"),
+        Image.fromarray(GREY.astype(np.uint16) * 257),
+        Image.frombytes("I;16B", (6, 5), (GREY.astype(">u2") * 257).tobytes()),
     ],
     ids=lambda picture: picture.mode,
 )
@@ -53,6 +59,71 @@ def test_pillow_images_lose_nothing(picture: Image.Image) -> None:
         upright, expected = ImageOps.exif_transpose(received), ImageOps.exif_transpose(picture)
         assert np.array_equal(np.asarray(upright), np.asarray(expected))
         assert upright.size == (5, 6)
+
+
+@pytest.mark.parametrize(
+    ("mode", "sent_as"), [("La", "LA"), ("RGBa", "RGBA"), ("HSV", "RGB")], ids=str
+)
+def test_pillow_images_of_modes_that_no_file_holds(mode: str, sent_as: str) -> None:
+    """They are sent as Pillow converts them."""
+    via = {"La": "LA", "RGBa": "RGBA"}.get(mode, "RGB")
+    picture = Image.fromarray(RGB).convert(via).convert(mode)
+
+    (sent,) = read_images(picture)
+
+    assert isinstance(sent, bytes)
+    with Image.open(io.BytesIO(sent)) as received:
+        assert received.mode == sent_as
+        assert np.array_equal(np.asarray(received), np.asarray(picture.convert(sent_as)))
+
+
+def test_what_the_service_reads_of_rare_modes() -> None:
+    """Every mode that is sent is read, with the greys that Pillow itself would give."""
+    spec = ImageSpec(channels=1, height=5, width=6, polarity="keep", framing="pad")
+    grey = Image.fromarray(GREY)
+    rare = [grey.convert("RGB").convert(mode) for mode in ("CMYK", "YCbCr", "HSV", "RGBX", "RGBA")]
+    deep = [
+        Image.frombytes(f"I;16{end}", (6, 5), (GREY.astype(kind) * 257).tobytes())
+        for end, kind in (("", "<u2"), ("B", ">u2"), ("L", "<u2"))
+    ]
+    for picture in [*rare, *deep, grey.convert("P").convert("PA"), grey.convert("LA")]:
+        (sent,) = read_images(picture)
+        assert isinstance(sent, bytes)
+        found = read_image(sent, spec, PixelBudget()).astype(int)
+        # The conversion to YCbCr and back rounds.
+        assert np.abs(found - GREY).max() <= 1, picture.mode
+
+
+@pytest.mark.parametrize("mode", ["I", "F", "LAB"])
+def test_pillow_images_without_a_known_white_are_refused(mode: str) -> None:
+    """The message says what to send instead."""
+    with pytest.raises(ValueError, match=f"image 1: .* mode {mode} is not read; scale"):
+        list(read_images([b"x", Image.new(mode, (5, 5))]))
+
+
+def test_text_files_are_refused_whatever_they_hold(tmp_path: Path) -> None:
+    """A picture opened in text mode isn't even UTF-8; the mistake is named, not the encoding."""
+    (tmp_path / "a.png").write_bytes(b"\x89PNG")
+    (tmp_path / "b.txt").write_text("text")
+
+    for name in ("a.png", "b.txt"):
+        with (
+            (tmp_path / name).open(encoding="utf-8") as file,
+            pytest.raises(TypeError, match="opened in binary mode"),
+        ):
+            list(read_images(file))
+
+
+def test_arrays_of_other_libraries() -> None:
+    """A torch tensor is an array like numpy's, alone or among others."""
+    tensor = torch.from_numpy(GREY)
+
+    for images in (tensor, [tensor], tensor[None, None]):
+        (found,) = read_images(images)
+        assert np.array_equal(found, GREY[None])
+    assert [is_single(images) for images in (tensor, tensor[None, None])] == [True, False]
+    with pytest.raises(TypeError, match=r"float32: .* send \(255 \* x\)\.astype\(np\.uint8\)"):
+        list(read_images(tensor / 255))
 
 
 @pytest.mark.parametrize(
@@ -86,8 +157,9 @@ def test_arrays_become_channels_first(array: np.ndarray, expected: list[np.ndarr
         (np.zeros((2, 5, 6, 3), np.uint8), ValueError, "this one is [2, 5, 6, 3]"),
         (np.zeros(6, np.uint8), ValueError, "this one is [6]"),
         (GREY / 255, TypeError, "uint8, 0 to 255; this array is float64"),
+        ([np.zeros((2, 1, 5, 6), np.uint8), GREY / 255], TypeError, "image 2: an image's pixels"),
         (io.StringIO("x"), TypeError, 'open(path, "rb")'),
-        ([b"x", 5], TypeError, "or a numpy array; got int"),
+        ([b"x", 5], TypeError, "image 1: an image is a path, bytes"),
         (5, TypeError, "or many of these; got int"),
         ([[b"x"]], TypeError, "got list"),
     ],
@@ -128,12 +200,13 @@ def test_chunks_fit_a_request() -> None:
     [
         (Limits(), ROWS),
         (Limits(rows=100), 100),
-        (Limits(image_bytes=1 << 20), 23),  # 1.33 MiB each in base64, of 32 MiB
+        (Limits(image_bytes=1 << 20), 16),  # 1 MiB each, of 16 MiB, whatever the files' size
+        (Limits(image_bytes=1 << 20, body_bytes=64 << 20), 23),  # 1.33 MiB in base64, of 32 MiB
         (Limits(image_bytes=1 << 30), 1),
     ],
 )
 def test_chunks_have_as_many_rows_as_can_be_answered(limits: Limits, rows: int) -> None:
-    """The published count, and what the published reply can hold, limit a chunk's rows."""
+    """The published count, and what a body and a reply can hold, limit a chunk's rows."""
     assert len(next(cut([b"x"] * 5_000, limits))) == rows
     assert limits.rows_of(8) == rows
 

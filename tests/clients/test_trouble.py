@@ -6,6 +6,7 @@ import itertools
 import socket
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -103,6 +104,21 @@ def test_server_that_does_not_listen() -> None:
             pytest.raises(Unavailable, match="Timeout"),
         ):
             client.embed(bytes(15 << 20))
+
+
+def test_dead_service_blocks_no_client_of_another(rogue: Rogue, client: Client) -> None:
+    """While one client waits for its service's limits, another has its answer."""
+    rogue.behaviours = [say(b"", "404 -"), say(b'{"embeddings": [[1, 2], [3, 4]], "errors": []}')]
+    with socket.create_server(("127.0.0.1", 0)) as deaf, ThreadPoolExecutor() as threads:
+        url = f"http://127.0.0.1:{deaf.getsockname()[1]}"
+        with Client(url, timeout_s=SOON_S) as stuck:
+            waiting = threads.submit(stuck.try_embed, [b"x", b"y"])
+            connection, _ = deaf.accept()
+            with connection:
+                assert client.embed([b"x", b"y"]).tolist() == [[1, 2], [3, 4]]
+                assert not waiting.done()
+            with pytest.raises(Unavailable):
+                waiting.result()
 
 
 def test_slow_answer_leaves_the_next_request_its_time(rogue: Rogue, client: Client) -> None:

@@ -1,7 +1,7 @@
 """A job's embeddings as one HTML file that needs nothing else: to look at, to keep, to share.
 
-The page is the explorer's map without a service. The file holds the points, D3 and the program, and
-small copies of those of the job's images that can be read, which appear under the pointer. They
+The page is the explorer's map without a service. The file holds the points, the program, and small
+copies of those of the job's images that can be read, which appear under the pointer. They
 show what the model saw of an image, if the job has written down how its model takes pictures.
 """
 
@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from PIL import Image
 
-from pinhole.explorer.assets import PAGE, d3_file
+from pinhole.explorer.assets import PAGE
 from pinhole.jobs.pictures import to_image_spec
 from serve.bundle.errors import InvalidImage, RequestError
 from serve.bundle.framing import frame
@@ -36,7 +36,20 @@ from serve.bundle.pictures.reading import open_picture
 HERE = Path(__file__).parent
 
 # The explorer's modules that the atlas uses, in the order of their imports.
-MODULES = ("pace.js", "palette.js", "plane.js", "points.js", "dots.js", "legend.js", "map.js")
+MODULES = (
+    "pace.js",
+    "palette.js",
+    "plane.js",
+    "points.js",
+    "dots.js",
+    "legend.js",
+    "axis.js",
+    "zoom.js",
+    "map.js",
+)
+
+# What atlas.html has near its beginning, so that ``pinhole atlas`` may replace its own pages.
+MARK = b'<meta name="generator" content="pinhole atlas">'
 
 # Under these keys of the metadata a job writes its source, and how its model takes pictures.
 SOURCE_KEY, IMAGE_KEY = b"pinhole.source", b"pinhole.image"
@@ -104,7 +117,6 @@ def make_atlas(table: Path, images: Path | None) -> Atlas:
 
     Raises:
         UnfitTable: it can't be read, or lacks these columns, or holds not a single embedding.
-        MissingD3: D3 isn't installed.
         OSError: the file can't be opened.
     """
     found = read_embeddings(table)
@@ -138,8 +150,10 @@ def read_embeddings(table: Path) -> Embeddings:
         UnfitTable: as make_atlas.
     """
     try:
-        file = pq.ParquetFile(table)
-        columns: Any = file.read(["path", "embedding"])
+        # pyarrow would take a name such as run:1.parquet for a URI, so it is given an open file.
+        with table.open("rb") as opened, pq.ParquetFile(opened) as file:
+            columns: Any = file.read(["path", "embedding"])
+            metadata = file.schema_arrow.metadata or {}
         good = columns.filter(columns["embedding"].is_valid())
         kept = good.slice(0, MAX_POINTS)
         width = len(kept["embedding"][0])
@@ -149,7 +163,6 @@ def read_embeddings(table: Path) -> Embeddings:
         raise UnfitTable(
             f"{table} holds no embeddings: it is not a result of pinhole embed"
         ) from error
-    metadata = file.schema_arrow.metadata or {}
     source = metadata.get(SOURCE_KEY)
     return Embeddings(
         kept["path"].to_pylist(),
@@ -212,18 +225,18 @@ def check_pixels(width: int, height: int) -> None:
 
 def write_page(title: str, data: dict[str, Any]) -> str:
     """The page, with a content security policy that allows its own scripts only."""
-    style = (PAGE / "style.css").read_text() + (HERE / "atlas.css").read_text()
-    scripts = {"d3": d3_file().read_text(), "program": program()}
+    style = (PAGE / "style.css").read_text("utf-8") + (HERE / "atlas.css").read_text("utf-8")
+    script = program()
     parts = {
         "title": html.escape(title),
         "style": style,
         # A script element ends at "</", and "<!--" changes how it is read; so no "<" is left.
         "data": json.dumps(data, separators=(",", ":")).replace("<", "\\u003c"),
-        "script_sums": " ".join(sum_of(script) for script in scripts.values()),
+        "program": script,
+        "script_sum": sum_of(script),
         "style_sum": sum_of(style),
-        **scripts,
     }
-    template = (HERE / "atlas.html").read_text()
+    template = (HERE / "atlas.html").read_text("utf-8")
     return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], template)
 
 
@@ -232,8 +245,8 @@ def program() -> str:
 
     Browsers load no modules from file://.
     """
-    sources = [(PAGE / name).read_text() for name in MODULES]
-    sources.append((HERE / "atlas.js").read_text())
+    sources = [(PAGE / name).read_text("utf-8") for name in MODULES]
+    sources.append((HERE / "atlas.js").read_text("utf-8"))
     joined = "\n".join(sources)
     without = re.sub(r"^import [^;]+;\n", "", joined, flags=re.MULTILINE)
     return re.sub(r"^export ", "", without, flags=re.MULTILINE)

@@ -9,11 +9,6 @@ const plane = new Plane(atlas.embeddings, atlas.embeddings[0].length);
 const points = toPoints(atlas.embeddings, atlas.labels, plane);
 const dots = new Dots(points, plane.width);
 const map = new MapView(find("#map"), points);
-const tree = d3.quadtree(
-  points.places.map(([x, y], index) => ({ x, y, index })),
-  (point) => point.x,
-  (point) => point.y,
-);
 
 const draw = oncePerFrame(() => {
   const context = map.context("dots");
@@ -22,32 +17,36 @@ const draw = oncePerFrame(() => {
   dots.drawTicks(context, map.view);
 });
 
-/** The point nearest to the crosshair, or null if none is within REACH_PX. */
+/** The index of the point nearest to the crosshair, or null if none is within REACH_PX. */
 function nearest() {
-  const [x, y] = map.place;
-  const found = tree.find(x, y);
-  if (!found) return null;
-  const away = Math.hypot(map.x(found.x) - map.crosshair[0], map.y(found.y) - map.crosshair[1]);
-  return away <= REACH_PX ? found : null;
+  const [[left, top], [right, down]] = [map.place, [map.x(1) - map.x(0), map.y(1) - map.y(0)]];
+  let index = -1;
+  let least = REACH_PX ** 2;
+  points.places.forEach(([x, y], candidate) => {
+    const away = ((x - left) * right) ** 2 + ((y - top) * down) ** 2;
+    if (away <= least) [index, least] = [candidate, away];
+  });
+  return index < 0 ? null : index;
 }
 
 function show() {
   const lens = find("#lens");
-  const point = nearest();
+  const index = nearest();
   const context = map.context("marks");
-  lens.hidden = !point;
-  if (!point) return;
-  const [left, top] = [map.x(point.x), map.y(point.y)];
+  lens.hidden = index === null;
+  if (index === null) return;
+  const [x, y] = points.places[index];
+  const [left, top] = [map.x(x), map.y(y)];
   context.beginPath();
   context.arc(left, top, 7, 0, 2 * Math.PI);
   context.strokeStyle = dots.colours.ink;
   context.lineWidth = 2;
   context.stroke();
-  fill(lens, point.index);
+  fill(lens, index);
   const right = left + 20 + lens.offsetWidth < map.width;
   const above = top - 20 - lens.offsetHeight > 0;
-  const x = right ? left + 20 : Math.max(left - 20 - lens.offsetWidth, 4);
-  lens.style.transform = `translate(${x}px, ${above ? top - 20 - lens.offsetHeight : top + 20}px)`;
+  const across = right ? left + 20 : Math.max(left - 20 - lens.offsetWidth, 4);
+  lens.style.transform = `translate(${across}px, ${above ? top - 20 - lens.offsetHeight : top + 20}px)`;
 }
 
 function fill(lens, index) {

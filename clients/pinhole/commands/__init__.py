@@ -11,9 +11,12 @@ import argparse
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
+from pinhole.address import check_key, check_timeout, check_url
 from pinhole.client import Client
+
+T = TypeVar("T")
 
 SOME_FAILED, USAGE, UNAVAILABLE = 1, 2, 3
 
@@ -68,19 +71,19 @@ def add_service(command: argparse.ArgumentParser, timeout_s: float = 10) -> None
     """Add the options that say which service to call, and how."""
     command.add_argument(
         "--url",
-        type=web_address,
+        type=worded(check_url),
         default=os.environ.get("PINHOLE_URL", "http://127.0.0.1:8080"),
         help="the service's address (default: $PINHOLE_URL or http://127.0.0.1:8080)",
     )
     command.add_argument(
         "--api-key",
-        type=ascii_only,
+        type=worded(check_key),
         default=os.environ.get("PINHOLE_API_KEY", ""),
         help="the service's API key, if it wants one (default: $PINHOLE_API_KEY)",
     )
     command.add_argument(
         "--timeout-s",
-        type=positive,
+        type=worded(lambda text: check_timeout(float(text))),
         default=timeout_s,
         help="longest wait for an answer, in seconds (default: %(default)s)",
     )
@@ -89,6 +92,15 @@ def add_service(command: argparse.ArgumentParser, timeout_s: float = 10) -> None
 def add_json(command: argparse.ArgumentParser, what: str) -> None:
     """Add the option that makes the output machine-readable."""
     command.add_argument("--json", action="store_true", help=f"print {what}")
+
+
+def add_overwrite(command: argparse.ArgumentParser) -> None:
+    """Add the option that lets a command replace what isn't an earlier result of its own."""
+    command.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace OUT even if it isn't an earlier result of this command",
+    )
 
 
 def connect(options: argparse.Namespace) -> Client:
@@ -104,15 +116,13 @@ def positive(text: str) -> float:
     return number
 
 
-def ascii_only(text: str) -> str:
-    """Check an API key, for argparse: an HTTP header carries ASCII only."""
-    if not text.isascii():
-        raise argparse.ArgumentTypeError("an API key has ASCII characters only")
-    return text
+def worded(check: Callable[[str], T]) -> Callable[[str], T]:
+    """A check for argparse, which shows the words of an ArgumentTypeError, not of a ValueError."""
 
+    def check_argument(text: str) -> T:
+        try:
+            return check(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from error
 
-def web_address(text: str) -> str:
-    """Check a URL, for argparse."""
-    if not text.startswith(("http://", "https://")):
-        raise argparse.ArgumentTypeError(f"must start with http:// or https://; got {text}")
-    return text
+    return check_argument

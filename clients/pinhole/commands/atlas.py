@@ -4,7 +4,14 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pinhole.commands import Commands, UsageError, add_command, needing_modules
+from pinhole.commands import (
+    Commands,
+    UsageError,
+    add_command,
+    add_overwrite,
+    needing_modules,
+)
+from pinhole.outputs import check_replaceable, file_key, local_path, write_whole
 
 if TYPE_CHECKING:
     from pinhole.atlas import Atlas
@@ -24,7 +31,8 @@ def add(commands: Commands) -> None:
     about = "make one HTML file of a job's embeddings, with small copies of its images"
     command = add_command(commands, "atlas", about, run, EPILOG)
     command.add_argument("table", type=Path, metavar="EMBEDDINGS.parquet")
-    command.add_argument("--out", type=Path, required=True, metavar="FILE.html")
+    command.add_argument("--out", required=True, metavar="FILE.html")
+    add_overwrite(command)
     command.add_argument(
         "--images",
         type=Path,
@@ -39,17 +47,20 @@ def run(options: argparse.Namespace) -> int:
     with needing_modules("atlas", "explore"):
         import PIL  # noqa: F401 - only thumbnails need it; here it is missed before any work
     with needing_modules("atlas"):
-        from pinhole.atlas import UnfitTable, make_atlas
-    from pinhole.explorer.assets import MissingD3
+        from pinhole.atlas import MARK, UnfitTable, make_atlas
 
     if options.images and not options.images.is_dir():
         raise UsageError(f"--images {options.images} is not a folder")
+    out = local_path(options.out)
+    if out.exists() and file_key(out) == file_key(options.table):
+        raise UsageError(f"{out} is the table itself: name another --out")
+    check_replaceable(out, lambda start: MARK in start, options.overwrite)
     try:
         atlas = make_atlas(options.table, options.images)
-    except (UnfitTable, MissingD3) as error:
+    except UnfitTable as error:
         raise UsageError(str(error)) from error
-    options.out.write_text(atlas.page, encoding="utf-8")
-    report(options.out, atlas)
+    write_whole(out, lambda file: file.write(atlas.page.encode()))
+    report(out, atlas)
     return 0
 
 

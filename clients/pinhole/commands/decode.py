@@ -2,12 +2,20 @@
 
 import argparse
 import sys
-from pathlib import Path
 
-from pinhole.commands import Commands, UsageError, add_command, add_service, connect
+from pinhole.commands import (
+    Commands,
+    UsageError,
+    add_command,
+    add_overwrite,
+    add_service,
+    connect,
+)
+from pinhole.commands.png import check_png, marked, write_png
 from pinhole.errors import BadRequest
+from pinhole.outputs import local_path
 
-STDOUT = Path("-")
+STDOUT = "-"
 
 EPILOG = """
 examples:
@@ -22,21 +30,23 @@ def add(commands: Commands) -> None:
     command = add_command(commands, "decode", "draw the image of an embedding", run, EPILOG)
     add_service(command)
     command.add_argument("embedding", type=float, nargs="+", metavar="NUMBER")
-    command.add_argument(
-        "--out", type=Path, required=True, metavar="FILE.png", help="a file, or - for stdout"
-    )
+    command.add_argument("--out", required=True, metavar="FILE.png", help="a file, or - for stdout")
+    add_overwrite(command)
 
 
 def run(options: argparse.Namespace) -> int:
     """Write the picture; returns the exit code."""
+    out = local_path(options.out)
+    if options.out != STDOUT:
+        check_png(out, options.overwrite)
     with connect(options) as client:
         try:
             picture = client.decode_png(options.embedding)
         except BadRequest as error:
             raise UsageError(str(error)) from error
     if options.out == STDOUT:
-        sys.stdout.buffer.write(picture)
+        sys.stdout.buffer.write(marked(picture))
     else:
-        options.out.write_bytes(picture)
-        print(options.out)
+        write_png(out, picture)
+        print(out)
     return 0

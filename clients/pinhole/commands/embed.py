@@ -14,6 +14,7 @@ from pinhole.commands import (
     Commands,
     UsageError,
     add_command,
+    add_overwrite,
     add_service,
     connect,
     needing_modules,
@@ -67,11 +68,9 @@ def add_job(command: argparse.ArgumentParser) -> None:
         ".txt file that lists files; or a URL such as s3://bucket/folder",
     )
     command.add_argument(
-        "--out",
-        type=Path,
-        required=True,
-        help="a folder for shards, or a .parquet, .npy or .csv file",
+        "--out", required=True, help="a folder for shards, or a .parquet, .npy or .csv file"
     )
+    add_overwrite(command)
     command.add_argument("--score", action="store_true", help="add the column mse")
     command.add_argument(
         "--retry-failed", action="store_true", help="embed rows again that have an error"
@@ -145,11 +144,12 @@ def embed(options: argparse.Namespace) -> int:
     """Run the job that the options ask for, or say what it would do; returns the exit code."""
     from pinhole.jobs.job import Job
     from pinhole.jobs.shards import identify
-    from pinhole.jobs.sinks import check_sink
+    from pinhole.jobs.sinks import check_sink, parse_sink
     from pinhole.jobs.sources.opening import open_source
     from pinhole.progress import job_progress
 
-    check_sink(options.out, options.score)
+    sink = parse_sink(options.out)
+    check_sink(sink, options.source, options.score, options.overwrite)
     if options.ray and "://" not in options.source:
         # Ray's actors have another working directory.
         options.source = str(Path(options.source).absolute())
@@ -158,15 +158,16 @@ def embed(options: argparse.Namespace) -> int:
         open_maker(options, source) as maker,
     ):
         job = Job(
-            options.out,
+            sink,
             identify(options.source, source, maker.model, options.score, options.shard_rows),
             source.left_out,
+            options.overwrite,
         )
         if options.dry_run:
             return report_plan(job, options.retry_failed)
         with job_progress(source.count) as on_rows:
             done = job.run(maker, on_rows, options.retry_failed)
-    return report(options.out, done, job.left_out)
+    return report(sink.path, done, job.left_out)
 
 
 @contextmanager
@@ -232,7 +233,7 @@ def report_plan(job: "Job", retry: bool) -> int:
     identity, totals = job.identity, found.totals
     print(
         f"{identity.inputs:,} inputs in {identity.source}; {totals.rows:,} have a row in "
-        f"{printable(os.fspath(job.out))}, {totals.failed:,} of them failed; "
+        f"{printable(os.fspath(job.sink.path))}, {totals.failed:,} of them failed; "
         f"{todo.rows:,} would be embedded by model {identity.model.digest[:12]} "
         f"in {identity.model.precision}"
     )

@@ -7,6 +7,7 @@ import webbrowser
 from pinhole.commands import Commands, UsageError, add_command, add_service
 
 PORT = 8090
+LAST_PORT = 65_535
 
 EPILOG = """
 examples:
@@ -24,25 +25,30 @@ def add(commands: Commands) -> None:
     command = add_command(commands, "explore", "look at the model in a browser, live", run, EPILOG)
     add_service(command)
     command.add_argument(
-        "--port", type=int, default=PORT, help="the page's port, 0 for any (default: %(default)s)"
+        "--port", type=port, default=PORT, help="the page's port, 0 for any (default: %(default)s)"
     )
     command.add_argument("--no-open", action="store_true", help="don't open a browser")
 
 
+def port(text: str) -> int:
+    """Parse the number of a TCP port, or 0, for argparse."""
+    number = int(text)
+    if not 0 <= number <= LAST_PORT:
+        raise argparse.ArgumentTypeError(f"must be between 0 and {LAST_PORT}; got {text}")
+    return number
+
+
 def run(options: argparse.Namespace) -> int:
     """Serve the page until Ctrl-C; returns the exit code."""
-    from pinhole.explorer.assets import MissingD3
     from pinhole.explorer.server import ExplorerServer
 
     try:
         server = ExplorerServer(options.url, options.api_key, options.timeout_s, options.port)
-    except MissingD3 as error:
-        raise UsageError(str(error)) from error
     except OSError as error:
         raise UsageError(f"can't listen on port {options.port}: {error.strerror}") from error
     with server:
         print(server.url, flush=True)
-        print(f"exploring {options.url}; Ctrl-C stops", file=sys.stderr)
+        print(f"exploring {server.upstreams[0]}; Ctrl-C stops", file=sys.stderr)
         if not options.no_open:
             webbrowser.open(server.url)
         try:

@@ -28,10 +28,10 @@ def run(options: argparse.Namespace) -> int:
     with connect(options) as client:
         found = client.health()
     if options.json:
-        print(json.dumps({"url": options.url, **asdict(found)}))
+        print(json.dumps({"url": client.url, **asdict(found)}))
         return 0
     print(
-        f"{options.url} embeds: model version {found.version}, digest {found.digest[:12]}, "
+        f"{client.url} embeds: model version {found.version}, digest {found.digest[:12]}, "
         f"{found.precision}, {found.embedding_width} numbers, {found.latency_ms:.0f} ms"
     )
     return 0

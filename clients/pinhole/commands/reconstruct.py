@@ -1,11 +1,14 @@
 """``pinhole reconstruct``: write what the model remembers of each image."""
 
 import argparse
+from collections.abc import Iterable
 from pathlib import Path
 
 from pinhole.answers import Reconstruction
-from pinhole.commands import Commands, UsageError, add_command
+from pinhole.commands import Commands, UsageError, add_command, add_overwrite
 from pinhole.commands.judging import add_images, judge, shown
+from pinhole.commands.png import check_png, write_png
+from pinhole.outputs import file_key, local_path
 
 EPILOG = """
 examples:
@@ -27,33 +30,61 @@ def add(commands: Commands) -> None:
     command = add_command(commands, "reconstruct", about, run, EPILOG)
     add_images(command)
     command.add_argument(
-        "--out", type=Path, metavar="FOLDER", help="for the pictures (default: the images' own)"
+        "--out", metavar="FOLDER", help="for the pictures (default: the images' own)"
     )
     command.add_argument(
         "--seen", action="store_true", help="also write NAME.seen.png: what the model saw"
     )
+    add_overwrite(command)
 
 
 def run(options: argparse.Namespace) -> int:
     """Write the pictures, and print how good each is; returns the exit code."""
-    outputs = {path: output_of(path, options.out) for path in options.images}
+    folder = local_path(options.out) if options.out else None
+    outputs = {path: output_of(path, folder) for path in options.images}
     if len(set(outputs.values())) < len(outputs):
         raise UsageError("two of the images would be written to the same NAME.reconstruction.png")
-    if options.out:
-        options.out.mkdir(parents=True, exist_ok=True)
+    written = list(outputs.values())
+    if options.seen:
+        written += [seen_beside(out, path) for path, out in outputs.items()]
+    check_outputs(options.images, written, options.overwrite)
+    if folder:
+        folder.mkdir(parents=True, exist_ok=True)
 
     def save(path: Path, answer: Reconstruction) -> dict[str, str]:
-        outputs[path].write_bytes(answer.png)
+        write_png(outputs[path], answer.png)
         if answer.seen is None:
             return {"out": shown(outputs[path])}
-        seen = outputs[path].with_name(f"{path.stem}.seen.png")
-        seen.write_bytes(answer.seen)
+        seen = seen_beside(outputs[path], path)
+        write_png(seen, answer.seen)
         return {"out": shown(outputs[path]), "seen": shown(seen)}
 
     return judge(options, save, seen=options.seen)
+
+
+def check_outputs(images: Iterable[Path], outputs: Iterable[Path], overwrite: bool) -> None:
+    """Refuse to write over an image that is to be read, or over a file of somebody else.
+
+    Raises:
+        UsageError: an output is one of the images.
+        OSError: an output is there, and isn't a command's own.
+    """
+    inputs = {file_key(path) for path in images} - {None}
+    for path in outputs:
+        if file_key(path) in inputs:
+            raise UsageError(
+                f"{shown(path)} is one of the images, and would be written over: leave it out, or "
+                "name another folder with --out"
+            )
+        check_png(path, overwrite)
 
 
 def output_of(path: Path, folder: Path | None) -> Path:
     """The file for the reconstruction of an image."""
     name = f"{path.stem}.reconstruction.png"
     return folder / name if folder else path.with_name(name)
+
+
+def seen_beside(output: Path, path: Path) -> Path:
+    """The file for what the model saw of an image, beside the image's reconstruction."""
+    return output.with_name(f"{path.stem}.seen.png")

@@ -7,7 +7,7 @@ pictures    what pictures a model takes, so that the atlas can show what it saw
 pipeline    list → read → embed → write, all at once
 sources/    what the inputs are: folders, archives, arrays, tables, lists, URLs
 known       what has been embedded already, by sha256
-shards      the result, a fixed number of rows in each file; folder: their job.json and lock
-sinks       the shards as one .parquet, .npy or .csv file
+shards      the result, a fixed number of rows in each file; folder: their _job.json and lock
+sinks       OUT, and what a job doesn't write over; formats: the shards as one file
 rows        one row of the result; errors: what ends a job, and what ends one row
 """

@@ -1,8 +1,8 @@
-"""A job's folder: its shards, a job.json that says what they are, and a lock."""
+"""A job's folder: its shards, a _job.json that says what they are, and a lock."""
 
-import fcntl
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,12 +12,19 @@ from typing import Any
 
 import pinhole
 from pinhole.jobs.errors import JobError
-from pinhole.jobs.shards import Identity, Totals, shard_totals, write_whole
+from pinhole.jobs.shards import Identity, Totals, is_shard, shard_totals, write_whole
 
-JOB = "job.json"
+try:
+    import fcntl
+except ImportError:  # Windows, where two jobs on one folder go unnoticed.
+    fcntl = None  # type: ignore[assignment]
+
+# pandas, pyarrow and Spark, given a folder, pass over names that begin with _ or a dot.
+JOB = "_job.json"
+FORMER_JOB = "job.json"  # Its name in older folders, which get the new name when they go on.
 LOCK = ".lock"
 
-# Key of job.json that may not change between two runs → how an error explains the change.
+# Key of _job.json that may not change between two runs → how an error explains the change.
 CHANGES = {
     "source_digest": "the source, or its list of inputs, has changed",
     "model_digest": "another model",
@@ -75,17 +82,30 @@ def locked(folder: Path) -> Iterator[None]:
     Raises:
         JobError: another job is at work there, or the folder can't be made.
     """
-    handle = None
     try:
-        while handle is None:
-            folder.mkdir(parents=True, exist_ok=True)
-            handle = try_lock(folder)
+        handle = lock(folder)
     except OSError as error:
         raise JobError(f"{folder} can't be used: {error.strerror}") from error
     try:
         yield
     finally:
-        os.close(handle)
+        if handle is not None:
+            os.close(handle)
+
+
+def lock(folder: Path) -> int | None:
+    """Make the folder and lock it; returns the locked file's descriptor, None without locks.
+
+    Raises:
+        JobError: another process holds the lock.
+        OSError: the folder can't be made.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if fcntl is None:
+        return None
+    while (handle := try_lock(folder)) is None:
+        folder.mkdir(parents=True, exist_ok=True)
+    return handle
 
 
 def try_lock(folder: Path) -> int | None:
@@ -111,42 +131,90 @@ def try_lock(folder: Path) -> int | None:
     return None
 
 
-def begin(folder: Path, identity: Identity) -> None:
+def begin(folder: Path, identity: Identity, overwrite: bool) -> None:
     """Take the folder for this job, unless it is this job's already.
 
     Raises:
-        JobError: it holds something else.
+        JobError: it holds something else, and not ``overwrite``.
     """
-    check(folder, identity)
+    if has_to_give_way(folder, identity, overwrite):
+        remove_job(folder)
     for partial in filter(is_partial, folder.iterdir()):
         partial.unlink()
-    if not (folder / JOB).exists():
+    if has_job(folder):
+        job_file(folder).replace(folder / JOB)
+    else:
         write_job(folder, {"state": "running", **describe(identity)})
+
+
+def has_to_give_way(folder: Path, identity: Identity, overwrite: bool) -> bool:
+    """Whether the folder holds something else than this job, which the user wants replaced.
+
+    Raises:
+        JobError: it holds something else, and not ``overwrite``.
+    """
+    try:
+        check(folder, identity)
+    except JobError:
+        if not overwrite:
+            raise
+        return True
+    return False
+
+
+def remove_job(folder: Path) -> None:
+    """Remove the files that a job writes; any other file stays."""
+    for path in filter(is_shard, folder.iterdir()):
+        path.unlink()
+    job_file(folder).unlink(missing_ok=True)
 
 
 def check(folder: Path, identity: Identity) -> None:
     """Raise JobError unless the folder is this job's, or empty, or not there."""
-    if not (folder / JOB).exists():
-        paths = folder.iterdir() if folder.exists() else ()
-        if any(path.name != LOCK and not is_partial(path) for path in paths):
-            raise JobError(f"{folder} holds other files and no {JOB}: name another folder")
-        return
+    if not has_job(folder):
+        return check_foreign(folder)
     found = read_job(folder)
     for key, value in describe(identity).items():
         if key in CHANGES and found.get(key) != value:
             raise JobError(
                 f"{folder} holds another job: {CHANGES[key]} ({key} was {found.get(key)}, now "
-                f"{value}); name another folder, or delete that one"
+                f"{value}); name another OUT, or replace that job's rows with --overwrite"
             )
+    return None
+
+
+def check_foreign(folder: Path) -> None:
+    """Raise JobError if the folder holds files, and no job."""
+    if has_job(folder) or not folder.exists():
+        return
+    if any(path.name != LOCK and not is_partial(path) for path in folder.iterdir()):
+        raise JobError(
+            f"{folder} holds other files and no {JOB}: name another folder, or write among them "
+            "with --overwrite"
+        )
+
+
+def has_job(folder: Path) -> bool:
+    """Whether the folder is a job's."""
+    return job_file(folder).exists()
+
+
+def job_file(folder: Path) -> Path:
+    """The file that says what a job is, under the name that it has in this folder."""
+    former = folder / FORMER_JOB
+    if (folder / JOB).exists() or not former.exists():
+        return folder / JOB
+    # A file called job.json may be anybody's.
+    return former if "source_digest" in former.read_text("utf-8", "replace") else folder / JOB
 
 
 def is_partial(path: Path) -> bool:
     """Whether this is a file that a killed job has left half-written."""
-    return path.name.startswith((".shard-", f".{JOB}.")) and path.name.endswith(".partial")
+    return re.fullmatch(r"\..+\.[0-9a-f]{32}\.partial", path.name) is not None
 
 
 def describe(identity: Identity) -> dict[str, Any]:
-    """The identity as job.json has it."""
+    """The identity as _job.json has it."""
     return {
         "source": identity.source,
         "source_digest": identity.list_digest,
@@ -161,20 +229,21 @@ def describe(identity: Identity) -> dict[str, Any]:
 
 
 def read_job(folder: Path) -> dict[str, Any]:
-    """The content of job.json.
+    """The content of _job.json.
 
     Raises:
         JobError: it is damaged.
     """
+    path = job_file(folder)
     try:
-        found: dict[str, Any] = json.loads((folder / JOB).read_text())
+        found: dict[str, Any] = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
-        raise JobError(f"{folder / JOB} can't be read") from error
+        raise JobError(f"{path} can't be read") from error
     return found
 
 
 def write_job(folder: Path, fields: dict[str, Any]) -> None:
-    """Write job.json."""
+    """Write _job.json."""
     text = json.dumps(fields, indent=2) + "\n"
     write_whole(folder / JOB, lambda file: file.write(text.encode()))
 
@@ -197,3 +266,8 @@ def progress(folder: Path, identity: Identity) -> Progress:
         if totals.failed:
             failing.append(shard)
     return Progress(Totals(rows, failures), missing, failing)
+
+
+def nothing_done(identity: Identity) -> Progress:
+    """The progress of a job that hasn't begun."""
+    return Progress(Totals(0, Counter()), list(range(identity.shards)), [])

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Protocol
 
 from pinhole.jobs.errors import JobError
@@ -11,16 +10,17 @@ from pinhole.jobs.folder import (
     Progress,
     Todo,
     begin,
-    check,
     describe,
+    has_to_give_way,
     locked,
+    nothing_done,
     progress,
     read_job,
     write_job,
 )
 from pinhole.jobs.runners import Model
 from pinhole.jobs.shards import Identity, Totals
-from pinhole.jobs.sinks import assemble, clear, is_file, job_folder
+from pinhole.jobs.sinks import Sink, assemble, clear
 from pinhole.jobs.sources.suffixes import LeftOut
 
 OnRows = Callable[[int], None]  # Called with the number of rows that have just been finished.
@@ -46,7 +46,7 @@ class ShardMaker(Protocol):
 
     @property
     def name(self) -> str:
-        """Where it embeds, for job.json."""
+        """Where it embeds, for _job.json."""
 
     @property
     def model(self) -> Model:
@@ -71,19 +71,16 @@ class Job:
     """One source, embedded by one model into OUT.
 
     Attributes:
-        out: a folder of shards, or one file.
+        sink: OUT.
         identity: what may not change between two runs.
         left_out: files in the source that aren't inputs.
+        overwrite: whether the job begins anew where its folder holds something else.
     """
 
-    out: Path
+    sink: Sink
     identity: Identity
     left_out: LeftOut = field(default_factory=LeftOut)
-
-    @property
-    def folder(self) -> Path:
-        """Where the shards lie: OUT, or the hidden folder beside a one-file OUT."""
-        return job_folder(self.out)
+    overwrite: bool = False
 
     def plan(self, retry: bool) -> tuple[Progress, Todo]:
         """How far the job has come, and what is left of it; nothing is written.
@@ -94,8 +91,8 @@ class Job:
         Raises:
             JobError: OUT holds something else.
         """
-        check(self.folder, self.identity)
-        found = progress(self.folder, self.identity)
+        anew = has_to_give_way(self.sink.folder, self.identity, self.overwrite)
+        found = nothing_done(self.identity) if anew else progress(self.sink.folder, self.identity)
         return found, found.todo(self.identity, retry)
 
     def run(self, maker: ShardMaker, on_rows: OnRows, retry: bool = False) -> Done:
@@ -110,26 +107,26 @@ class Job:
             JobError: OUT is another job's, or in use by another process, or can't be written to.
             PinholeError: the service has been unavailable for too long.
         """
-        with locked(self.folder):
+        with locked(self.sink.folder):
             done = self._make_shards(maker, on_rows, retry)
-            if is_file(self.out):
-                assemble(self.out, self.identity)
+            if self.sink.one_file:
+                assemble(self.sink, self.identity)
                 if not done.totals.failed:
-                    clear(self.out)
+                    clear(self.sink)
         return done
 
     def _make_shards(self, maker: ShardMaker, on_rows: OnRows, retry: bool) -> Done:
-        """Have the missing shards made, and record the result in job.json."""
+        """Have the missing shards made, and record the result in _job.json."""
         started = time.monotonic()
-        begin(self.folder, self.identity)
-        todo = progress(self.folder, self.identity).todo(self.identity, retry)
+        begin(self.sink.folder, self.identity, self.overwrite)
+        todo = progress(self.sink.folder, self.identity).todo(self.identity, retry)
         on_rows(self.identity.inputs - todo.rows)
         if todo.rows:
-            write_job(self.folder, {"state": "running", **describe(self.identity)})
+            write_job(self.sink.folder, {"state": "running", **describe(self.identity)})
             maker.make(self, todo, on_rows)
         totals = self._count_rows()
         done = Done(totals, todo.rows, time.monotonic() - started)
-        if todo.rows or read_job(self.folder)["state"] != "done":
+        if todo.rows or read_job(self.sink.folder)["state"] != "done":
             self._record(maker.name, done)
         return done
 
@@ -140,17 +137,17 @@ class Job:
             JobError: a shard is missing.
         """
         # Listing the folder makes a network file system notice the files that other hosts wrote.
-        list(self.folder.iterdir())
-        found = progress(self.folder, self.identity)
+        list(self.sink.folder.iterdir())
+        found = progress(self.sink.folder, self.identity)
         if found.missing:
             raise JobError(
                 f"{len(found.missing):,} of {self.identity.shards:,} shards are missing in "
-                f"{self.folder}; run the same command again to make them"
+                f"{self.sink.folder}; run the same command again to make them"
             )
         return found.totals
 
     def _record(self, runner: str, done: Done) -> None:
-        """Write the finished job's job.json."""
+        """Write the finished job's _job.json."""
         fields = {
             "state": "done",
             **describe(self.identity),
@@ -167,4 +164,4 @@ class Job:
                 "images_per_s": round(done.rows / done.seconds, 1),
             },
         }
-        write_job(self.folder, fields)
+        write_job(self.sink.folder, fields)

@@ -53,7 +53,7 @@ def learn(known: Known, job: Job, todo: Todo) -> None:
     missing = set(todo.missing)
     for shard in range(job.identity.shards):
         if shard not in missing:
-            rows = read_rows(job.folder, job.identity, shard)
+            rows = read_rows(job.sink.folder, job.identity, shard)
             known.add(row for row in rows if not isinstance(row.result, Fault))
 
 
@@ -75,15 +75,15 @@ def make_shards(
             rows = list(islice(embedded, len(inputs_to_embed(job, shard, retry))))
             pipeline.runner.confirm()
             if retry:
-                rows = replace_rows(read_rows(job.folder, job.identity, shard), rows)
-            write_shard(job.folder, job.identity, shard, rows)
+                rows = replace_rows(read_rows(job.sink.folder, job.identity, shard), rows)
+            write_shard(job.sink.folder, job.identity, shard, rows)
 
 
 def inputs_to_embed(job: Job, shard: int, retry: bool) -> Sequence[int]:
     """The numbers of a shard's inputs, or with ``retry`` of those inputs that failed."""
     if not retry:
         return job.identity.numbers(shard)
-    rows = read_rows(job.folder, job.identity, shard)
+    rows = read_rows(job.sink.folder, job.identity, shard)
     return [row.number for row in rows if isinstance(row.result, Fault)]
 
 

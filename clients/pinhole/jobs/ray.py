@@ -82,7 +82,8 @@ class RayCluster:
             JobError: an actor can't work, or too many actors died.
         """
         try:
-            for row in self._data_set(replace(job, out=job.out.absolute()), todo).iter_rows():
+            sink = replace(job.sink, path=job.sink.path.absolute())
+            for row in self._data_set(replace(job, sink=sink), todo).iter_rows():
                 on_rows(int(row["rows"]))
                 if row["fault"]:
                     raise JobError(str(row["fault"]))
@@ -136,11 +137,11 @@ class Actor:
         precision, score = identity.model.precision, identity.score
         self._runner = LocalRunner(setup.bundle, setup.device, precision, score, cores=1)
         self._source = open_source(setup.source, setup.column)
-        if not (job.folder / JOB).exists():
+        if not (job.sink.folder / JOB).exists():
             raise JobError(
-                f"on node {node_id()}, {job.folder} isn't this job's: OUT must be shared"
+                f"on node {node_id()}, {job.sink.folder} isn't this job's: OUT must be shared"
             )
-        check(job.folder, identity)
+        check(job.sink.folder, identity)
         if self._runner.model != identity.model:
             raise JobError(f"on node {node_id()}, {setup.bundle} holds another model")
         if self._source.digest != identity.list_digest:

@@ -37,7 +37,7 @@ class Runner(Protocol):
     """Embeds chunks of images.
 
     Attributes:
-        name: where it embeds, for job.json.
+        name: where it embeds, for _job.json.
         model: what it embeds with.
         threads: the most threads that may call ``embed`` at a time.
         chunk_images: the most images in one call of ``embed``.

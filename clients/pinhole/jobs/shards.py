@@ -6,24 +6,26 @@ shards that are there tell which inputs are done.
 
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
-from uuid import uuid4
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 import pinhole
+from pinhole import outputs
 from pinhole.jobs.errors import Fault, JobError
 from pinhole.jobs.rows import Answer, Row
 from pinhole.jobs.runners import Model
 from pinhole.jobs.sources import Source, printable
 
 ROWS = 10_000
+COLUMNS = ("path", "sha256", "embedding", "error", "mse")  # The last only if asked for.
 PREFIX = "pinhole."  # Every key that pinhole adds to the metadata begins so.
 
 
@@ -109,6 +111,11 @@ def shard_path(folder: Path, shard: int) -> Path:
     return folder / f"shard-{shard:06}.parquet"
 
 
+def is_shard(path: Path) -> bool:
+    """Whether a file has a shard's name."""
+    return re.fullmatch(r"shard-\d{6,}\.parquet", path.name) is not None
+
+
 def write_shard(folder: Path, identity: Identity, shard: int, rows: Sequence[Row]) -> None:
     """Write a shard, or replace it.
 
@@ -178,7 +185,8 @@ def shard_totals(folder: Path, identity: Identity, shard: int) -> Totals | None:
     """
     path = shard_path(folder, shard)
     try:
-        footer = pq.read_metadata(path)
+        with path.open("rb") as file:  # pyarrow would take a name such as run:1/x for a URI.
+            footer = pq.read_metadata(file)
     except (pa.ArrowException, OSError):
         return None
     found = {key.decode(): value.decode() for key, value in (footer.metadata or {}).items()}
@@ -197,7 +205,8 @@ def read_rows(folder: Path, identity: Identity, shard: int) -> list[Row]:
     """
     path = shard_path(folder, shard)
     try:
-        table = pq.read_table(path)
+        with path.open("rb") as file:
+            table = pq.read_table(file)
     except (pa.ArrowException, OSError) as error:
         raise JobError(f"{path} can't be read: delete it, and it will be made again") from error
     lists = table["embedding"].combine_chunks()
@@ -217,28 +226,36 @@ def read_rows(folder: Path, identity: Identity, shard: int) -> list[Row]:
     ]
 
 
-def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+def write_whole(
+    path: Path, write: Callable[[IO[bytes]], object], folder: Path | None = None
+) -> None:
     """Write a file under a temporary name, flush it to the disk, and rename it to ``path``.
+
+    Args:
+        path: see outputs.write_whole.
+        write: see outputs.write_whole.
+        folder: see outputs.write_whole.
 
     Raises:
         JobError: there is no room, or no permission; a file that was at ``path`` is untouched.
     """
-    partial = path.with_name(f".{path.name}.{uuid4().hex}.partial")
+
+    def write_through(file: IO[bytes]) -> None:
+        write(file)
+        file.flush()
+        os.fsync(file.fileno())
+
     try:
-        with partial.open("wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
+        outputs.write_whole(path, write_through, folder)
         sync_folder(path.parent)
     except OSError as error:
         raise JobError(f"{path} can't be written: {error.strerror or error}") from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def sync_folder(folder: Path) -> None:
     """Flush a folder's list of names to the disk."""
+    if os.name == "nt":  # Windows opens no folders.
+        return
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -1,115 +1,166 @@
-"""Where a job's rows end up: a folder of shards, or one file that is assembled from shards.
+"""OUT: where a job's rows end up, and what a job refuses to write over.
 
-The shards of a one-file OUT lie in a hidden folder beside it, until no row has an error.
+OUT is a folder of shards, or one file that is assembled from shards. The shards of a one-file OUT
+lie in a hidden folder beside it, until no row has an error.
 """
 
+import csv
+import glob
+import os
+import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import IO, Any
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.csv
 import pyarrow.parquet as pq
-from numpy.lib import format as npy
 
 from pinhole.jobs.errors import JobError
-from pinhole.jobs.shards import Identity, job_metadata, shard_path, write_whole
+from pinhole.jobs.folder import check_foreign, has_job
+from pinhole.jobs.formats import FORMATS
+from pinhole.jobs.shards import COLUMNS, PREFIX, Identity, write_whole
+from pinhole.jobs.sources.files import list_names
+from pinhole.jobs.sources.opening import LISTS
+from pinhole.outputs import file_key, local_path
 
-Assemble = Callable[[IO[bytes], Path, Identity], None]
-
-
-def is_file(out: Path) -> bool:
-    """Whether OUT is to be one file: its suffix says so, and it isn't a folder already."""
-    return out.suffix.lower() in FORMATS and not out.is_dir()
-
-
-def job_folder(out: Path) -> Path:
-    """The folder that the shards of OUT lie in."""
-    return out.with_name(f".{out.name}.job") if is_file(out) else out
+KNOWN = f"a folder, which ends in / if its name has a dot, or a file in {', '.join(FORMATS)}"
 
 
-def check_sink(out: Path, score: bool) -> None:
-    """Raise JobError unless OUT can hold what is asked for."""
-    if score and is_file(out) and out.suffix.lower() == ".npy":
+@dataclass(frozen=True)
+class Sink:
+    """OUT.
+
+    Attributes:
+        path: of the file or folder.
+        one_file: whether it is one file.
+    """
+
+    path: Path
+    one_file: bool
+
+    @property
+    def folder(self) -> Path:
+        """Where the shards lie: OUT itself, or the hidden folder beside a one-file OUT."""
+        return self.path.with_name(f".{self.path.name}.job") if self.one_file else self.path
+
+
+def parse_sink(given: str) -> Sink:
+    """The sink that OUT on the command line names.
+
+    Raises:
+        JobError: it is of no known format.
+        OSError: it is a URL.
+    """
+    path = local_path(given)
+    one_file = bool(path.suffix) and not path.is_dir() and not given.endswith(("/", os.sep))
+    if given in ("", "-") or (one_file and path.suffix.lower() not in FORMATS):
+        raise JobError(f"OUT can't be {given or 'empty'}: name {KNOWN}")
+    if not one_file and path.exists() and not path.is_dir():
+        raise JobError(f"{path} is a file: name {KNOWN}")
+    return Sink(path, one_file)
+
+
+def check_sink(sink: Sink, source: str, score: bool, overwrite: bool) -> None:
+    """Refuse an OUT that can't hold what is asked for, or that holds what the job would destroy.
+
+    Args:
+        sink: OUT.
+        source: as the user named it.
+        score: whether rows have an mse.
+        overwrite: replace what no job has written; an input is never replaced.
+
+    Raises:
+        JobError: the reason.
+    """
+    if score and sink.path.suffix.lower() == ".npy" and sink.one_file:
         raise JobError("--score adds a column, and .npy has none: write .parquet, .csv or a folder")
-    if out.exists() and not out.is_dir() and not is_file(out):
-        raise JobError(f"{out} is a file; name a folder, or a file in {', '.join(FORMATS)}")
+    check_apart(sink, source)
+    if overwrite:
+        return
+    if not sink.one_file:
+        check_foreign(sink.folder)
+    elif sink.path.exists() and not is_result(sink):
+        raise JobError(f"{sink.path} isn't an earlier result of a job; --overwrite replaces it")
 
 
-def assemble(out: Path, identity: Identity) -> None:
+def check_apart(sink: Sink, source: str) -> None:
+    """Raise JobError if OUT, under whatever name, is an input or is a folder that holds inputs."""
+    taken = {file_key(sink.path), file_key(sink.folder)} - {None}
+    if not taken:
+        return
+    holders = set[str]()
+    for name in named_by(source):
+        holders.add(os.path.dirname(name))  # noqa: PTH120 - called for every input
+        if file_key(name) in taken:
+            raise JobError(f"{sink.path} is SOURCE, or one of its files: name another OUT")
+    for holder in holders:
+        path = Path(holder).resolve()
+        if any(file_key(folder) in taken for folder in (path, *path.parents)):
+            raise JobError(f"{sink.path} is a folder that holds SOURCE: name another OUT")
+
+
+def named_by(source: str) -> Iterator[str]:
+    """Yield SOURCE itself, and the files of this host that it names as a list or a pattern."""
+    source = source.removeprefix("file://")
+    names: Iterable[str] = ()
+    if Path(source).is_file():
+        if source.lower().endswith(LISTS):
+            names = list_names(Path(source))
+    elif glob.has_magic(source):
+        names = glob.iglob(source, recursive=True)  # noqa: PTH207 - it may be absolute
+    names = chain((source, os.path.realpath(source)), names)
+    yield from (name for name in names if "://" not in name)
+
+
+def is_result(sink: Sink) -> bool:
+    """Whether the file at a one-file OUT was written by a job, and has no columns but a job's.
+
+    An array can't say what it is, so a .npy file is a job's while the job's hidden folder is there.
+    """
+    path, suffix = sink.path, sink.path.suffix.lower()
+    if not path.is_file():
+        return False
+    if path.stat().st_size == 0:  # As mktemp makes them.
+        return True
+    if suffix == ".npy":
+        return has_job(sink.folder)
+    names = parquet_columns(path) if suffix == ".parquet" else csv_columns(path)
+    return {"path", "sha256", "embedding", "error"} <= names <= set(COLUMNS)
+
+
+def parquet_columns(path: Path) -> set[str]:
+    """The columns of a Parquet file that a job has assembled; none of another file, or a shard."""
+    try:
+        with path.open("rb") as file:
+            schema = pq.read_schema(file)
+    except (pa.ArrowException, OSError):
+        return set()
+    keys = {key.decode(errors="replace") for key in schema.metadata or {}}
+    ours = f"{PREFIX}model_digest" in keys and f"{PREFIX}shard" not in keys
+    return set(schema.names) if ours else set()
+
+
+def csv_columns(path: Path) -> set[str]:
+    """The columns that a CSV file's first line names, with embedding_0, ... as ``embedding``."""
+    with path.open("rb") as file:
+        line = file.readline(1 << 16).decode("utf-8", "replace").strip()
+    return {re.sub(r"^embedding_\d+$", "embedding", name) for name in next(csv.reader([line]), [])}
+
+
+def assemble(sink: Sink, identity: Identity) -> None:
     """Make a one-file OUT from its shards; it appears under its name only when it is complete.
+
+    Until then it lies among the shards, where the next run clears it away if this run is killed.
 
     Raises:
         JobError: it can't be written.
     """
-    folder = job_folder(out)
-    write = FORMATS[out.suffix.lower()]
-    write_whole(out, lambda file: write(file, folder, identity))
+    write = FORMATS[sink.path.suffix.lower()]
+    write_whole(sink.path, lambda file: write(file, sink.folder, identity), sink.folder)
 
 
-def clear(out: Path) -> None:
+def clear(sink: Sink) -> None:
     """Remove the hidden folder of a one-file OUT."""
-    shutil.rmtree(job_folder(out))
-
-
-def tables(folder: Path, identity: Identity) -> Iterator[Any]:
-    """Yield the shards' rows, a pyarrow.Table each."""
-    for shard in range(identity.shards):
-        yield pq.read_table(shard_path(folder, shard)).replace_schema_metadata(None)
-
-
-def write_parquet(file: IO[bytes], folder: Path, identity: Identity) -> None:
-    """One Parquet file, a row group for each shard."""
-    schema = identity.schema.with_metadata(job_metadata(identity))
-    with pq.ParquetWriter(file, schema) as writer:
-        for table in tables(folder, identity):
-            writer.write_table(table.cast(schema))
-
-
-def write_csv(file: IO[bytes], folder: Path, identity: Identity) -> None:
-    """One CSV file: path, sha256, embedding_0, embedding_1, ..., error and, if asked for, mse."""
-    writer = None
-    for table in tables(folder, identity):
-        flat = flatten(table, identity.model.width)
-        writer = writer or pyarrow.csv.CSVWriter(file, flat.schema)
-        writer.write_table(flat)
-    if writer:
-        writer.close()
-
-
-def flatten(table: Any, width: int) -> Any:
-    """A table in which each number of the embedding is a column of its own."""
-    columns: dict[str, Any] = {}
-    for name in table.column_names:
-        if name != "embedding":
-            columns[name] = table[name]
-            continue
-        numbers = embeddings_of(table, width)
-        for index in range(width):
-            columns[f"embedding_{index}"] = pa.array(numbers[:, index], from_pandas=True)
-    return pa.table(columns)
-
-
-def embeddings_of(table: Any, width: int) -> Any:
-    """A table's embeddings: float32[N, D], NaN in rows without an embedding."""
-    values = table["embedding"].combine_chunks()
-    numbers = values.values.to_numpy(zero_copy_only=False).reshape(-1, width).copy()
-    numbers[values.is_null().to_numpy(zero_copy_only=False)] = np.nan
-    return numbers
-
-
-def write_npy(file: IO[bytes], folder: Path, identity: Identity) -> None:
-    """One array float32[N, D], in the source's order; NaN in rows without an embedding."""
-    header = {
-        "descr": npy.dtype_to_descr(np.dtype(np.float32)),
-        "fortran_order": False,
-        "shape": (identity.inputs, identity.model.width),
-    }
-    npy.write_array_header_1_0(file, header)
-    for table in tables(folder, identity):
-        file.write(embeddings_of(table, identity.model.width).tobytes())
-
-
-FORMATS: dict[str, Assemble] = {".parquet": write_parquet, ".npy": write_npy, ".csv": write_csv}
+    shutil.rmtree(sink.folder)

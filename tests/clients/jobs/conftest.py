@@ -17,6 +17,7 @@ from pinhole.jobs.pipeline import READERS
 from pinhole.jobs.rows import Answer
 from pinhole.jobs.runners import Model, Prepared, Runner
 from pinhole.jobs.shards import identify
+from pinhole.jobs.sinks import parse_sink
 from pinhole.jobs.sources import Content, Source
 from pinhole.jobs.sources.opening import open_source
 
@@ -75,7 +76,7 @@ def run_listed(
     readers: int = READERS,
 ) -> Done:
     """Run a job on a source that has been listed."""
-    job = Job(out, identify(str(source), listed, runner.model, score, rows))
+    job = Job(parse_sink(str(out)), identify(str(source), listed, runner.model, score, rows))
     return job.run(InProcess(listed, runner, readers), lambda count: None, retry)
 
 

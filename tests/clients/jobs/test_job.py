@@ -7,6 +7,7 @@ import sys
 import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from uuid import uuid4
 
 import numpy as np
 import pyarrow as pa
@@ -64,7 +65,7 @@ def test_every_path_is_one_row(
 
 
 def test_shards_and_job_say_what_they_are(folder: Make, tmp_path: Path) -> None:
-    """Model, precision, version, counts and source are in the metadata and in job.json."""
+    """Model, precision, version, counts and source are in the metadata and in _job.json."""
     images = folder([b"a", b"-", b"c", b"d", b"e"])
 
     run(images, tmp_path / "out", FakeRunner(), rows=3)
@@ -77,7 +78,7 @@ def test_shards_and_job_say_what_they_are(folder: Make, tmp_path: Path) -> None:
     assert json.loads(said["pinhole.failures"]) == {"InvalidImage": 1}
     assert said["pinhole.tool_version"]
     assert second.metadata[b"pinhole.rows"] == b"2"
-    job = json.loads((tmp_path / "out" / "job.json").read_text())
+    job = json.loads((tmp_path / "out" / "_job.json").read_text())
     assert (job["state"], job["rows"], job["embedded"], job["failed"]) == ("done", 5, 4, 1)
     assert job["failures"] == {"InvalidImage": 1}
     assert job["source_digest"] == said["pinhole.source_digest"]
@@ -91,7 +92,7 @@ def test_job_goes_on_where_it_was(folder: Make, tmp_path: Path) -> None:
         run(images, out, FakeRunner(fail_after=50))
     finished = {path.name: path.stat().st_mtime_ns for path in out.glob("*.parquet")}
     assert 1 <= len(finished) <= 5
-    assert json.loads((out / "job.json").read_text())["state"] == "running"
+    assert json.loads((out / "_job.json").read_text())["state"] == "running"
 
     runner = FakeRunner()
     done = run(images, out, runner)
@@ -116,15 +117,15 @@ def test_finished_job_does_nothing(folder: Make, tmp_path: Path) -> None:
 
 
 def test_job_killed_after_its_last_shard(folder: Make, tmp_path: Path) -> None:
-    """All rows are there; the next run writes into job.json that the job is done."""
+    """All rows are there; the next run writes into _job.json that the job is done."""
     images, out = folder([b"a", b"b"]), tmp_path / "out"
     run(images, out, FakeRunner())
-    job = json.loads((out / "job.json").read_text())
-    (out / "job.json").write_text(json.dumps(job | {"state": "running"}))
+    job = json.loads((out / "_job.json").read_text())
+    (out / "_job.json").write_text(json.dumps(job | {"state": "running"}))
 
     run(images, out, FakeRunner())
 
-    assert json.loads((out / "job.json").read_text())["state"] == "done"
+    assert json.loads((out / "_job.json").read_text())["state"] == "done"
 
 
 def test_damaged_shard_is_made_again(folder: Make, tmp_path: Path) -> None:
@@ -158,7 +159,7 @@ def test_identical_files_are_embedded_once(folder: Make, tmp_path: Path) -> None
 
 
 def test_only_failed_rows_are_tried_again(folder: Make, tmp_path: Path) -> None:
-    """Good rows stay as they are, even if their files have gone; job.json has the new counts."""
+    """Good rows stay as they are, even if their files have gone; _job.json has the new counts."""
     images, out = (
         folder([b"-" if index in (3, 25) else b"x%d" % index for index in range(40)]),
         tmp_path / "out",
@@ -177,7 +178,7 @@ def test_only_failed_rows_are_tried_again(folder: Make, tmp_path: Path) -> None:
     assert rows[3]["embedding"] == [6, ord("m")]
     assert (rows[4]["error"], rows[25]["error"]) == (None, "unreadable")
     assert shard_path(out, 1).stat().st_mtime_ns == untouched
-    assert json.loads((out / "job.json").read_text())["failures"] == {"InvalidImage": 1}
+    assert json.loads((out / "_job.json").read_text())["failures"] == {"InvalidImage": 1}
 
 
 @pytest.mark.parametrize("change", ["model", "list", "score", "shard", "files"])
@@ -253,7 +254,7 @@ def test_full_disk_ends_the_job_and_loses_nothing(folder: Make, tmp_path: Path) 
     assert "shard-000002.parquet can't be written: File too large" in done.stderr
     assert sorted(path.name for path in out.iterdir()) == [
         ".lock",
-        "job.json",
+        "_job.json",
         "shard-000000.parquet",
         "shard-000001.parquet",
     ]
@@ -264,7 +265,7 @@ def test_what_a_killed_process_left_is_cleared(folder: Make, tmp_path: Path) -> 
     """Half-written shards have a temporary name, and are deleted by the next run."""
     images, out = folder([b"a"]), tmp_path / "out"
     run(images, out, FakeRunner())
-    (out / ".shard-000007.parquet.99.partial").write_bytes(b"half")
+    (out / f".shard-000007.parquet.{uuid4().hex}.partial").write_bytes(b"half")
 
     run(images, out, FakeRunner())
 

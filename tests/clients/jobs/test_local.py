@@ -94,7 +94,7 @@ def test_bad_pictures_are_rows(
 def test_files_that_are_left_out_are_told(
     small_bundle: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """At the end, in a dry run and in job.json; hidden files aren't mentioned."""
+    """At the end, in a dry run and in _job.json; hidden files aren't mentioned."""
     images = tmp_path / "images"
     images.mkdir()
     (images / "a.JFIF").write_bytes(write_png(np.zeros((1, 28, 28), np.uint8)))
@@ -105,7 +105,7 @@ def test_files_that_are_left_out_are_told(
     for options in (["--dry-run"], []):
         assert main([*command, *options]) == 0
         assert capsys.readouterr().err == "pinhole: 3 files left out: 2 .txt, 1 .mp4\n"
-    job = json.loads((tmp_path / "o" / "job.json").read_text())
+    job = json.loads((tmp_path / "o" / "_job.json").read_text())
     assert (job["embedded"], job["left_out"]) == (1, {".txt": 2, ".mp4": 1})
 
 
@@ -184,10 +184,10 @@ def test_scores_are_the_models(small_bundle: Bundle, numbers: np.ndarray, tmp_pa
     ("arguments", "words"),
     [
         (["--out", "o.npy", "--score"], "--score adds a column"),
-        (["--out", "o.dat"], "is a file; name a folder"),
+        (["--out", "o.dat"], "OUT can't be o.dat: name a folder"),
         (["--out", "o", "--local", "nowhere"], "nowhere is no bundle"),
         (["--out", "o", "--precision", "fp64"], "precision must be one of"),
-        (["--out", "in.npy"], "the model takes uint8[N, 1, 28, 28]; the source holds"),
+        (["--out", "out.npy"], "the model takes uint8[N, 1, 28, 28]; the source holds"),
     ],
 )
 def test_impossible_jobs_are_usage(
@@ -252,7 +252,7 @@ def test_killed_three_times(small_bundle: Bundle, numbers: np.ndarray, tmp_path:
     expected = open_engine(small_bundle).embed(numbers)
     found = np.array([row["embedding"] for row in rows], np.float32)
     assert np.abs(found - expected).max() <= 1e-5 * expected.std()
-    assert json.loads((out / "job.json").read_text())["state"] == "done"
+    assert json.loads((out / "_job.json").read_text())["state"] == "done"
 
 
 def test_memory_is_flat(small_bundle: Bundle, tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ def test_node_dies_half_way(cluster: Any, small_bundle: Bundle, tmp_path: Path) 
     expected = open_engine(small_bundle).embed(images[:, None])
     found = np.array([row["embedding"] for row in rows], np.float32)
     assert np.abs(found - expected).max() <= 1e-5 * expected.std()
-    summary = json.loads((out / "job.json").read_text())
+    summary = json.loads((out / "_job.json").read_text())
     assert (summary["state"], summary["runner"], summary["rows"]) == ("done", "ray", len(images))
 
 

@@ -18,6 +18,11 @@ from serve.bundle.pictures.kinds import SUFFIXES
 # The size in bytes that is assumed for a file whose size would take a request of its own to learn.
 ASSUMED_SIZE = 256 << 10
 
+# How files are opened. Windows lacks the first two flags, and only Windows has the third.
+OPEN = os.O_RDONLY
+for flag in ("O_NONBLOCK", "O_CLOEXEC", "O_BINARY"):
+    OPEN |= getattr(os, flag, 0)
+
 Read = Callable[[str], Content]
 
 
@@ -171,7 +176,7 @@ def read_file(name: str) -> Content:
     A name that isn't a plain file's, e.g. a pipe's, is a fault: reading it could block for ever.
     """
     try:
-        handle = os.open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        handle = os.open(name, OPEN)
         try:
             status = os.fstat(handle)
             if stat.S_ISDIR(status.st_mode):

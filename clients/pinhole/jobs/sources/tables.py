@@ -29,7 +29,8 @@ def parquet_source(path: Path, column: str | None) -> Stream:
         JobError: the file is damaged, or it isn't clear which column holds the images.
     """
     try:
-        with pq.ParquetFile(path) as file:
+        # pyarrow would take a name such as run:1.parquet for a URI, so it is given an open file.
+        with path.open("rb") as opened, pq.ParquetFile(opened) as file:
             schema, count = file.schema_arrow, file.metadata.num_rows
     except (pa.ArrowException, OSError) as error:
         raise JobError(f"{path} can't be read as a Parquet file") from error
@@ -77,7 +78,7 @@ def rows(path: Path, image: str, named: str | None, start: int) -> Iterator[tupl
     """
     columns = [image, named] if named else [image]
     try:
-        with pq.ParquetFile(path) as file:
+        with path.open("rb") as opened, pq.ParquetFile(opened) as file:
             number, groups = 0, list[int]()
             for group in range(file.num_row_groups):
                 size = file.metadata.row_group(group).num_rows

@@ -1,0 +1,37 @@
+"""PNGs that the commands write, marked so that the same command may replace them."""
+
+import struct
+import zlib
+from pathlib import Path
+
+from pinhole.outputs import check_replaceable, write_whole
+
+HEADER_BYTES = 33  # The signature and the chunk IHDR, which every PNG begins with.
+
+
+def text_chunk(text: bytes) -> bytes:
+    """A chunk tEXt (PNG specification, 5.3 and 11.3.3.2): length, type, text, checksum."""
+    body = b"tEXt" + text
+    return struct.pack(">I", len(text)) + body + struct.pack(">I", zlib.crc32(body))
+
+
+MARK = text_chunk(b"Software\0pinhole")
+
+
+def check_png(path: Path, overwrite: bool) -> None:
+    """Raise OSError if another file than an earlier PNG of a command would be replaced."""
+    check_replaceable(path, lambda start: start[HEADER_BYTES:].startswith(MARK), overwrite)
+
+
+def marked(picture: bytes) -> bytes:
+    """A PNG with the mark."""
+    return picture[:HEADER_BYTES] + MARK + picture[HEADER_BYTES:]
+
+
+def write_png(path: Path, picture: bytes) -> None:
+    """Write a PNG with the mark.
+
+    Raises:
+        OSError: it can't be written.
+    """
+    write_whole(path, lambda file: file.write(marked(picture)))
