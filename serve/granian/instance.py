@@ -122,7 +122,7 @@ class Instance:
             self._loop.call_soon_threadsafe(self._server.stop)
             self._thread.join(END_S)
         self._private.stop()
-        if not self._dispatcher.close(END_S):
+        if not self._dispatcher.close(END_S) or self._thread.is_alive():
             # Python can't end a thread that is stuck in a library, and wouldn't end with it.
             logger.critical(
                 "%s; ending at once", self.fault() or "a request is still being answered"

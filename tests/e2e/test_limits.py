@@ -122,8 +122,8 @@ def test_body_that_torchserve_itself_refuses(lone: Running) -> None:
     assert post(lone, picture(28, 28), PNG).status_code == 200
 
 
-def test_small_request_overtakes_the_large_one_of_its_batch(lone: Running) -> None:
-    """The small request gets its own answer long before, and may reuse its connection."""
+def test_small_request_beside_large_ones(lone: Running) -> None:
+    """Each gets its own answer, and may reuse its connection; on Granian the small one overtakes."""
     small, url = write_png(np.zeros((1, 28, 28), np.uint8)), f"{lone.url}/predictions/reconstruct"
     expected = post(lone, small, PNG, "reconstruct").json()
 
@@ -133,7 +133,7 @@ def test_small_request_overtakes_the_large_one_of_its_batch(lone: Running) -> No
 
     with ThreadPoolExecutor() as pool, requests.Session() as session:
         first = pool.submit(send, images(MAX_IMAGES), NPY)
-        time.sleep(0.3)  # the worker is busy, so the requests that follow share its next batch
+        time.sleep(0.3)  # with TorchServe, the requests that follow share the worker's next batch
         second = pool.submit(send, images(MAX_IMAGES), NPY)
         time.sleep(0.3)
         answers = []
@@ -142,7 +142,8 @@ def test_small_request_overtakes_the_large_one_of_its_batch(lone: Running) -> No
             answers.append((time.monotonic(), reply.json()))
         (first_at, one), (second_at, other) = first.result(), second.result()
 
-    assert answers[0][0] - first_at < (second_at - first_at) / 4
+    if lone.server == "granian":
+        assert answers[0][0] - first_at < (second_at - first_at) / 4
     assert [answer for _, answer in answers] == [expected, expected]
     for large in (one, other):
         assert large["mse"] == pytest.approx([expected["mse"]] * MAX_IMAGES)
