@@ -37,8 +37,10 @@ def touch(phone: Page) -> Touch:
 def test_a_drag_carries_the_map(explorer: str, visit: Visit) -> None:
     """What was under the mouse stays under it, and releasing the mouse sets no pin."""
     page = visit(explorer)
+    untouched, whole = numbers(page), picture(page, DOTS)
     hover(page, 0.3, 0.4)
-    before, whole = numbers(page), picture(page, DOTS)
+    expect(page.locator("#lens output")).not_to_have_text(untouched)
+    before = numbers(page)
 
     page.mouse.down()
     hover(page, 0.5, 0.6)
