@@ -123,7 +123,7 @@ class App:
         if path == "/docs":
             page = Reply(b"", 301, headers={"Location": "/docs/"})
         if page is None and path not in POSTS:
-            return refusal(404, "NotFound", hint(path))
+            return refusal(404, "NotFound", hint(path), oip=path.endswith("/infer"))
         allowed = "POST" if path in POSTS else "GET, HEAD"
         if method == "OPTIONS":
             return Reply(b"", 204, headers={"Allow": allowed})

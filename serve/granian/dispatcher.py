@@ -24,7 +24,8 @@ from serve.wire.weight import LIGHT_PIXELS
 
 BATCH_PIXELS = LIGHT_PIXELS  # from here on, a batch takes in no further message
 MAX_WAITING_BYTES = 256 << 20  # bodies that wait; 16 of the largest
-MAX_WAIT_S = 20.0  # expected wait from which on messages are refused
+# Expected waits from which on messages are refused: a caller of a light one is soon told.
+MAX_WAIT_S, MAX_LIGHT_WAIT_S = 20.0, 3.0
 FIRST_GUESS = 2e-7  # seconds a pixel takes, until there is something to learn from
 LEARNING_RATE = 0.1  # weight of a new measurement of the seconds a pixel takes
 NICENESS = 5  # of the threads of heavy messages: a third of a light thread's share of a core
@@ -71,15 +72,22 @@ class Lane:
         threads: how many.
         batch_size: most messages that are answered together.
         niceness: of the threads.
+        max_wait_s: expected wait from which on messages are refused.
         answer: gives one reply for each message of a batch; never raises.
         tell: counts and logs a batch whose replies are out.
     """
 
     def __init__(
-        self, threads: int, batch_size: int, niceness: int, answer: Answer, tell: Tell
+        self,
+        threads: int,
+        batch_size: int,
+        niceness: int,
+        max_wait_s: float,
+        answer: Answer,
+        tell: Tell,
     ) -> None:
         self.bytes = 0
-        self._batch_size, self._niceness = batch_size, niceness
+        self._batch_size, self._niceness, self._max_wait_s = batch_size, niceness, max_wait_s
         self._answer, self._tell = answer, tell
         self._waiting = deque[Task]()
         self._pixels = 0  # of the messages that wait
@@ -99,9 +107,10 @@ class Lane:
         """
         with self._changed:
             wait_s = self._pixels * self._seconds_a_pixel / len(self._threads)
-            if wait_s > MAX_WAIT_S:
+            if wait_s > self._max_wait_s:
                 raise Unavailable(
-                    f"requests that take {wait_s:.0f} s are waiting; the limit is {MAX_WAIT_S:.0f}"
+                    f"requests that take {wait_s:.0f} s are waiting; the limit is "
+                    f"{self._max_wait_s:.0f}"
                 )
             self._waiting.append(task)
             self._note((task,), 1)
@@ -205,8 +214,8 @@ class Dispatcher:
     """
 
     def __init__(self, cores: int, batch_size: int, answer: Answer, tell: Tell) -> None:
-        self._light = Lane(cores, batch_size, 0, answer, tell)
-        self._heavy = Lane(cores, 1, NICENESS, answer, tell)
+        self._light = Lane(cores, batch_size, 0, MAX_LIGHT_WAIT_S, answer, tell)
+        self._heavy = Lane(cores, 1, NICENESS, MAX_WAIT_S, answer, tell)
 
     def submit(self, task: Task) -> None:
         """Have a message answered.

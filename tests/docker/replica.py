@@ -42,7 +42,8 @@ class Replica(BaseHTTPRequestHandler):
         else:
             if command == "hang" and NAME in words:
                 time.sleep(float(words[0]))
-            self.reply(200, {"headers": dict(self.headers), "bytes": len(body)})
+            seen = {"name": NAME, "headers": dict(self.headers), "bytes": len(body)}
+            self.reply(200, seen)
 
     def reply(self, status: int, fields: dict[str, object], **headers: str) -> None:
         """Send JSON."""

@@ -68,8 +68,9 @@ def gateway(proxy: Path | None = None, **variables: str) -> Iterator[None]:
 
 @pytest.fixture
 def plain() -> Iterator[None]:
-    """A gateway without keys."""
+    """A gateway without keys that has found all replicas."""
     with gateway():
+        assert wait_until(lambda: {ask("echo").json()["name"] for _ in NAMES} == set(NAMES), 20)
         yield
 
 

@@ -123,7 +123,7 @@ def test_body_that_torchserve_itself_refuses(lone: Running) -> None:
 
 
 def test_small_request_beside_large_ones(lone: Running) -> None:
-    """Each gets its own answer, and may reuse its connection; on Granian the small one overtakes."""
+    """Each gets its own answer, and may reuse its connection; Granian's small one overtakes."""
     small, url = write_png(np.zeros((1, 28, 28), np.uint8)), f"{lone.url}/predictions/reconstruct"
     expected = post(lone, small, PNG, "reconstruct").json()
 
