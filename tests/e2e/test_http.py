@@ -58,6 +58,13 @@ def test_wrong_paths_and_methods(
     assert reply.headers.get("Allow") == allowed
 
 
+def test_unknown_model_is_refused_in_its_protocol(granian: Running) -> None:
+    """The Open Inference Protocol's errors have one field."""
+    reply = requests.post(f"{granian.url}/v2/models/nothing/infer", timeout=10)
+
+    assert (reply.status_code, list(reply.json())) == (404, ["error"])
+
+
 def test_oip_is_refused_in_its_own_form(granian: Running) -> None:
     """An error on a path of the Open Inference Protocol is an object with ``error`` alone."""
     reply = requests.get(granian.url + INFER, timeout=10)
