@@ -10,6 +10,7 @@ from serve.torchserve.sockets import management_socket, metrics_socket
 
 from .conftest import Running
 
+on_torchserve = pytest.mark.parametrize("service", ["torchserve"], indirect=True)
 REMOVE = "/org.pytorch.serve.grpc.management.ManagementAPIsService/UnregisterModel"
 
 
@@ -24,20 +25,17 @@ def test_no_port_but_those_we_know(service: Running) -> None:
     assert open_offsets == set(OFFSETS[service.server])
 
 
+@on_torchserve
 def test_management_is_for_this_user_alone(service: Running) -> None:
     """Both sockets are in a folder that no other user can enter."""
-    if service.server == "granian":
-        pytest.skip("granian has no management API")
-
     assert management_socket(service.home).is_socket()
     assert metrics_socket(service.home).is_socket()
     assert service.home.stat().st_mode & 0o777 == 0o700
 
 
+@on_torchserve
 def test_grpc_is_closed_to_web_pages(service: Running) -> None:
     """TorchServe's gRPC management, which can't be turned off, doesn't speak a browser's HTTP."""
-    if service.server == "granian":
-        pytest.skip("granian has no gRPC")
     message = b"\0\0\0\0\7\n\5embed"  # gRPC's frame, then model_name in protocol buffers
     headers = {"Origin": "https://evil.example", "Content-Type": "application/grpc"}
     url = f"http://127.0.0.1:{service.port + 5}{REMOVE}"
