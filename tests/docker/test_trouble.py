@@ -150,13 +150,18 @@ def test_private_ports_that_hang_up() -> None:
 
 
 @pytest.mark.usefixtures("plain")
-def test_deadly_request_is_tried_three_times() -> None:
-    """A request on which every replica dies gets 503, and kills no replica twice."""
+def test_deadly_request_is_tried_on_each_replica() -> None:
+    """A request on which every replica dies gets 503, and isn't begun anew.
+
+    nginx doesn't count a try on a kept connection, which may have been stale: so two for each.
+    """
     before = tries("die")
     reply = ask(f"die {' '.join(NAMES)}")
 
     assert reply.status_code == 503
-    assert tries("die") - before == Counter(dict.fromkeys(NAMES, 1))
+    found = tries("die") - before
+    assert set(found) == set(NAMES)
+    assert max(found.values()) <= 2
 
 
 def test_hanging_up_frees_no_slot() -> None:
