@@ -29,21 +29,37 @@ PAUSE_S = 8.0  # for which a whole service is stopped
 Tell = Callable[[str, Sequence[Outcome], float], Story]
 
 
+def hurt_a_worker(
+    service: Running, deck: Sequence[Card], number: signal.Signals, noticed_s: float
+) -> tuple[Sequence[Outcome], float]:
+    """Send a worker a signal under load, and wait until the service is ready again.
+
+    Args:
+        service: TorchServe.
+        deck: the requests.
+        number: of the signal.
+        noticed_s: within which readiness may turn false.
+
+    Returns:
+        What callers saw, and when the signal was sent (a time.monotonic).
+    """
+    with under_load(service.port, deck, RATE) as load:
+        time.sleep(BEFORE_S)
+        at = time.monotonic()
+        os.kill(service.worker_pid("embed"), number)
+        wait_until(lambda: not is_ready(service), noticed_s)
+        wait_until_ready(service)
+        time.sleep(AFTER_S)
+        return load.stop(), at
+
+
 def test_a_worker_is_killed(
     shipped_bundle: Bundle, tmp_path: Path, small_deck: Sequence[Card], tell: Tell
 ) -> None:
     """Only the requests of the worker's own batch fail; the rest wait for another worker."""
-    with (
-        running(shipped_bundle, tmp_path) as service,
-        under_load(service.port, small_deck, RATE) as load,
-    ):
-        time.sleep(BEFORE_S)
-        at = time.monotonic()
-        os.kill(service.worker_pid("embed"), signal.SIGKILL)
-        wait_until(lambda: not is_ready(service), 5)
-        wait_until_ready(service)
-        time.sleep(AFTER_S)
-        story = tell("torchserve: kill -9 a worker", load.stop(), at)
+    with running(shipped_bundle, tmp_path) as service:
+        outcomes, at = hurt_a_worker(service, small_deck, signal.SIGKILL, 5)
+    story = tell("torchserve: kill -9 a worker", outcomes, at)
 
     assert story.wrong == 0
     assert story.failed <= BATCH
@@ -98,17 +114,9 @@ def test_a_worker_stops_past_its_timeout(
     shipped_bundle: Bundle, tmp_path: Path, small_deck: Sequence[Card], tell: Tell
 ) -> None:
     """TorchServe replaces a worker that doesn't answer within its time-out, here of ten seconds."""
-    with (
-        running_impatiently(shipped_bundle, tmp_path) as service,
-        under_load(service.port, small_deck, RATE) as load,
-    ):
-        time.sleep(BEFORE_S)
-        at = time.monotonic()
-        os.kill(service.worker_pid("embed"), signal.SIGSTOP)
-        wait_until(lambda: not is_ready(service), TIMEOUT_S + 5)
-        wait_until_ready(service)
-        time.sleep(AFTER_S)
-        story = tell(f"torchserve: SIGSTOP a worker, time-out {TIMEOUT_S} s", load.stop(), at)
+    with running_impatiently(shipped_bundle, tmp_path) as service:
+        outcomes, at = hurt_a_worker(service, small_deck, signal.SIGSTOP, TIMEOUT_S + 5)
+    story = tell(f"torchserve: SIGSTOP a worker, time-out {TIMEOUT_S} s", outcomes, at)
 
     assert story.wrong == 0
     assert story.failed <= BATCH

@@ -10,6 +10,7 @@ import json
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,7 @@ from serve.bundle.score import mean_squared_errors
 from serve.service import to_bytes
 from serve.wire.npy import write_npy
 from tests.faults.client import Answer, Question
+from tests.serve.conftest import read_outputs
 
 EMBEDDING = 1e-4  # how far a right embedding may be off; nearer images aren't put into a pool
 MSE = 1e-5
@@ -293,17 +295,8 @@ def read_json(reply: dict[str, object]) -> Found:
     )
 
 
-def read_tensors(outputs: list[dict[str, object]], raw: bytes) -> Found:
+def read_tensors(outputs: list[dict[str, Any]], raw: bytes) -> Found:
     """The outputs of the Open Inference Protocol, in JSON or raw."""
-    tensors, start = {}, 0
-    for output in outputs:
-        dtype = {"FP32": np.float32, "UINT8": np.uint8}[str(output["datatype"])]
-        if "data" in output:
-            values = np.array(output["data"], dtype)
-        else:
-            size = output["parameters"]["binary_data_size"]
-            values = np.frombuffer(raw[start : start + size], dtype)
-            start += size
-        tensors[output["name"]] = values.reshape(output["shape"])
+    tensors = read_outputs(outputs, raw)
     pixels = tensors.get("reconstructions", tensors.get("images"))
     return Found(tensors.get("embeddings"), pixels, tensors.get("mse"))

@@ -3,6 +3,7 @@
 import base64
 import io
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -53,3 +54,19 @@ def service(small_bundle: Bundle) -> Service:
     )
     manifest = replace(small_bundle.manifest, calibration=calibration)
     return Service(replace(small_bundle, manifest=manifest), FakeEngine())
+
+
+def read_outputs(outputs: list[dict[str, Any]], raw: bytes) -> dict[str, NDArray[Any]]:
+    """The outputs of the Open Inference Protocol, in JSON or raw behind the JSON, by name."""
+    found, start = {}, 0
+    for output in outputs:
+        dtype = {"FP32": np.float32, "UINT8": np.uint8}[output["datatype"]]
+        if "data" in output:
+            values = np.array(output["data"], dtype)
+        else:
+            size = output["parameters"]["binary_data_size"]
+            values = np.frombuffer(raw[start : start + size], dtype)
+            start += size
+        found[output["name"]] = values.reshape(output["shape"])
+    assert start == len(raw)
+    return found

@@ -14,7 +14,7 @@ from serve.wire.oip import read_oip
 from serve.wire.replies import Reply
 from serve.wire.requests import Message
 
-from .conftest import b64, png
+from .conftest import b64, png, read_outputs
 
 SHADES = np.stack([np.full((28, 28), shade, np.uint8) for shade in (10, 20)])
 
@@ -45,18 +45,7 @@ def tensors(reply: Reply) -> dict[str, np.ndarray]:
     length = int(reply.headers.get("Inference-Header-Content-Length", len(reply.body)))
     head, raw = json.loads(reply.body[:length]), reply.body[length:]
     assert reply.content_type == ("application/octet-stream" if raw else "application/json")
-    found, start = {}, 0
-    for output in head["outputs"]:
-        dtype = {"FP32": np.float32, "UINT8": np.uint8}[output["datatype"]]
-        if "data" in output:
-            values = np.array(output["data"], dtype)
-        else:
-            size = output["parameters"]["binary_data_size"]
-            values = np.frombuffer(raw[start : start + size], dtype)
-            start += size
-        found[output["name"]] = values.reshape(output["shape"])
-    assert start == len(raw)
-    return found
+    return read_outputs(head["outputs"], raw)
 
 
 @pytest.mark.parametrize("nested", [SHADES, SHADES[:, None]])
