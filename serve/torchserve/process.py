@@ -163,8 +163,10 @@ def server_config(settings: Settings, home: Path) -> str:
         "prefer_direct_buffer": "true",
         "disable_system_metrics": "true",
         "metrics_mode": "prometheus",
-        # The default, 100, is too small: two callers may have 128 requests running at the gateway.
-        "job_queue_size": 1_000,
+        # Requests that wait for one endpoint; a further one is refused (503). The default, 100, is
+        # too small: the gateway lets a caller have 64 at a time. With many more, callers would wait
+        # for seconds before they are told.
+        "job_queue_size": 256,
         # A body just over the contract's limit still reaches the handler, which refuses it in JSON.
         "max_request_size": MAX_BODY_BYTES + 65_536,
         "max_response_size": MAX_REPLY_BYTES + 65_536,

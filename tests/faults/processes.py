@@ -55,11 +55,10 @@ def descriptors(pids: list[int]) -> int:
 
 @dataclass
 class Samples:
-    """Memory and descriptors of a service over time."""
+    """Memory of a service over time."""
 
     seconds: list[float] = field(default_factory=list)
     memory_bytes: list[int] = field(default_factory=list)
-    descriptors: list[int] = field(default_factory=list)
 
     def memory_slope(self) -> float:
         """Bytes a minute in the last two thirds of the samples: caches fill at first."""
@@ -77,7 +76,6 @@ def watched(pid: int) -> Iterator[Samples]:
             pids = tree(pid)
             samples.seconds.append(time.monotonic())
             samples.memory_bytes.append(memory_bytes(pids))
-            samples.descriptors.append(descriptors(pids))
 
     thread = threading.Thread(target=sample)
     thread.start()

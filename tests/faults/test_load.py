@@ -17,17 +17,18 @@ from tests.faults.load import (
     quantile,
     told,
 )
-from tests.faults.processes import watched
+from tests.faults.processes import descriptors, tree, watched
 from tests.faults.traffic import Card, Pool, card_of, npy_form
 
 MINUTES = float(os.environ.get("PINHOLE_FAULTS_MINUTES", "2"))  # of mixed traffic for each server
 MEASURE_S = 10.0
 OVERLOAD_S = 15.0
 MOST_GROWTH = 100 << 20  # bytes a minute: Java's heap still grows in the first minutes
-MOST_DESCRIPTORS = 50  # more at the end than after a third of the time
+MOST_DESCRIPTORS = 10  # more at rest than before the traffic
 SMALL = 8  # images of a request: cheap to send, and dear enough for a client of one thread
 REFUSED_S = 1.0
 NORMAL_S = 5.0
+REST_S = 3.0
 
 Note = Callable[[str], None]
 
@@ -35,23 +36,23 @@ Note = Callable[[str], None]
 def test_mixed_traffic(service: Running, deck: Sequence[Card], note: Note) -> None:
     """At 80 % of what it can do, every answer is right, and memory and descriptors stay level."""
     rate = 0.8 * capacity(service.port, deck, MEASURE_S)
+    before = descriptors_at_rest(service.process.pid)
     with watched(service.process.pid) as samples:
         load = open_loop(service.port, deck, rate, MINUTES * 60, threading.Event())
         outcomes = asyncio.run(load)
 
     answered = [each for each in outcomes if each.kind != "hung up"]
-    slope = samples.memory_slope()
+    slope, after = samples.memory_slope(), descriptors_at_rest(service.process.pid)
     note(
         f"{service.server}: {len(answered):,} answers of mixed traffic in {MINUTES:g} min, "
         f"{rate:.0f} a second; p50 {quantile(answered, 0.5) * 1e3:.0f} ms, "
         f"p99 {quantile(answered, 0.99) * 1e3:.0f} ms; memory {samples.memory_bytes[-1] >> 20} MiB,"
-        f" {slope / (1 << 20):+.1f} MiB a minute; {samples.descriptors[-1]} descriptors"
+        f" {slope / (1 << 20):+.1f} MiB a minute; {before} descriptors before, {after} after"
     )
     assert {each.kind for each in answered} == {"right"}, told(answered)
     assert len(answered) < len(outcomes), "nobody has hung up"
     assert slope < MOST_GROWTH
-    settled = samples.descriptors[len(samples.descriptors) // 3]
-    assert samples.descriptors[-1] < settled + MOST_DESCRIPTORS
+    assert after < before + MOST_DESCRIPTORS
     assert service.readiness().ok
 
 
@@ -80,6 +81,12 @@ def test_twice_what_it_can_do(service: Running, pool: Pool, note: Note) -> None:
     after = is_normal_again(service, deck, quantile(normal, 0.99))
     assert after is not None
     assert after - over < NORMAL_S
+
+
+def descriptors_at_rest(pid: int) -> int:
+    """How many descriptors are open once those of callers that have gone are closed."""
+    time.sleep(REST_S)
+    return descriptors(tree(pid))
 
 
 def is_normal_again(service: Running, deck: Sequence[Card], p99: float) -> float | None:
