@@ -1,21 +1,28 @@
 """What the tests of faults share: the deck of requests, and the table at the end of a run."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import pytest
 import requests
 
+from serve.bundle.images import write_png
 from serve.bundle.manifest import Bundle
 from tests.e2e.conftest import Running, server, service, wait_until
 from tests.faults.load import Outcome, of_kind
+from tests.faults.processes import descriptors, memory_bytes, tree
 from tests.faults.traffic import Card, Pool, deal, make_pool
 from train.dataset import Dataset
 
 __all__ = ["server", "service"]  # fixtures, one for each of SERVERS
 
 RECOVER_S = 120.0
+EMBED = "/predictions/embed"
+FILE = write_png(np.full((1, 28, 28), 90, np.uint8))
+MOST_GROWTH = 500 << 20  # bytes, over a whole test: the JVM's heap grows at first
+MOST_DESCRIPTORS = 20
 TABLE = pytest.StashKey[list[str]]()
 COLUMNS = "{:<46} {:>8} {:>7} {:>6} {:>6} {:>8} {:>10}"
 HEAD = COLUMNS.format("fault", "answers", "failed", "wrong", "late", "refused", "recovered")
@@ -76,6 +83,21 @@ def tell(request: pytest.FixtureRequest) -> Callable[[str, Sequence[Outcome], fl
 def note(request: pytest.FixtureRequest) -> Callable[[str], None]:
     """Add a line of figures to the table."""
     return request.config.stash.setdefault(TABLE, []).append
+
+
+@pytest.fixture
+def unharmed(service: Running) -> Iterator[None]:
+    """Whatever a test sends, no process dies or grows, nothing stays open, nothing is logged."""
+    pids = tree(service.process.pid)
+    memory, open_before = memory_bytes(pids), descriptors(pids)
+    right = requests.post(service.url + EMBED, FILE, timeout=30).json()
+    yield
+    assert requests.post(service.url + EMBED, FILE, timeout=30).json() == right
+    assert tree(service.process.pid) == pids
+    time.sleep(0.5)  # for the last connections to be closed
+    assert memory_bytes(pids) - memory < MOST_GROWTH
+    assert descriptors(pids) - open_before < MOST_DESCRIPTORS
+    assert "Traceback (most recent call last)" not in service.log.read_text()
 
 
 def pytest_terminal_summary(
