@@ -2,6 +2,7 @@
 
 import json
 import logging
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ from serve.torchserve.sockets import ask, management_socket
 logger = logging.getLogger(__name__)
 
 TIMEOUT_S = 5.0
-REGISTER_S = 120.0  # for the workers to import torch and pass the golden check
+START_S = 120.0  # for the workers to import torch and pass the golden check
+POLL_S = 0.2  # between two looks at workers that are starting
 
 
 class Management:
@@ -28,18 +30,30 @@ class Management:
     def __init__(self, home: Path) -> None:
         self._socket = management_socket(home)
 
-    def ready_workers(self, endpoint: str) -> int:
-        """How many workers of the endpoint's default version are READY."""
-        models = self._ask("GET", f"/models/{endpoint}")
+    def ready_workers(self, endpoint: str, version: int | None = None) -> int:
+        """How many workers of a version, by default the endpoint's default one, are READY."""
+        path = f"/models/{endpoint}" if version is None else f"/models/{endpoint}/{version}"
+        models = self._ask("GET", path)
         try:
             return sum(worker["status"] == "READY" for worker in models[0]["workers"])
         except (LookupError, TypeError) as error:
             raise LaunchError(f"TorchServe describes {endpoint} in an unknown way") from error
 
-    def register(self, endpoint: str, folder: Path) -> None:
-        """Add the version in ``folder`` of the model store, and wait for its workers."""
-        question = {"url": folder.name, "model_name": endpoint, "synchronous": "true"}
-        self._ask("POST", f"/models?{urlencode(question)}", REGISTER_S)
+    def register(self, endpoint: str, folder: Path, version: int, workers: int) -> None:
+        """Add the version in ``folder`` of the model store, start its workers, wait for them.
+
+        TorchServe could wait for them, too, but with a thread that serves callers.
+        """
+        question = {"url": folder.name, "model_name": endpoint, "initial_workers": 0}
+        self._ask("POST", f"/models?{urlencode(question)}")
+        self._ask("PUT", f"/models/{endpoint}/{version}?min_worker={workers}&max_worker={workers}")
+        deadline = time.monotonic() + START_S
+        while (ready := self.ready_workers(endpoint, version)) < workers:
+            if time.monotonic() > deadline:
+                raise LaunchError(
+                    f"{endpoint}: {ready} of {workers} new workers ready after {START_S:.0f} s"
+                )
+            time.sleep(POLL_S)
 
     def set_default(self, endpoint: str, version: int) -> None:
         """Send the endpoint's requests to a version from now on."""
@@ -53,9 +67,9 @@ class Management:
             except LaunchError as error:
                 logger.warning("version %d of %s may still be there: %s", version, endpoint, error)
 
-    def _ask(self, method: str, target: str, timeout_s: float = TIMEOUT_S) -> Any:
+    def _ask(self, method: str, target: str) -> Any:
         """The JSON of a 2xx answer."""
-        status, body = ask(self._socket, method, target, timeout_s)
+        status, body = ask(self._socket, method, target, TIMEOUT_S)
         if not 200 <= status < 300:
             raise LaunchError(f"TorchServe answered {method} {target} with HTTP {status}")
         try:

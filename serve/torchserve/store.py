@@ -24,6 +24,9 @@ from serve.errors import LaunchError
 from serve.launcher.bundles import bundle_folder, copy_bundle
 from serve.launcher.settings import BATCH_SIZE, Settings
 
+# TorchServe starts on this version, and so starts its workers. Those of later versions are started
+# once they are registered (serve.torchserve.management).
+FIRST_VERSION = 1
 ANSWER_S = 300  # most time for a batch: 24 requests of 4,096 images each are slow, but no fault
 
 
@@ -89,8 +92,6 @@ def write_model(
         },
     }
     config = {
-        "minWorkers": settings.worker_count,
-        "maxWorkers": settings.worker_count,
         "responseTimeout": ANSWER_S,
         "batchSize": settings.batch_size or BATCH_SIZE,
         "maxBatchDelay": settings.batch_delay_ms,
@@ -106,6 +107,8 @@ def write_model(
             "activity": str(activity_folder(home).resolve()),
         },
     }
+    if version == FIRST_VERSION:
+        config |= {"minWorkers": settings.worker_count, "maxWorkers": settings.worker_count}
     folder = model_folder(home, endpoint, version)
     (folder / "MAR-INF").mkdir(parents=True)
     (folder / "MAR-INF" / "MANIFEST.json").write_text(json.dumps(manifest))

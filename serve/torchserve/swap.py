@@ -80,7 +80,8 @@ class Versions:
             for endpoint in ENDPOINTS:
                 begun.append(endpoint)
                 folder = model_folder(self._home, endpoint, new.version)
-                self._management.register(endpoint, folder)
+                workers = self._settings.worker_count
+                self._management.register(endpoint, folder, new.version, workers)
             with loopback_session() as session:
                 for endpoint, canary in new.canaries.items():
                     url = version_url(self._settings, endpoint, new.version)

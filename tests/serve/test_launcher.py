@@ -151,6 +151,23 @@ def test_impossible_options_are_usage_errors(arguments: list[str]) -> None:
     assert exit_info.value.code == 2
 
 
+def test_processes_are_for_granian_on_linux(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Several processes are refused in one line where they can't share a port."""
+    two = {"PINHOLE_PROCESSES": "2"}
+    monkeypatch.setattr("sys.platform", "linux")
+    assert parse(["bundle", "--server=granian"], two).processes == 2
+
+    for arguments, platform in (([], "linux"), (["--server=granian"], "darwin")):
+        monkeypatch.setattr("sys.platform", platform)
+        assert parse(["bundle", *arguments, "--processes=1"], two).processes == 1
+        with pytest.raises(SystemExit):
+            parse(["bundle", *arguments], two)
+        said = capsys.readouterr().err.splitlines()[-1]
+        assert said.endswith("--processes 2 is for --server granian on Linux; see --workers")
+
+
 def test_only_inference_leaves_loopback(tmp_path: Path) -> None:
     """Management, metrics and gRPC stay private whatever the host."""
     config = server_config(Settings(host="0.0.0.0", port=9000), tmp_path)  # noqa: S104
@@ -183,8 +200,20 @@ def test_model_folder_names_our_handler(small_bundle: Bundle, tmp_path: Path) ->
     manifest = (tmp_path / "models" / "embed-2" / "MAR-INF" / "MANIFEST.json").read_text()
     assert '"serve.torchserve.handler"' in manifest
     assert "endpoint: embed" in config
-    assert "minWorkers: 3" in config
     assert str(small_bundle.folder) in config
+
+
+def test_only_the_first_version_names_its_workers(small_bundle: Bundle, tmp_path: Path) -> None:
+    """Registering another that did would keep callers waiting until its workers are ready."""
+    for version in (1, 2):
+        write_model(tmp_path, "embed", small_bundle, version, Settings(workers=3))
+
+    first, second = (
+        (tmp_path / "models" / f"embed-{version}" / "model-config.yaml").read_text()
+        for version in (1, 2)
+    )
+    assert "minWorkers: 3" in first
+    assert "minWorkers" not in second
 
 
 def test_some_java_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
