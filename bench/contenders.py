@@ -34,9 +34,10 @@ JVM_WARM_UP_S = 60.0  # for the JVM to compile the code that it runs
 
 FASTAPI = "fastapi"
 LITSERVE = "litserve"
-# Services of ours → module, server, device and precision.
+# Services of ours → module, server, device and precision, and further options.
 OURS = {
     "granian": ("serve", "granian", "cpu", "fp32"),
+    "granian-2": ("serve", "granian", "cpu", "fp32", "--processes", "2"),
     "torchserve": ("serve", "torchserve", "cpu", "fp32"),
     "granian-bf16": ("serve", "granian", "openvino", "bf16"),
     "torchserve-bf16": ("serve", "torchserve", "openvino", "bf16"),
@@ -89,9 +90,9 @@ def fastapi(cores: str) -> list[str]:
 
 def our_service(name: str, bundle: Bundle, serve_args: Sequence[str]) -> Contender:
     """One of OURS."""
-    module, server, device, precision = OURS[name]
+    module, server, device, precision, *further = OURS[name]
     command = [module, str(bundle.folder), *serve_args, "--server", server]
-    command += ["--runtime", "onnxruntime", "--device", device, "--precision", precision]
+    command += ["--runtime", "onnxruntime", "--device", device, "--precision", precision, *further]
     return Contender(
         name,
         command,

@@ -8,6 +8,7 @@ stopped, alone on the machine except for wrk, which makes the load:
     litserve       uvicorn, dynamic batching, Pillow and onnxruntime
     fastapi        uvicorn with a process for each core, Pillow and onnxruntime
     granian        python -m serve --server granian, onnxruntime's CPU provider in fp32
+    granian-2      the same with --processes 2
     torchserve     the same with --server torchserve
     …-bf16         both with OpenVINO in bf16, where onnxruntime and the processor have it
     …-nothing      granian with an engine that computes nothing: the most that one process answers

@@ -56,14 +56,17 @@ def run(bundle: Bundle, settings: Settings, stopping: threading.Event) -> None:
         ServeError: the server could not be started, died, or had an endpoint without a ready worker
             for too long.
     """
-    try:
-        start = import_module(SERVERS[settings.server]).Instance
-    except ImportError as error:
-        raise LaunchError(missing_module(f"--server {settings.server}", error)) from error
     with (
         tempfile.TemporaryDirectory(prefix="pinhole-", ignore_cleanup_errors=True) as home,
         locked(home),
     ):
+        if settings.processes > 1:
+            # Where all processes write their counts: prometheus_client asks as it is imported.
+            os.environ["PROMETHEUS_MULTIPROC_DIR"] = home
+        try:
+            start = import_module(SERVERS[settings.server]).Instance
+        except ImportError as error:
+            raise LaunchError(missing_module(f"--server {settings.server}", error)) from error
         instance = start(bundle, settings, Path(home), stopping)
         try:
             watch(instance, stopping, lambda: announce(bundle.manifest, settings))

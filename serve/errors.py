@@ -6,6 +6,7 @@ ServeError
 RequestError
 ├── InvalidRequest          400  the request as a whole can't be read
 ├── InvalidEmbedding        400  not a vector that the decoder takes
+├── NotFound                404  a request in OpenAI's form is for another model
 ├── NotAcceptable           406  the endpoint gives nothing that the Accept header allows
 ├── UnsupportedMediaType    415  the Content-Type isn't in the contract
 ├── InternalError           500  a fault of the service; the message has the request id
@@ -25,6 +26,13 @@ class InvalidRequest(RequestError):
 
 class InvalidEmbedding(RequestError):
     """Not a vector of D finite numbers."""
+
+
+class NotFound(RequestError):
+    """The request is for another model than the one that is served."""
+
+    status = 404
+    phrase = "Not Found"
 
 
 class NotAcceptable(RequestError):

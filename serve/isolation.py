@@ -29,7 +29,7 @@ def reply_isolating_faults(
             logger.exception("request %s failed", request_ids[0])
             report.bad[InternalError.__name__] += 1
             message = f"unexpected error; report request id {request_ids[0]}"
-            return [error_reply(InternalError(message), messages[0].oip)]
+            return [error_reply(InternalError(message), messages[0].dialect)]
         logger.exception("a batch of %d failed; replying to its requests alone", len(messages))
     report.forget()  # each message is counted again below
     return [

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from serve.service import PHASE_NAMES, Report
 from serve.wire.replies import Reply
-from serve.wire.requests import CANARY_HEADER, Message
+from serve.wire.requests import CANARY_HEADER, Message, trace_of
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +52,6 @@ class Journal:
         messages: Sequence[Message],
         replies: Sequence[Reply],
         request_ids: Sequence[str],
-        traces: Sequence[str] = (),
     ) -> None:
         """Count a batch; log it if anything failed, or if the last line is SAMPLE_EVERY_S old."""
         if is_routine(messages, replies, self._canary_token):
@@ -64,6 +63,7 @@ class Journal:
             self._untold += 1
             return
         self._last_told = time.monotonic()
+        traces = [trace for message in messages if (trace := trace_of(message.headers))]
         logger.log(
             logging.WARNING if failed else logging.INFO,
             "batch endpoint=%s requests=%d images=%d bad=%s outliers=%d %s untold=%d replies=%s%s",

@@ -29,6 +29,21 @@ BAD = prometheus_client.Counter(
 OUTLIERS = prometheus_client.Counter(
     "pinhole_outliers", "images reconstructed that look like nothing the model has learned"
 )
+# A picture like those the model knows has any percentile with the same chance.
+PERCENTILES = prometheus_client.Histogram(
+    "pinhole_percentile",
+    "percentiles of reconstructed images, of a sample of each batch",
+    buckets=[*range(10, 100, 10), 95, 99, 100],
+)
+POSITIONS = prometheus_client.Histogram(
+    "pinhole_position",
+    "numbers of embeddings, of a sample of each batch; held-out images had 0 to 1",
+    ["number"],
+    buckets=[-1, -0.5, *(tenth / 10 for tenth in range(11)), 1.5, 2],
+)
+OUTSIDE = prometheus_client.Counter(
+    "pinhole_outside", "embeddings of the same sample with a number that is not within 0 and 1"
+)
 BATCH_REQUESTS = prometheus_client.Histogram(
     "pinhole_batch_requests", "requests answered together", ["endpoint"], buckets=SIZES
 )
@@ -55,6 +70,7 @@ class Metrics:
         self._batch_requests = BATCH_REQUESTS.labels(endpoint)
         self._batch_images = BATCH_IMAGES.labels(endpoint)
         self._waits = WAITS.labels(endpoint)
+        self._positions = list[prometheus_client.Histogram]()  # by number
         self._phases = {name: PHASES.labels(endpoint, name) for name in PHASE_NAMES}
 
     def count(self, report: Report, replies: Sequence[Reply]) -> None:
@@ -70,6 +86,19 @@ class Metrics:
         self._batch_images.observe(report.images)
         for phase, seconds in report.seconds.items():
             self._phases[phase].observe(seconds)
+        for rank in report.percentiles:
+            PERCENTILES.observe(rank)
+        for row in report.positions:
+            self._count_positions(row)
+
+    def _count_positions(self, row: Sequence[float]) -> None:
+        """Add the positions of an embedding's numbers."""
+        while len(self._positions) < len(row):  # the model after a swap may have more numbers
+            self._positions.append(POSITIONS.labels(len(self._positions)))
+        for histogram, position in zip(self._positions, row, strict=False):
+            histogram.observe(position)
+        if min(row) < 0 or max(row) > 1:
+            OUTSIDE.inc()
 
     def count_waits(self, waits_s: Iterable[float]) -> None:
         """Add the waits of a batch's requests."""

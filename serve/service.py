@@ -3,6 +3,7 @@
 All readable images or embeddings of a batch go through the engine together.
 """
 
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,7 +17,14 @@ from numpy.typing import NDArray
 from serve.bundle.engine.protocol import Engine
 from serve.bundle.errors import RequestError, without_frames
 from serve.bundle.manifest import Bundle
-from serve.bundle.score import is_outlier, mean_squared_errors, percentile, relative_errors
+from serve.bundle.score import (
+    is_outlier,
+    is_outside,
+    mean_squared_errors,
+    percentile,
+    positions,
+    relative_errors,
+)
 from serve.endpoints import ENDPOINTS
 from serve.errors import InvalidEmbedding
 from serve.wire.replies import (
@@ -40,6 +48,9 @@ from serve.wire.requests import (
 # Images decoded at a time. It bounds the memory of their float32 pixels, which then become bytes.
 DECODED_AT_ONCE = 512
 
+# Numbers of a batch that are put into its report for the metrics: 8 percentiles, or 4 embeddings of
+# the shipped model. Each takes a few microseconds to count.
+SAMPLE_SIZE = 8
 PHASE_NAMES = ("read", "infer", "write")
 
 
@@ -51,18 +62,23 @@ class Report:
         images: images or embeddings that went through the model.
         bad: refusals by error type, of whole requests and of single images.
         outliers: images called outliers.
+        percentiles: of a sample of the images that were reconstructed.
+        positions: of a sample of the embeddings that were asked for; see serve.bundle.score.
         seconds: spent in each phase of PHASE_NAMES.
     """
 
     images: int = 0
     bad: Counter[str] = field(default_factory=Counter)
     outliers: int = 0
+    percentiles: list[float] = field(default_factory=list)
+    positions: list[list[float]] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PHASE_NAMES, 0.0))
 
     def forget(self) -> None:
         """Begin anew, as if nothing had been counted."""
         self.images = self.outliers = 0
         self.bad.clear()
+        self.percentiles, self.positions = [], []
         self.seconds = dict.fromkeys(PHASE_NAMES, 0.0)
 
     @contextmanager
@@ -116,6 +132,8 @@ class Service:
         report = report or Report()
         requests = read_all(messages, self._read_images("embed"), report)
         embeddings = run_all(requests, self._engine.embed, report)
+        seen = np.asarray(sample(embeddings, self.manifest.embedding_width)).tolist()
+        report.positions += [positions(row, self.manifest.calibration) for row in seen]
         return write_all(messages, requests, embeddings, self._write_embeddings, report)
 
     def reconstruct(self, messages: Sequence[Message], report: Report | None = None) -> list[Reply]:
@@ -124,6 +142,7 @@ class Service:
         requests = read_all(messages, self._read_images("reconstruct"), report)
         found = run_all(requests, self._reconstruct, report)
         report.outliers += sum(each.outlier for each in found)
+        report.percentiles += [each.percentile for each in sample(found)]
         return write_all(messages, requests, found, self._write_reconstructions, report)
 
     def decode(self, messages: Sequence[Message], report: Report | None = None) -> list[Reply]:
@@ -137,8 +156,8 @@ class Service:
 
     def _read_images(self, endpoint: str) -> Callable[[Message], Request]:
         """A reader of requests to an endpoint that takes images."""
-        spec, asked = self.manifest.image, ENDPOINTS[endpoint]
-        return lambda message: read_image_request(message, spec, asked)
+        asked = ENDPOINTS[endpoint]
+        return lambda message: read_image_request(message, self.manifest, asked)
 
     def _read_embeddings(self, message: Message) -> Request:
         return read_embedding_request(message, self.manifest, ENDPOINTS["decode"])
@@ -155,7 +174,8 @@ class Service:
         for image, pixels, mse, relative, embedding in zip(*columns, strict=True):
             rank = percentile(float(relative), calibration)
             outlier = is_outlier(float(relative), embedding, calibration)
-            yield Reconstruction(image, pixels, float(mse), rank, outlier)
+            outside = is_outside(embedding, calibration)
+            yield Reconstruction(image, pixels, float(mse), rank, outlier, embedding, outside)
 
     def _decode(
         self, embeddings: NDArray[np.float32]
@@ -180,6 +200,11 @@ class Service:
 
     def _write_images(self, request: Request, rows: Sequence[Any]) -> Reply:
         return decode_reply(request, rows, self.manifest.image.shape)
+
+
+def sample(rows: Sequence[Any] | NDArray[Any], width: int = 1) -> Any:
+    """Some rows of ``width`` numbers, evenly spread: SAMPLE_SIZE numbers, but one row at least."""
+    return rows[:: max(1, math.ceil(len(rows) * width / SAMPLE_SIZE))]
 
 
 def read_all(
@@ -225,7 +250,7 @@ def write_all(
     left = iter(results)
     with report.phase("write"):
         return [
-            error_reply(request, message.oip)
+            error_reply(request, message.dialect)
             if isinstance(request, RequestError)
             else write_or_refuse(message, request, in_place(request.items, left), write)
             for message, request in zip(messages, requests, strict=True)
@@ -251,9 +276,9 @@ def write_or_refuse(
         try:
             check_failures(request)
         except RequestError as error:
-            return error_reply(error, message.oip)
+            return error_reply(error, message.dialect)
         rows = [None if isinstance(row, RequestError) else row for row in rows]
-    return within_limit(write(request, rows), message.oip)
+    return within_limit(write(request, rows), message.dialect)
 
 
 def read_or_error(message: Message, read: Callable[[Message], Request]) -> Request | RequestError:

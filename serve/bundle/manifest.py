@@ -99,6 +99,8 @@ class Manifest:
             equal embeddings, on whatever host they were exported.
         image: the pictures the model takes.
         embedding_width: D.
+        classes: the name of each label in map.npz, by its number; empty where the numbers are the
+            names.
         calibration: see Calibration.
         tolerances: by precision. A precision that moves the answers too far is missing.
         parity: how far each precision and each exported form was from eager PyTorch in float32,
@@ -111,6 +113,7 @@ class Manifest:
     digest: str
     image: ImageSpec
     embedding_width: int
+    classes: list[str]
     calibration: Calibration
     tolerances: dict[str, Tolerance]
     parity: dict[str, dict[str, float]]
@@ -186,6 +189,7 @@ def parse_manifest(fields: dict[str, Any]) -> Manifest:
         digest=fields["digest"],
         image=ImageSpec(**fields["image"]),
         embedding_width=fields["embedding_width"],
+        classes=fields.get("classes", []),  # bundles of earlier versions have none
         calibration=Calibration(**fields["calibration"]),
         tolerances={key: Tolerance(**value) for key, value in fields["tolerances"].items()},
         parity=fields["parity"],

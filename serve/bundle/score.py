@@ -5,12 +5,15 @@ small mse whatever the decoder draws. So images are ranked by their *relative er
 the root of the image's mean square. docs/anomaly.md compares the two.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
 from serve.bundle.manifest import Calibration
 
 OUTLIER_PERCENTILE = 99.0  # one in a hundred images of the known kind is called an outlier
+PERCENTILE_DIGITS = 4  # after the decimal point, where images are scored without pictures
 DARKEST = 0.01  # added to the mean square, or every black image would be infinitely strange
 
 Floats = NDArray[np.float32]
@@ -47,8 +50,22 @@ def percentile(relative_error: float, calibration: Calibration) -> float:
     return float(np.interp(relative_error, calibration.relative_quantiles, np.arange(101)))
 
 
+def positions(embedding: Sequence[float], calibration: Calibration) -> list[float]:
+    """Where each of D numbers lies in the range of held-out images: 0 is its least, 1 its greatest.
+
+    A number that is the same for every held-out image lies at 0 where it is the same again.
+    """
+    ranges = zip(embedding, calibration.embedding_min, calibration.embedding_max, strict=True)
+    return [(number - least) / (greatest - least or 1.0) for number, least, greatest in ranges]
+
+
 def is_outlier(relative_error: float, embedding: Floats, calibration: Calibration) -> bool:
     """Whether the error is in the top percent, or the embedding is where no held-out image was."""
-    outside = (embedding < calibration.embedding_min) | (embedding > calibration.embedding_max)
     rank = percentile(relative_error, calibration)
-    return rank > OUTLIER_PERCENTILE or bool(outside.any())
+    return rank > OUTLIER_PERCENTILE or is_outside(embedding, calibration)
+
+
+def is_outside(embedding: Floats, calibration: Calibration) -> bool:
+    """Whether the embedding is where no held-out image was."""
+    outside = (embedding < calibration.embedding_min) | (embedding > calibration.embedding_max)
+    return bool(outside.any())

@@ -5,7 +5,8 @@
 #   PINHOLE_RATE         requests a second that one caller may make
 #   PINHOLE_CONNECTIONS  requests that one caller may have running
 #   PINHOLE_LARGE        large requests that may run, of all callers together
-#   PINHOLE_RESOLVER     address of the name server that lists the replicas
+#   PINHOLE_SERVICE      host name of the replicas, which has an address for each; default: service
+#   PINHOLE_RESOLVER     address of the name server that knows them; default: the system's first
 #   /tls                 tls.crt and tls.key: HTTPS instead of HTTP
 set -euf
 umask 077 # no other user may read the keys
@@ -26,6 +27,22 @@ check_address() { # name, value
   octet='(25[0-5]|2[0-4][0-9]|1?[0-9]?[0-9])'
   printf '%s' "$2" | tr '\n' ' ' | grep -Eqx "($octet\.){3}$octet|\[[0-9A-Fa-f:]+\]" ||
     refuse "$1 must be an address such as 127.0.0.11 or [fd00::53]; got '$2'"
+}
+
+check_host() { # name, value
+  case $2 in
+    '' | *[!A-Za-z0-9.-]*) refuse "$1 must be a host name; got '$2'" ;;
+  esac
+}
+
+# An IPv6 address gets the brackets that nginx wants.
+first_name_server() {
+  while read -r word address _; do
+    case $word:$address in
+      nameserver:*:*) echo "[$address]" && return ;;
+      nameserver:*) echo "$address" && return ;;
+    esac
+  done </etc/resolv.conf
 }
 
 # The keys are regular expressions, since nginx ignores case where a map has plain strings.
@@ -53,7 +70,8 @@ write_keys() {
 check_number PINHOLE_RATE "${PINHOLE_RATE:=1000}" 1000000
 check_number PINHOLE_CONNECTIONS "${PINHOLE_CONNECTIONS:=64}" 65535
 check_number PINHOLE_LARGE "${PINHOLE_LARGE:=8}" 65535
-check_address PINHOLE_RESOLVER "${PINHOLE_RESOLVER:=127.0.0.11}"
+check_host PINHOLE_SERVICE "${PINHOLE_SERVICE:=service}"
+check_address PINHOLE_RESOLVER "${PINHOLE_RESOLVER:=$(first_name_server)}"
 large_each=$(((PINHOLE_LARGE + 1) / 2)) # so that no caller can keep all others out
 
 mkdir -p /tmp/gateway
@@ -69,6 +87,10 @@ limit_conn_zone \$large zone=large:1m;
 limit_conn_zone \$large_caller zone=large_callers:10m;
 resolver $PINHOLE_RESOLVER valid=1s ipv6=off;
 CONF
+# A replica that comes or goes is known within a second. Failures are not counted against replicas:
+# a caller with a poisonous request could get them all banned.
+echo "server $PINHOLE_SERVICE:8080 resolve max_fails=0;" >/tmp/gateway/inference.conf
+echo "server $PINHOLE_SERVICE:8083 resolve max_fails=0;" >/tmp/gateway/private.conf
 cat >/tmp/gateway/limits.conf <<CONF
 limit_req zone=rate burst=$((PINHOLE_RATE * 2)) nodelay;
 limit_conn connections $PINHOLE_CONNECTIONS;

@@ -1,6 +1,10 @@
-"""The contract in one process, on Granian: an event loop, and a thread for each core.
+"""The contract in one process or a few, on Granian: an event loop, and a thread for each core.
 
     instance.py     one running service: started, watched, swapped, drained, stopped
+    process.py      one process of it: the event loop, the threads, the model
+    followers.py    the processes beside the first
+    team.py         what the processes know of each other
+    model.py        what a process serves
     app.py          HTTP: a request becomes a message, a reply becomes a response
     dispatcher.py   the threads that answer messages, and which of them is next
     files.py        the explorer's page and the API's documentation, where they are installed

@@ -6,9 +6,8 @@ limit) is answered here, in the contract's form.
 
 import asyncio
 import random
-import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import replace
 from typing import Any
 
@@ -18,21 +17,23 @@ from serve.endpoints import ENDPOINTS
 from serve.errors import InvalidRequest, Unavailable
 from serve.granian.dispatcher import Dispatcher, Task, Tell
 from serve.granian.files import StaticFile, hint
-from serve.launcher.private import Answers
+from serve.launcher.private import Pages
+from serve.launcher.readiness import MISDIRECTED
 from serve.service import Report, Service
+from serve.wire.media import OPENAI
 from serve.wire.replies import NO_HEADERS, Reply, error_reply, refusal
-from serve.wire.requests import Message
+from serve.wire.requests import CANARY_HEADER, Dialect, Message, request_id_of
 from serve.wire.weight import LIGHT_PIXELS, weigh
 
 # A request of at most so many pixels that comes alone is answered in the event loop's own thread:
 # to wake another thread, and to be woken by it, takes longer than the event loop will be missed.
 ALONE_PIXELS = 4_096
 BODY_S = 15.0  # for a caller to send the body it has announced
-REQUEST_ID = re.compile(r"[\w.:+/=@-]{1,128}", re.ASCII)
-TRACE = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")  # W3C Trace Context
-PREDICTIONS = {f"/predictions/{endpoint}": (endpoint, False) for endpoint in ENDPOINTS}
-INFERENCES = {f"/v2/models/{endpoint}/infer": (endpoint, True) for endpoint in ENDPOINTS}
-POSTS = {**PREDICTIONS, **INFERENCES}  # path → endpoint, and whether it speaks OIP
+POSTS: dict[str, tuple[str, Dialect]] = {  # path → endpoint, and the form of the reply
+    **{f"/predictions/{endpoint}": (endpoint, "own") for endpoint in ENDPOINTS},
+    **{f"/v2/models/{endpoint}/infer": (endpoint, "oip") for endpoint in ENDPOINTS},
+    "/v1/embeddings": ("embed", "openai"),
+}
 
 
 class App:
@@ -45,9 +46,10 @@ class App:
         dispatcher: answers messages.
         tell: counts and logs a request that is refused before it reaches the dispatcher.
         service: what is served now.
-        answers: the pages of readiness and metadata.
+        pages: of readiness and metadata.
         files: path → file of the explorer and of the documentation.
         stopping: whether the service is stopping, so that connections are closed.
+        others: tokens of the canaries that other processes of the service mean for themselves.
     """
 
     def __init__(
@@ -55,13 +57,14 @@ class App:
         dispatcher: Dispatcher,
         tell: Tell,
         service: Callable[[], Service],
-        answers: Answers,
+        pages: Pages,
         files: Mapping[str, StaticFile],
         stopping: Callable[[], bool],
+        others: Set[str],
     ) -> None:
         self._dispatcher, self._tell = dispatcher, tell
-        self._service, self._answers = service, answers
-        self._files, self._stopping = files, stopping
+        self._service, self._pages = service, pages
+        self._files, self._stopping, self._others = files, stopping, others
         self.open = 0
 
     async def __rsgi__(self, scope: Any, protocol: Any) -> None:
@@ -76,23 +79,24 @@ class App:
         finally:
             self.open -= 1
 
-    async def _predict(self, scope: Any, protocol: Any, endpoint: str, oip: bool) -> None:
+    async def _predict(self, scope: Any, protocol: Any, endpoint: str, dialect: Dialect) -> None:
         """Answer a request to the model."""
         headers = read_headers(scope)
-        request_id = headers.get("x-request-id", "")
-        if not REQUEST_ID.fullmatch(request_id):
-            request_id = f"{random.getrandbits(128):032x}"
-        trace = headers.get("traceparent", "")
-        if not TRACE.fullmatch(trace):
-            trace = ""
+        if headers.get(CANARY_HEADER.lower()) in self._others:
+            await read_body(protocol, headers)
+            self._send(protocol, Reply(b"", MISDIRECTED), {"Connection": "close"})
+            return
+        if dialect == "openai":
+            headers["content-type"] = OPENAI
+        request_id = request_id_of(headers) or f"{random.getrandbits(128):032x}"
         try:
-            message = Message(await read_body(protocol, headers), headers, oip=oip)
+            message = Message(await read_body(protocol, headers), headers, oip=dialect == "oip")
             pixels = weigh(message, ENDPOINTS[endpoint].takes, self._service().manifest)
-            task = Task(endpoint, message, request_id, pixels, pixels <= LIGHT_PIXELS, trace)
+            task = Task(endpoint, message, request_id, pixels, pixels <= LIGHT_PIXELS)
             reply = await self._dispatch(task, protocol)
         except RequestError as error:
-            reply = error_reply(error, oip)
-            task = Task(endpoint, Message(b"", headers), request_id, 1, True, trace)
+            reply = error_reply(error, dialect)
+            task = Task(endpoint, Message(b"", headers), request_id, 1, True)
             report = Report(bad=Counter({type(error).__name__: 1}))
             self._tell(endpoint, (task,), (reply,), report)
         self._send(protocol, reply, {"X-Request-Id": request_id})
@@ -117,19 +121,20 @@ class App:
     def _page(self, scope: Any) -> Reply:
         """The reply to a request that isn't for the model."""
         path, method = scope.path, scope.method
-        page, file = self._answers.page(path), self._files.get(path)
+        page, file = self._pages.page(path), self._files.get(path)
         if page is None and file is not None:
             page = file.reply()
         if path == "/docs":
             page = Reply(b"", 301, headers={"Location": "/docs/"})
         if page is None and path not in POSTS:
-            return refusal(404, "NotFound", hint(path), oip=path.endswith("/infer"))
+            return refusal(404, "NotFound", hint(path), "oip" if path.endswith("/infer") else "own")
         allowed = "POST" if path in POSTS else "GET, HEAD"
         if method == "OPTIONS":
             return Reply(b"", 204, headers={"Allow": allowed})
         if page is None or method not in ("GET", "HEAD"):
             message = f"{method} is not for this path; use {allowed}"
-            reply = refusal(405, "MethodNotAllowed", message, oip=path in INFERENCES)
+            _, dialect = POSTS.get(path, ("", "own"))
+            reply = refusal(405, "MethodNotAllowed", message, dialect)
             return replace(reply, headers={"Allow": allowed})
         return page
 

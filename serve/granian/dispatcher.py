@@ -25,7 +25,7 @@ from serve.wire.weight import LIGHT_PIXELS
 BATCH_PIXELS = LIGHT_PIXELS  # from here on, a batch takes in no further message
 MAX_WAITING_BYTES = 256 << 20  # bodies that wait; 16 of the largest
 # Expected waits from which on messages are refused: a caller of a light one is soon told.
-MAX_WAIT_S, MAX_LIGHT_WAIT_S = 20.0, 3.0
+MAX_WAIT_S, MAX_LIGHT_WAIT_S = 20.0, 1.0
 FIRST_GUESS = 2e-7  # seconds a pixel takes, until there is something to learn from
 LEARNING_RATE = 0.1  # weight of a new measurement of the seconds a pixel takes
 NICENESS = 5  # of the threads of heavy messages: a third of a light thread's share of a core
@@ -41,7 +41,6 @@ class Task:
         request_id: the caller's, or one made for it.
         pixels: what it will cost; see serve.wire.weight.
         light: which lane it takes.
-        trace: the caller's traceparent, for the log; empty if there is none.
         reply: set in the event loop's thread.
         arrived: a time.monotonic().
         waited_s: from then to the start of its batch.
@@ -52,7 +51,6 @@ class Task:
     request_id: str
     pixels: int
     light: bool
-    trace: str = ""
     reply: asyncio.Future[Reply] = field(default_factory=asyncio.Future)
     arrived: float = field(default_factory=time.monotonic)
     waited_s: float = 0.0
@@ -71,7 +69,7 @@ class Lane:
     Args:
         threads: how many.
         batch_size: most messages that are answered together.
-        niceness: of the threads.
+        niceness: of the threads, beyond that of the process.
         max_wait_s: expected wait from which on messages are refused.
         answer: gives one reply for each message of a batch; never raises.
         tell: counts and logs a batch whose replies are out.
@@ -155,7 +153,7 @@ class Lane:
 
     def _run(self) -> None:
         if sys.platform == "linux":  # elsewhere, threads have no niceness of their own
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), self._niceness)
+            os.nice(self._niceness)  # on top of the process's own, which only root may lower
         thread = threading.current_thread()
         while tasks := self._take():
             started = time.monotonic()

@@ -50,6 +50,7 @@ def model(bundle: Bundle, endpoint: str, precision: str) -> dict[str, Any]:
         "precision": precision,
         "image": asdict(manifest.image),
         "embedding_width": manifest.embedding_width,
+        "classes": manifest.classes,
         "limits": {
             "body_bytes": limits.MAX_BODY_BYTES,
             "reply_bytes": limits.MAX_REPLY_BYTES,

@@ -29,20 +29,16 @@ TEXT = "text/plain; version=0.0.4; charset=utf-8"  # Prometheus' format
 
 
 @dataclass(frozen=True)
-class Answers:
-    """The functions that the private port calls for its replies.
+class Pages:
+    """The contract's pages.
 
     Attributes:
         reason: why the service isn't ready; None if it is.
         pages: path → JSON of every page that only describes what is served.
-        metrics: the text of /metrics.
-        swap: serves the bundle in a folder, or for None the previous bundle; returns the reply.
     """
 
     reason: Callable[[], str | None]
     pages: Callable[[], Mapping[str, bytes]]
-    metrics: Callable[[], bytes]
-    swap: Callable[[str | None], dict[str, Any]]
 
     def page(self, path: str) -> Reply | None:
         """The contract's page at a path: liveness, readiness, metadata or the map."""
@@ -55,6 +51,19 @@ class Answers:
             return ready_page({"name": READY_PAGES[path], "ready": self.reason() is None})
         body = self.pages().get(path)
         return None if body is None else Reply(body)
+
+
+@dataclass(frozen=True)
+class Answers(Pages):
+    """The functions that the private port calls for its replies.
+
+    Attributes:
+        metrics: the text of /metrics.
+        swap: serves the bundle in a folder, or for None the previous bundle; returns the reply.
+    """
+
+    metrics: Callable[[], bytes]
+    swap: Callable[[str | None], dict[str, Any]]
 
 
 READY_PAGES = {f"/v2/models/{endpoint}/ready": endpoint for endpoint in ENDPOINTS}

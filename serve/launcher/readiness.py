@@ -15,6 +15,8 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 import requests
+from requests.adapters import HTTPAdapter
+from urllib3 import Retry
 
 from serve.bundle.errors import RequestError
 from serve.canary import Canary
@@ -24,6 +26,21 @@ from serve.launcher.settings import Settings
 from serve.wire.requests import CANARY_HEADER
 
 TIMEOUT_S = 5.0  # for each answer of a check
+# Where several processes share a port (serve/granian/followers.py), each sends canaries to itself.
+# If another process gets one, it answers 421 and closes the connection. The canary is then sent on
+# new connections until one of them leads to the right process; that connection is kept.
+MISDIRECTED = 421
+ANOTHER_PROCESS = Retry(
+    total=None,
+    connect=0,
+    read=0,
+    redirect=0,
+    status=200,
+    status_forcelist=[MISDIRECTED],
+    allowed_methods=None,
+    raise_on_status=False,
+    respect_retry_after_header=False,
+)
 
 
 class Readiness:
@@ -45,6 +62,8 @@ class Readiness:
         settings: of the service.
         ready_workers: counts the ready workers of an endpoint. Raises LaunchError where the
             server doesn't say.
+        company: is told after each check whether this process is ready; says why other processes
+            of the service aren't.
     """
 
     def __init__(
@@ -52,6 +71,7 @@ class Readiness:
         canaries: Mapping[str, Canary],
         settings: Settings,
         ready_workers: Callable[[str], int],
+        company: Callable[[bool], str | None] = lambda is_ready: None,
     ) -> None:
         self.reason: str | None = "starting"
         self.working = self.complete = self.been_ready = False
@@ -59,7 +79,9 @@ class Readiness:
         self.changing = threading.Lock()
         self.canaries = canaries
         self._settings, self._ready_workers = settings, ready_workers
+        self._company = company
         self._session = loopback_session()
+        self._session.mount("http://", HTTPAdapter(max_retries=ANOTHER_PROCESS))
 
     def check(self) -> bool:
         """Ask the service; True if it is ready."""
@@ -67,9 +89,11 @@ class Readiness:
             self.working = self.complete = False
             self.unanswered = frozenset()
             try:
-                self.reason = self._worker_fault() or self._canary_fault()
+                fault = self._worker_fault() or self._canary_fault()
             except LaunchError as error:
-                self.reason = str(error)
+                fault = str(error)
+            elsewhere = self._company(fault is None)
+            self.reason = fault or elsewhere
         self.been_ready |= self.reason is None
         return self.reason is None
 

@@ -3,6 +3,7 @@
 import argparse
 import ipaddress
 import secrets
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -32,6 +33,7 @@ examples:
   python -m serve build/mnist
   python -m serve build/mnist --port 9080 --runtime torchscript
   python -m serve build/mnist --server granian
+  python -m serve build/mnist --server granian --processes 2
 
 Every option is also a variable, which the command line overrides: PINHOLE_PORT=9080,
 PINHOLE_BATCH_DELAY_MS=2, PINHOLE_BEHIND_GATEWAY=1.
@@ -92,7 +94,14 @@ class Settings:
     workers: int | None = option(
         None,
         "torchserve: worker processes for each endpoint (default: one a core, at most "
-        f"{MOST_WORKERS}); granian: threads that run the engine (default: one a core)",
+        f"{MOST_WORKERS}); granian: threads that run the engine, in all processes "
+        "together (default: one a core)",
+        type=count,
+    )
+    processes: int = option(
+        1,
+        "granian on Linux: processes that share the port, the cores and the workers, since one "
+        "can't use all of many cores",
         type=count,
     )
     batch_size: int | None = option(
@@ -182,7 +191,12 @@ def parse(arguments: list[str], environment: Mapping[str, str]) -> argparse.Name
         typed = from_environment(environment)
     except ValueError as error:
         parser.error(str(error))
-    return parser.parse_args([*typed, *arguments])
+    options = parser.parse_args([*typed, *arguments])
+    if options.processes > 1 and (options.server != "granian" or sys.platform != "linux"):
+        parser.error(
+            f"--processes {options.processes} is for --server granian on Linux; see --workers"
+        )
+    return options
 
 
 def from_environment(environment: Mapping[str, str]) -> list[str]:

@@ -18,7 +18,9 @@ NO_VERSION = 0  # versions begin with 1
 class Replacing(Protocol):
     """How a server serves another bundle without failing a request."""
 
-    served: Served
+    @property
+    def served(self) -> Served:
+        """What is served now."""
 
     def replace(self, bundle: Bundle, version: int) -> None:
         """Make a bundle what is served, as this version, once it has proven itself.

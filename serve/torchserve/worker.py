@@ -17,7 +17,7 @@ from serve.journal import Count, Journal
 from serve.service import Report, Service
 from serve.torchserve.messages import Row, set_head, to_message
 from serve.wire.replies import Reply
-from serve.wire.requests import Message
+from serve.wire.requests import Message, request_id_of
 from serve.wire.weight import LIGHT_PIXELS, weigh
 
 
@@ -52,7 +52,10 @@ class Worker:
         messages = [to_message(row, context, index) for index, row in enumerate(batch)]
         replies = dict[int, Reply]()
         for places in self._parts(messages):
-            request_ids = [context.get_request_id(place) for place in places]
+            request_ids = [
+                request_id_of(messages[place].headers) or context.get_request_id(place)
+                for place in places
+            ]
             part = self._reply_to([messages[place] for place in places], request_ids)
             replies |= zip(places, part, strict=True)
         for place, reply in replies.items():

@@ -11,6 +11,9 @@ JSON = "application/json"
 PNG = "image/png"
 NPY = "application/x-npy"
 MULTIPART = "multipart/form-data"
+# What a request to /v1/embeddings is marked with on its way to a handler, which learns of no path:
+# by the gateway, and by the second server. The caller's own Content-Type doesn't matter there.
+OPENAI = "application/x-openai+json"
 MEDIA_RANGE = re.compile(r"[^\s/]+/[^\s/]+")
 
 

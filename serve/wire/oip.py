@@ -9,8 +9,6 @@ Shapes are checked against the limits first, and types before numpy sees a list,
 body costs no more memory than its JSON.
 """
 
-import base64
-import binascii
 import json
 import math
 import re
@@ -26,6 +24,7 @@ from numpy.typing import NDArray
 
 from serve.bundle.limits import check_count
 from serve.errors import InvalidRequest
+from serve.wire.json_bodies import read_object, read_text
 
 HEADER_LENGTH = "inference-header-content-length"
 DTYPES: dict[Any, np.dtype[Any]] = {"UINT8": np.dtype("u1"), "FP32": np.dtype("<f4")}
@@ -74,6 +73,7 @@ def read_oip(
 
     Raises:
         InvalidRequest: the body doesn't follow the protocol, or isn't for this endpoint.
+        InvalidImage: a file in JSON isn't base64.
         TooManyImages: the first size of the shape is over MAX_IMAGES.
     """
     head, raw = split_body(body, headers.get(HEADER_LENGTH))
@@ -111,13 +111,7 @@ def split_body(body: bytes, length: str | None) -> tuple[dict[str, Any], bytes]:
             f"Inference-Header-Content-Length must be within the body's {len(body):,} bytes"
         )
     end = len(body) if length is None else int(length)
-    try:
-        head = json.loads(body[:end])
-    except (ValueError, RecursionError) as error:
-        raise InvalidRequest("the body is not valid JSON") from error
-    if not isinstance(head, dict):
-        raise InvalidRequest("the body must be a JSON object")
-    return head, body[end:]
+    return read_object(body[:end]), body[end:]
 
 
 def read_shape(shape: Any) -> tuple[int, ...]:
@@ -180,6 +174,7 @@ def read_files(given: Any, count: int) -> list[bytes]:
 
     Raises:
         InvalidRequest: an element can't be read, or there aren't ``count`` of them.
+        InvalidImage: an element in JSON isn't base64.
         TooManyImages: ``count`` is over MAX_IMAGES.
     """
     check_count(count)
@@ -214,16 +209,14 @@ def decode_files(data: Any, count: int) -> list[bytes]:
     """The files of a BYTES tensor in JSON, where bytes have to be base64.
 
     Raises:
-        InvalidRequest: an element isn't base64.
+        InvalidRequest: ``data`` isn't ``count`` strings.
+        InvalidImage: a string isn't base64.
     """
     if not isinstance(data, list) or not all(isinstance(text, str) for text in data):
         raise InvalidRequest("a BYTES tensor in JSON is a flat list of base64 strings")
     if len(data) != count:
         raise InvalidRequest(f"the shape is that of {count:,} elements; {len(data):,} came")
-    try:
-        return [base64.b64decode(text, validate=True) for text in data]
-    except (binascii.Error, ValueError) as error:
-        raise InvalidRequest("an element of a BYTES tensor is not valid base64") from error
+    return [read_text(text) for text in data]
 
 
 def read_numbers(given: Any, dtype: np.dtype[Any], count: int) -> NDArray[np.generic]:

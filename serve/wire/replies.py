@@ -15,11 +15,13 @@ from numpy.typing import NDArray
 from serve.bundle.errors import PayloadTooLarge, RequestError
 from serve.bundle.images import read_whole, write_grid, write_png
 from serve.bundle.limits import MAX_REPLY_BYTES
+from serve.bundle.score import PERCENTILE_DIGITS
 from serve.errors import InvalidRequest
 from serve.wire.media import JSON, NPY, PNG
 from serve.wire.npy import write_npy
 from serve.wire.oip import HEADER_LENGTH, write_oip
-from serve.wire.requests import Item, Request
+from serve.wire.openai import write_openai
+from serve.wire.requests import Dialect, Item, Request
 
 BINARY = "application/octet-stream"
 NO_HEADERS: Mapping[str, str] = {}
@@ -56,6 +58,8 @@ class Reconstruction:
         mse: mean squared error per pixel, pixels in [0, 1].
         percentile: share of held-out images, in percent, that were reconstructed better.
         outlier: the image looks like nothing the model has learned.
+        embedding: float32[D].
+        outside: the embedding is where no held-out image was, so the image is an outlier.
     """
 
     seen: NDArray[np.uint8]
@@ -63,6 +67,8 @@ class Reconstruction:
     mse: float
     percentile: float
     outlier: bool
+    embedding: NDArray[np.float32]
+    outside: bool
 
 
 def embed_reply(
@@ -77,6 +83,9 @@ def embed_reply(
     """
     if request.oip is not None:
         return oip_reply(request, "embed", {"embeddings": embeddings})
+    if request.openai is not None:
+        whole = [row for row in embeddings if row is not None]  # a failure has failed the request
+        return Reply(write_openai(request.openai, whole))
     if request.reply_type == NPY:
         return npy_reply(embeddings, np.full(width, np.nan, np.float32))
     if request.singular:
@@ -108,12 +117,15 @@ def reconstruct_reply(
         blank = np.stack((blank, blank))
     if request.reply_type == NPY:
         return npy_reply(images, blank, scores(answers))
-    rows = [answer and describe(answer, request.seen) for answer in answers]
+    if not request.pictures:
+        rows = [answer and describe_score(answer) for answer in answers]
+        fields = {"embedding": "embeddings", "mse": "mse", "anomaly": "anomaly"}
+    else:
+        rows = [answer and describe(answer, request.seen) for answer in answers]
+        fields = {"reconstruction": "reconstructions", "mse": "mse", "anomaly": "anomaly"}
+        fields |= {"seen": "seen"} if request.seen else {}
     if request.singular:
         return json_reply(rows[0])
-    fields = {"reconstruction": "reconstructions", "mse": "mse", "anomaly": "anomaly"}
-    if request.seen:
-        fields["seen"] = "seen"
     lists = {name: [row and row[field] for row in rows] for field, name in fields.items()}
     return json_reply({**lists, "errors": item_errors(request.items)})
 
@@ -164,6 +176,16 @@ def describe(answer: Reconstruction, with_seen: bool) -> dict[str, Any]:
         "mse": np.float32(answer.mse),
         "anomaly": {"percentile": round(answer.percentile, 1), "outlier": answer.outlier},
     }
+
+
+def describe_score(answer: Reconstruction) -> dict[str, Any]:
+    """One reconstruction as JSON without pictures."""
+    anomaly = {
+        "percentile": round(answer.percentile, PERCENTILE_DIGITS),
+        "outlier": answer.outlier,
+        "outside": answer.outside,
+    }
+    return {"embedding": answer.embedding, "mse": np.float32(answer.mse), "anomaly": anomaly}
 
 
 def decode_reply(
@@ -217,28 +239,32 @@ def failures(rows: Sequence[Any]) -> dict[str, str]:
 def oip_reply(request: Request, model: str, rows: Mapping[str, Sequence[Any]]) -> Reply:
     """Named tensors, in JSON or raw after the JSON. No item of an OIP request has failed here."""
     if request.oip is None or not request.items:
-        return error_reply(InvalidRequest(NOTHING), oip=True)
+        return error_reply(InvalidRequest(NOTHING), "oip")
     body, head = write_oip(request.oip, model, {name: np.stack(row) for name, row in rows.items()})
     if head is None:
         return Reply(body)
     return Reply(body, content_type=BINARY, headers={HEADER_LENGTH.title(): str(head)})
 
 
-def error_reply(error: RequestError, oip: bool = False) -> Reply:
-    """``{"code", "type", "message"}`` with the error's status; ``{"error"}`` in OIP."""
-    reply = refusal(error.status, type(error).__name__, str(error), oip)
+def error_reply(error: RequestError, dialect: Dialect = "own") -> Reply:
+    """An error with its status, in the form that the caller understands."""
+    reply = refusal(error.status, type(error).__name__, str(error), dialect)
     return replace(reply, phrase=error.phrase)
 
 
-def refusal(status: int, kind: str, message: str, oip: bool = False) -> Reply:
-    """An error of a server, in the contract's form."""
-    named = {"code": status, "type": kind, "message": message}
-    body = {"error": message} if oip else named
+def refusal(status: int, kind: str, message: str, dialect: Dialect = "own") -> Reply:
+    """An error of a server, in the form that the caller understands."""
+    blame = "invalid_request_error" if status < 500 else "server_error"  # OpenAI's words
+    body = {
+        "own": {"code": status, "type": kind, "message": message},
+        "oip": {"error": message},
+        "openai": {"error": {"message": message, "type": blame, "param": None, "code": kind}},
+    }[dialect]
     headers = {"Retry-After": "1"} if status in (429, 503) else {}
     return Reply(json.dumps(body).encode(), status, HTTPStatus(status).phrase, headers=headers)
 
 
-def within_limit(reply: Reply, oip: bool) -> Reply:
+def within_limit(reply: Reply, dialect: Dialect) -> Reply:
     """The reply, or a 413 in its place where its body is over MAX_REPLY_BYTES.
 
     TorchServe kills a worker whose reply is larger than it allows.
@@ -249,7 +275,7 @@ def within_limit(reply: Reply, oip: bool) -> Reply:
         f"the reply would have {len(reply.body):,} bytes; the limit is {MAX_REPLY_BYTES:,}: "
         "ask for fewer images"
     )
-    return error_reply(PayloadTooLarge(message), oip)
+    return error_reply(PayloadTooLarge(message), dialect)
 
 
 def item_errors(items: Sequence[Item]) -> list[dict[str, Any]]:

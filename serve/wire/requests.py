@@ -4,29 +4,32 @@ The form of the request decides the form of the reply: one file is *singular*; a
 multipart form and an array are *plural*, whatever the count; OIP is answered in OIP.
 """
 
-import base64
-import binascii
-import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from serve.bundle.errors import InvalidImage, PayloadTooLarge, RequestError, without_frames
+from serve.bundle.errors import PayloadTooLarge, RequestError, without_frames
 from serve.bundle.images import PixelBudget, read_image
 from serve.bundle.limits import MAX_BODY_BYTES, MAX_EMBEDDING, check_size
 from serve.bundle.manifest import FRAMINGS, POLARITIES, ImageSpec, Manifest
 from serve.endpoints import Endpoint
 from serve.errors import InvalidEmbedding, InvalidRequest, UnsupportedMediaType
-from serve.wire.media import JSON, MULTIPART, NPY, PNG, best_reply_type
+from serve.wire.json_bodies import read_object, read_text
+from serve.wire.media import JSON, MULTIPART, NPY, OPENAI, PNG, best_reply_type
 from serve.wire.npy import read_npy
 from serve.wire.oip import OipForm, read_oip
+from serve.wire.openai import OpenAiForm, read_openai
 
 CANARY_HEADER = "X-Canary"  # holds the launcher's token, which only the launcher's canaries have
+REQUEST_ID = re.compile(r"[\w.:+/=@-]{1,128}", re.ASCII)
+TRACE = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")  # W3C Trace Context
 
+Dialect = Literal["own", "oip", "openai"]  # whose form a reply has, and an error above all
 Item = NDArray[np.uint8] | NDArray[np.float32] | RequestError
 
 
@@ -57,6 +60,13 @@ class Message:
         """The media type without its parameters, lower-case; empty where none was sent."""
         return self.headers.get("content-type", "").partition(";")[0].strip().lower()
 
+    @property
+    def dialect(self) -> Dialect:
+        """Whose form the reply has: this contract's own, or one of two others' protocols."""
+        if self.oip:
+            return "oip"
+        return "openai" if self.content_type == OPENAI else "own"
+
     def reply_type(self, offers: tuple[str, ...]) -> str:
         """The media type on offer that the Accept header ranks highest.
 
@@ -75,7 +85,9 @@ class Request:
         singular: one file was sent, so the reply is one object.
         reply_type: JSON, PNG (a picture, where the endpoint makes pictures) or NPY (an array).
         oip: the form of the reply to a request in the Open Inference Protocol.
+        openai: the form of the reply to a request in OpenAI's form.
         seen: a reconstruction is to be shown beside the image that the model saw.
+        pictures: whether JSON has reconstructions; else it has embeddings in their place.
         file: the file itself, where it is to be shown beside them.
     """
 
@@ -83,30 +95,36 @@ class Request:
     singular: bool
     reply_type: str
     oip: OipForm | None = None
+    openai: OpenAiForm | None = None
     seen: bool = False
+    pictures: bool = True
     file: bytes | None = None
 
 
-def read_image_request(message: Message, spec: ImageSpec, endpoint: Endpoint) -> Request:
+def read_image_request(message: Message, manifest: Manifest, endpoint: Endpoint) -> Request:
     """Read a request to embed or reconstruct.
 
     Args:
         message: as it arrived.
-        spec: what the model takes.
+        manifest: of the model.
         endpoint: that it was sent to.
 
     Raises:
         RequestError: the request can't be read; or it is singular, and its file can't be read.
     """
     check_body(message)
-    spec = asked_spec(message.headers, spec)
+    spec = asked_spec(message.headers, manifest.image)
     if message.oip:
         return read_oip_images(message, spec, endpoint.gives)
-    seen, reply_type = asks_for_seen(message.headers), message.reply_type(endpoint.replies)
+    if message.content_type == OPENAI and endpoint.name == "embed":
+        return read_openai_images(message, spec, manifest)
+    seen = is_asked_for(message.headers, "X-Seen", "false")
+    pictures = is_asked_for(message.headers, "X-Pictures", "true")
+    reply_type = message.reply_type(endpoint.replies)
     if is_file_type(message.content_type):
         file = message.body if seen and reply_type == PNG else None
         image = read_image(message.body, spec, PixelBudget())
-        return Request([image], True, reply_type, seen=seen, file=file)
+        return Request([image], True, reply_type, seen=seen, pictures=pictures, file=file)
     items, budget = list[Item](), PixelBudget()
     if message.content_type == JSON:
         files = read_envelope(message.body, "images", spec.shape)
@@ -128,7 +146,7 @@ def read_image_request(message: Message, spec: ImageSpec, endpoint: Endpoint) ->
             "application/octet-stream, several as multipart/form-data or application/json "
             '{"images": ["<base64 file>", ...]}, or an array as application/x-npy'
         )
-    return Request(items, False, reply_type, seen=seen)
+    return Request(items, False, reply_type, seen=seen, pictures=pictures)
 
 
 def read_embedding_request(message: Message, manifest: Manifest, endpoint: Endpoint) -> Request:
@@ -166,11 +184,11 @@ def check_failures(request: Request) -> None:
     of each item why it failed.
 
     Raises:
-        RequestError: the first failure of a request in OIP; or how many items of a request for a
-            picture or an array failed, if all did.
+        RequestError: the first failure of a request in OIP or OpenAI's form; or how many items of
+            a request for a picture or an array failed, if all did.
     """
     failed = [item for item in request.items if isinstance(item, RequestError)]
-    if failed and request.oip:
+    if failed and (request.oip or request.openai):
         none_failed(request.items)
     if failed and len(failed) == len(request.items) and request.reply_type != JSON:
         count = f"{len(failed):,} of {len(failed):,} entries failed"
@@ -193,6 +211,19 @@ def read_oip_images(message: Message, spec: ImageSpec, outputs: Sequence[str]) -
     return Request(items, False, JSON, request.form)
 
 
+def read_openai_images(message: Message, spec: ImageSpec, manifest: Manifest) -> Request:
+    """Read a request to embed in OpenAI's form: files as text.
+
+    Raises:
+        RequestError: the request or one of its files can't be read.
+    """
+    form, texts = read_openai(message.body, manifest)
+    check_size(len(texts), spec.shape)
+    budget = PixelBudget()
+    items = none_failed(read_base64_image(text, spec, budget) for text in texts)
+    return Request(items, False, JSON, openai=form)
+
+
 def read_oip_embeddings(message: Message, manifest: Manifest, outputs: Sequence[str]) -> Request:
     """Read an OIP request to decode: an array as FP32.
 
@@ -207,7 +238,7 @@ def read_oip_embeddings(message: Message, manifest: Manifest, outputs: Sequence[
 
 
 def none_failed(items: Iterable[Item]) -> list[Item]:
-    """The items, if all could be read: OIP can't report that a single item failed.
+    """The items, if all could be read: others' protocols can't report that a single item failed.
 
     Raises:
         RequestError: the first failure, with its index.
@@ -218,6 +249,18 @@ def none_failed(items: Iterable[Item]) -> list[Item]:
             raise type(item)(f"entry {index}: {item}")
         found.append(item)
     return found
+
+
+def request_id_of(headers: Mapping[str, str]) -> str:
+    """The caller's X-Request-Id; empty where there is none, or none fit to be logged."""
+    sent = headers.get("x-request-id", "")
+    return sent if REQUEST_ID.fullmatch(sent) else ""
+
+
+def trace_of(headers: Mapping[str, str]) -> str:
+    """The caller's traceparent; empty where there is none, or none fit to be logged."""
+    sent = headers.get("traceparent", "")
+    return sent if TRACE.fullmatch(sent) else ""
 
 
 def asked_spec(headers: Mapping[str, str], spec: ImageSpec) -> ImageSpec:
@@ -236,15 +279,20 @@ def asked_spec(headers: Mapping[str, str], spec: ImageSpec) -> ImageSpec:
     return replace(spec, **asked)
 
 
-def asks_for_seen(headers: Mapping[str, str]) -> bool:
-    """Whether the caller wants to see what the model saw.
+def is_asked_for(headers: Mapping[str, str], name: str, otherwise: str) -> bool:
+    """Whether a header is ``true``.
+
+    Args:
+        headers: by lower-case name.
+        name: of the header.
+        otherwise: its value where it wasn't sent.
 
     Raises:
         InvalidRequest: the header is neither true nor false.
     """
-    asked = headers.get("x-seen", "false").strip().lower()
+    asked = headers.get(name.lower(), otherwise).strip().lower()
     if asked not in ("true", "false"):
-        raise InvalidRequest("X-Seen must be true or false")
+        raise InvalidRequest(f"{name} must be true or false")
     return asked == "true"
 
 
@@ -291,13 +339,9 @@ def read_envelope(body: bytes, key: str, shape: tuple[int, ...]) -> list[Any]:
         InvalidRequest: the body isn't JSON, or isn't an object with that list.
         TooManyImages, PayloadTooLarge: the list is over the limits; see check_size.
     """
-    try:
-        envelope = json.loads(body)
-    except (ValueError, RecursionError) as error:  # ValueError: bad UTF-8 as well as bad JSON
-        raise InvalidRequest("the body is not valid JSON") from error
-    if not isinstance(envelope, dict) or not isinstance(envelope.get(key), list):
+    rows = read_object(body).get(key)
+    if not isinstance(rows, list):
         raise InvalidRequest(f'the JSON body must be an object with a list "{key}"')
-    rows: list[Any] = envelope[key]
     check_size(len(rows), shape)
     return rows
 
@@ -349,13 +393,10 @@ def read_base64_image(
     text: Any, spec: ImageSpec, budget: PixelBudget
 ) -> NDArray[np.uint8] | RequestError:
     """Read one entry of ``images``; an error is returned, so that its neighbours go on."""
-    if not isinstance(text, str):
-        return InvalidImage("an entry of images must be a string with a base64 file")
     try:
-        data = base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
-        return InvalidImage("an entry of images is not valid base64")
-    return image_or_error(data, spec, budget)
+        return read_image(read_text(text), spec, budget)
+    except RequestError as error:
+        return without_frames(error)
 
 
 def image_or_error(

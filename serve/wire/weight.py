@@ -1,18 +1,19 @@
 """What a request will cost, estimated from its size and its headers before any of it is spent."""
 
-import base64
 import json
 import math
 import struct
 from collections.abc import Iterable
 from itertools import islice
 
+from serve.bundle.errors import InvalidImage
 from serve.bundle.limits import MAX_BODY_BYTES, MAX_IMAGE_PIXELS, MAX_IMAGES, MAX_REQUEST_PIXELS
 from serve.bundle.manifest import Manifest
 from serve.bundle.pictures.kinds import SIGNATURES, kind_by_brand, named
 from serve.bundle.pictures.parts import START_OF_FRAME, jpeg_segments
 from serve.bundle.pictures.sizes import DENSEST, DENSEST_JPEG
 from serve.errors import InvalidRequest
+from serve.wire.json_bodies import read_text
 from serve.wire.media import MULTIPART, NPY
 from serve.wire.oip import HEADER_LENGTH, split_files
 from serve.wire.requests import Message, is_file_type
@@ -97,14 +98,15 @@ def find_files(message: Message) -> Iterable[bytes]:
     if HEADER_LENGTH in message.headers:
         return raw_files(message)
     strings = message.body.split(b'"')
-    return (from_base64(text) for text in strings if len(text) >= SHORTEST_TEXT)
+    return (file_in(text) for text in strings if len(text) >= SHORTEST_TEXT)
 
 
-def from_base64(text: bytes) -> bytes:
-    """What a piece of JSON between two quotes is the base64 of; nothing where it is none."""
+def file_in(text: bytes) -> bytes:
+    """The file that a piece of JSON between two quotes holds; nothing where it holds none."""
+    text = text.replace(b"\0", b"")  # which JSON in UTF-16 or UTF-32 is full of
     try:
-        return base64.b64decode(json.loads(b'"%s"' % text) if b"\\" in text else text)
-    except ValueError:
+        return read_text(json.loads(b'"%s"' % text) if b"\\" in text else text.decode())
+    except (ValueError, InvalidImage):  # ValueError: bad UTF-8 as well as bad JSON
         return b""
 
 

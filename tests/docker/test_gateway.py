@@ -1,5 +1,6 @@
 """The gateway keeps the contract, asked from outside, with keys."""
 
+import asyncio
 import base64
 import io
 import json
@@ -8,8 +9,10 @@ import subprocess
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
+import openai
 import pytest
 import requests
 from PIL import Image
@@ -76,9 +79,67 @@ def test_every_endpoint_with_either_key(seven: bytes, key: str) -> None:
     assert inferred.json()["outputs"][0]["data"] == pytest.approx(embedded.json()["embedding"])
 
 
+@pytest.mark.parametrize("encoding", ["float", openai.omit])
+def test_stock_openai_client(seven: bytes, encoding: Any) -> None:
+    """OpenAI's client, unmodified, gets either server's embeddings, and its kinds of errors."""
+    text = base64.b64encode(seven).decode()
+    expected = post(f"{URL}/predictions/embed", seven, KEYS[0]).json()["embedding"]
+
+    with openai.OpenAI(base_url=f"{URL}/v1", api_key=KEYS[0]) as client:
+        embed = client.embeddings.create
+        reply = embed(model="mnist", input=[text] * 2, encoding_format=encoding)
+        with pytest.raises(openai.NotFoundError, match="no such model"):
+            embed(model="other", input=text)
+        with pytest.raises(openai.BadRequestError, match="entry 0: addresses are not followed"):
+            embed(model="mnist", input="https://example.org/a.png")
+    with (
+        openai.OpenAI(base_url=f"{URL}/v1", api_key="wrong") as stranger,
+        pytest.raises(openai.AuthenticationError, match="send Authorization: Bearer"),
+    ):
+        stranger.embeddings.create(model="mnist", input=text)
+
+    assert [row.embedding for row in reply.data] == [pytest.approx(expected)] * 2
+
+
+def test_stock_openai_client_in_asyncio(seven: bytes) -> None:
+    """OpenAI's client for asyncio works likewise, many requests at a time."""
+    text = base64.b64encode(seven).decode()
+
+    async def embed_many() -> list[list[float]]:
+        async with openai.AsyncOpenAI(base_url=f"{URL}/v1", api_key=KEYS[1]) as client:
+            calls = [client.embeddings.create(model="mnist", input=text) for _ in range(9)]
+            return [reply.data[0].embedding for reply in await asyncio.gather(*calls)]
+
+    answers = asyncio.run(embed_many())
+
+    assert len(answers[0]) == 2
+    assert answers == [pytest.approx(answers[0])] * 9
+
+
+def test_a_request_can_be_followed(compose: Compose) -> None:
+    """The caller's id is in the reply, in the gateway's log and in the service's."""
+    trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    headers = {"Authorization": f"Bearer {KEYS[0]}", "Content-Type": "image/png"}
+    headers |= {"X-Request-Id": "order-66", "traceparent": trace}
+    reply = requests.post(f"{URL}/predictions/embed", b"broken", headers=headers, timeout=10)
+
+    assert reply.headers["X-Request-Id"] == "order-66"
+    told = f"replies=order-66:400 traces={trace}"
+    assert wait_until(lambda: told in compose.log("service"), 10)
+    told = f'"request_id":"order-66","traceparent":"{trace}"'
+    assert wait_until(lambda: told in compose.log("gateway"), 10)
+
+
 @pytest.mark.parametrize("key", [None, "", "wrong", KEYS[0].upper(), KEYS[0] + "x"])
 @pytest.mark.parametrize(
-    "path", ["/predictions/embed", "/v2/models/embed/infer", "/v2/models/embed", "/map.json"]
+    "path",
+    [
+        "/predictions/embed",
+        "/v1/embeddings",
+        "/v2/models/embed/infer",
+        "/v2/models/embed",
+        "/map.json",
+    ],
 )
 def test_no_key_no_answer(seven: bytes, path: str, key: str | None) -> None:
     """A missing or wrong key gets a 401 in the contract's form; a key's case matters."""
@@ -87,7 +148,7 @@ def test_no_key_no_answer(seven: bytes, path: str, key: str | None) -> None:
 
     assert reply.status_code == 401
     assert reply.headers["WWW-Authenticate"] == "Bearer"
-    if path.endswith("infer"):
+    if path.endswith(("infer", "embeddings")):
         assert set(reply.json()) == {"error"}
     else:
         assert reply.json()["type"] == "Unauthorized"

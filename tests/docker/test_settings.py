@@ -8,10 +8,13 @@ from pathlib import Path
 import pytest
 import requests
 import trustme
+import yaml
 
 from .conftest import ROOT, Compose, docker, post, wait_until
 
 VARIABLE = re.compile(r"\$\{([A-Z_]+)|^ +([A-Z_]+):$", re.MULTILINE)
+DASHBOARD = ROOT / "serve" / "monitoring" / "grafana" / "dashboards" / "pinhole.json"
+METRIC, RECORDED = re.compile(r"\b(?:pinhole|ts|nginx)_\w+"), re.compile(r"\bpinhole:[\w:]+")
 IMAGES = ("pinhole-granian", "python:3.11-slim-bookworm")
 
 
@@ -99,6 +102,7 @@ def test_tls_where_a_certificate_is_mounted(compose: Compose, tmp_path: Path) ->
         ),
         ("PINHOLE_RESOLVER", "dns", "PINHOLE_RESOLVER must be an address such as 127.0.0.11"),
         ("PINHOLE_RESOLVER", "256.0.0.1", "PINHOLE_RESOLVER must be an address"),
+        ("PINHOLE_SERVICE", "a b", "PINHOLE_SERVICE must be a host name; got 'a b'"),
     ],
 )
 def test_wrong_settings_are_refused(name: str, value: str, words: str) -> None:
@@ -186,10 +190,12 @@ def test_gpu_profile_reserves_a_gpu(compose: Compose) -> None:
 
 
 def test_monitoring_sees_everything(compose: Compose, seven: bytes) -> None:
-    """Prometheus finds both targets up, and no alert fires."""
+    """Prometheus finds both targets up, no alert fires, and it has what the dashboard asks for."""
     compose.variables = {}
-    compose.run("--profile", "monitoring", "up", "--wait")
+    compose.run("--profile", "monitoring", "up", "--wait", "service", "gateway", "prometheus")
     assert post(f"{compose.url}/predictions/embed", seven).ok
+    assert post(f"{compose.url}/predictions/embed", b"broken").status_code == 400
+    assert post(f"{compose.url}/predictions/reconstruct", seven).ok
 
     def query(expression: str) -> str:
         ask = ["promtool", "query", "instant", "http://127.0.0.1:9090", expression]
@@ -202,6 +208,39 @@ def test_monitoring_sees_everything(compose: Compose, seven: bytes) -> None:
         lambda: 'endpoint="embed"' in query('pinhole_requests_total{status="200"} > 0'), 30
     )
     assert 'alertname="Failing"' not in query("ALERTS")
+    for expression in dashboard_queries():
+        query(expression)  # fails unless Prometheus understands it
+    others = {"torchserve": "pinhole_wait_", "granian": "ts_"}[compose.server]
+    names = METRIC.findall(" ".join(dashboard_queries()))
+    unknown = {name for name in names if "=>" not in query(f"count({name})")}
+    assert {name for name in unknown if not name.startswith(others)} == set()
+    rules = (ROOT / "serve" / "monitoring" / "alerts.yml").read_text()
+    for name in RECORDED.findall(" ".join(dashboard_queries())):
+        assert f"record: {name}\n" in rules
+
+
+def test_grafana_is_set_up(compose: Compose) -> None:
+    """Grafana asks Prometheus only, and is published on loopback; its image has a version."""
+    compose.variables = {}
+    config = compose.run("--profile", "monitoring", "config", "--format", "json").stdout
+    grafana = json.loads(config)["services"]["grafana"]
+    folder = ROOT / "serve" / "monitoring" / "grafana"
+    source = yaml.safe_load((folder / "datasources" / "prometheus.yml").read_text())
+    panels = json.loads(DASHBOARD.read_text())["panels"]
+
+    assert re.fullmatch(r"grafana/grafana:\d+\.\d+\.\d+", grafana["image"])
+    assert [port["host_ip"] for port in grafana["ports"]] == ["127.0.0.1"]
+    assert [each["url"] for each in source["datasources"]] == ["http://prometheus:9090"]
+    uids = {panel["datasource"]["uid"] for panel in panels}
+    assert uids == {each["uid"] for each in source["datasources"]}
+    assert all(panel["title"] and panel["targets"] for panel in panels)
+
+
+def dashboard_queries() -> list[str]:
+    """The queries of every panel, with a minute where Grafana puts a time of its own."""
+    panels = json.loads(DASHBOARD.read_text())["panels"]
+    queries = [target["expr"] for panel in panels for target in panel["targets"]]
+    return [query.replace("$__rate_interval", "1m") for query in queries]
 
 
 def test_alert_rules() -> None:

@@ -1,6 +1,7 @@
 """The gateway alone, in front of three replicas that misbehave as they are told."""
 
 import json
+import re
 import socket
 import subprocess
 import time
@@ -267,6 +268,41 @@ def test_torchserves_own_errors(said: int, status: int, error_type: str, chunked
 
 
 @pytest.mark.usefixtures("plain")
+@pytest.mark.parametrize("headers", [{}, {"X-Request-Id": "a b", "traceparent": "made up"}])
+def test_ids_are_made(headers: dict[str, str]) -> None:
+    """A request without an id, or with one unfit for a log, gets one, and so does the replica."""
+    reply = requests.post(URL, b"echo\n", headers=PNG | headers, timeout=9)
+    missing = requests.get(f"http://127.0.0.1:{PORT}/nope", timeout=9)
+
+    seen = reply.json()["headers"]
+    assert re.fullmatch("[0-9a-f]{32}", seen["X-Request-Id"])
+    assert reply.headers["X-Request-Id"] == seen["X-Request-Id"]
+    assert "traceparent" not in seen
+    assert len(missing.headers["X-Request-Id"]) == 32
+
+
+@pytest.mark.usefixtures("plain")
+@pytest.mark.parametrize(
+    ("command", "status", "kind", "code"),
+    [
+        ("say 404", 404, "invalid_request_error", "NotFound"),
+        ("refuse 404", 404, "invalid_request_error", "NotFound"),
+        ("say 500", 503, "server_error", "Unavailable"),
+        ("refuse 500", 500, "server_error", "InternalError"),
+        ("refuse 503", 503, "server_error", "Unavailable"),
+    ],
+)
+def test_openais_errors(command: str, status: int, kind: str, code: str) -> None:
+    """What goes wrong on OpenAI's path is told in OpenAI's form."""
+    reply = ask(command, url=f"http://127.0.0.1:{PORT}/v1/embeddings")
+    error = reply.json()["error"]
+
+    assert reply.status_code == status
+    assert (error["type"], error["code"], error["param"]) == (kind, code, None)
+    assert reply.headers.get("Retry-After") == ("1" if status == 503 else None)
+
+
+@pytest.mark.usefixtures("plain")
 @pytest.mark.parametrize("chunked", [False, True])
 @pytest.mark.parametrize("status", [400, 413, 415])
 def test_handlers_refusals_pass(status: int, chunked: bool) -> None:
@@ -299,7 +335,9 @@ def test_only_known_headers_pass() -> None:
     log = docker("logs", container("gateway"))
 
     assert reply.json()["headers"] == KEPT_HEADERS | transport
-    assert '"sent_request_id":"mine-1"' in log
+    assert '"request_id":"mine-1"' in log
+    assert f'"traceparent":"{KEPT_HEADERS["traceparent"]}"' in log
+    assert reply.headers["X-Request-Id"] == "mine-1"
     assert any("mine-1" in docker("logs", container(name)) for name in NAMES)
 
 
@@ -320,10 +358,26 @@ def test_too_many_headers(headers: dict[str, str]) -> None:
     assert (reply.status_code, reply.json()["type"]) == (400, "InvalidRequest")
 
 
-def test_resolver_can_be_another() -> None:
-    """The replicas are looked up where PINHOLE_RESOLVER says."""
+@pytest.mark.parametrize(
+    ("options", "resolver", "replicas"),
+    [
+        (["--dns", "192.0.2.1"], "192.0.2.1", "service"),
+        (["--dns", "fd00::53"], "[fd00::53]", "service"),
+        (["--env", "PINHOLE_RESOLVER=192.0.2.2"], "192.0.2.2", "service"),
+        (
+            ["--dns", "192.0.2.1", "--env", "PINHOLE_SERVICE=pinhole.a.svc.cluster.local"],
+            "192.0.2.1",
+            "pinhole.a.svc.cluster.local",
+        ),
+    ],
+)
+def test_where_replicas_are_looked_up(options: list[str], resolver: str, replicas: str) -> None:
+    """The system's first name server is asked, or another; for ``service``, or another name."""
     remove("gateway")
-    run = ["run", "--rm", "--env", "PINHOLE_RESOLVER=192.0.2.1", "--entrypoint", "sh"]
-    show = "sed 's/^exec .*/cat \\/tmp\\/gateway\\/http.conf/' /start.sh | sh"
+    show = "sed 's/^exec .*/cat \\/tmp\\/gateway\\/*.conf/' /start.sh | sh"
 
-    assert "resolver 192.0.2.1 " in docker(*run, "pinhole-gateway", "-c", show)
+    told = docker("run", "--rm", *options, "--entrypoint", "sh", "pinhole-gateway", "-c", show)
+
+    assert f"resolver {resolver} " in told
+    assert f"server {replicas}:8080 resolve" in told
+    assert f"server {replicas}:8083 resolve" in told

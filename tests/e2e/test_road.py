@@ -27,7 +27,7 @@ from serve.launcher import readiness
 from train.checkpoint import load_checkpoint
 from train.dataset import Dataset
 
-from .conftest import Running
+from .conftest import Running, wait_until
 
 SHIPPED = Path(__file__).parents[2] / "weights" / "mnist"
 TOLERANCE = 1e-3  # between runtimes, of embeddings whose standard deviation is about 1
@@ -244,6 +244,7 @@ def test_metrics_count_what_was_asked(service: Running, client: Client, digits: 
 
     before = read()
     client.embed(digits.test_images[:40].numpy())
+    client.reconstruct(write_png(digits.test_images[0].numpy()))
     with pytest.raises(BadRequest):
         client.embed(b"garbage")
     after = read()
@@ -256,10 +257,24 @@ def test_metrics_count_what_was_asked(service: Running, client: Client, digits: 
     assert more("pinhole_images_total['embed']") >= 40
     assert more("pinhole_bad_total['InvalidImage', 'embed']") == 1
     assert more("pinhole_phase_seconds_count['embed', 'infer']") >= 2
+    assert more("pinhole_position_count['1']") >= 4
+    assert more("pinhole_outside_total[]") == 0  # digits are what the model knows
+    assert more("pinhole_percentile_count[]") == 1
     assert after["pinhole_ready[]"] == 1
     assert any(name.startswith("pinhole_model_info[") for name in after)
     waits = {"torchserve": "ts_queue_latency_microseconds", "granian": "pinhole_wait_seconds_sum"}
     assert any(name.startswith(waits[service.server]) for name in after)
+
+
+def test_a_request_can_be_followed(service: Running) -> None:
+    """The service's log has the caller's id of a request that failed, and its traceparent."""
+    trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    headers = {"Content-Type": "image/png", "X-Request-Id": "order-66", "traceparent": trace}
+
+    requests.post(f"{service.url}/predictions/embed", b"broken", headers=headers, timeout=10)
+
+    told = f"replies=order-66:400 traces={trace}"
+    assert wait_until(lambda: told in service.log.read_text(), 10)
 
 
 def test_folder_becomes_parquet(

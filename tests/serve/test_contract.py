@@ -18,6 +18,7 @@ from serve.endpoints import ENDPOINTS
 from serve.launcher.metadata import pages
 from serve.launcher.private import Answers, PrivateServer
 from serve.service import Service
+from serve.wire.media import OPENAI
 from serve.wire.npy import write_npy
 from serve.wire.requests import Message
 
@@ -58,6 +59,8 @@ IMAGES = [  # (request, status of its reply)
     (Message(GOOD, {**PNG, "accept": "application/x-npy"}), 200),
     (Message(GOOD, {**PNG, "x-seen": "true"}), 200),
     (Message(body_of({"images": [b64(GOOD), b64(BAD)]}), {**JSON, "x-seen": "true"}), 200),
+    (Message(GOOD, {**PNG, "x-pictures": "false"}), 200),
+    (Message(body_of({"images": [b64(GOOD), b64(BAD)]}), {**JSON, "x-pictures": "false"}), 200),
     (Message(BAD, PNG), 400),
     (Message(b"", {"content-type": "text/plain"}), 415),
     (Message(b"", {"content-type": "multipart/form-data"}, parts=(GOOD, BAD)), 200),
@@ -146,6 +149,24 @@ def test_oip_replies_follow_the_contract(
     check(json.loads(reply.body), response["content"]["application/json"]["schema"])
     for name, value in (service.headers | reply.headers).items():
         check(value, resolve(response["headers"][name])["schema"])
+
+
+@pytest.mark.parametrize(
+    ("change", "status"), [({}, 200), ({"encoding_format": "base64"}, 200), ({"model": "x"}, 404)]
+)
+def test_openai_replies_follow_the_contract(
+    service: Service, change: dict[str, Any], status: int
+) -> None:
+    """A request in OpenAI's form and its reply both follow the contract's schemas."""
+    question = {"model": service.manifest.name, "input": [b64(GOOD)], **change}
+    operation = CONTRACT["paths"]["/v1/embeddings"]["post"]
+    check(question, operation["requestBody"]["content"]["application/json"]["schema"])
+
+    (reply,) = service.embed([Message(body_of(question), {"content-type": OPENAI})])
+
+    assert reply.status == status
+    response = operation["responses"].get(str(reply.status), operation["responses"]["default"])
+    check(json.loads(reply.body), response["content"]["application/json"]["schema"])
 
 
 def test_raw_oip_reply_follows_the_contract(service: Service) -> None:

@@ -1,6 +1,8 @@
 """The lanes of the second server: who is answered when, and who is refused."""
 
 import asyncio
+import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Coroutine, Sequence
@@ -246,3 +248,26 @@ def test_a_thread_that_ends_is_noticed() -> None:
         await until(lambda: not lanes.is_whole())
 
     asyncio.run(story())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have a niceness on Linux only")
+def test_niceness_adds_up(model: Model) -> None:
+    """A service started by "nice" keeps that niceness: to lower it takes root."""
+    found = list[int]()
+
+    def begin() -> None:
+        own = os.nice(2)  # this thread's, and that of the threads it starts
+        lane = module.Lane(1, 1, 3, 1.0, model.answer, tell)
+        (thread,) = lane._threads
+        deadline = time.monotonic() + WAIT_S
+        while not found and time.monotonic() < deadline:
+            found.extend(
+                {os.getpriority(os.PRIO_PROCESS, thread.native_id or 0)} & {min(own + 3, 19)}
+            )
+        lane.close(deadline)
+
+    starter = threading.Thread(target=begin)
+    starter.start()
+    starter.join()
+
+    assert found

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from serve.bundle.errors import RequestError
 from serve.bundle.limits import MAX_IMAGES
 from serve.errors import InvalidRequest
 from serve.service import Service
@@ -176,7 +177,7 @@ def test_wrong_tensors_are_described(change: dict[str, Any], words: str) -> None
     """The message says what is wrong and what would be right."""
     message = question({**NUMBERS, **change})
 
-    with pytest.raises(InvalidRequest, match=words):
+    with pytest.raises(RequestError, match=words):
         read_oip(message.body, message.headers, "images", ["embeddings"])
 
 

@@ -234,6 +234,20 @@ def test_what_the_model_cannot_draw_fails(service: Service) -> None:
     assert report.bad == {INVALID: 3}
 
 
+def test_reports_show_drift(service: Service) -> None:
+    """A report has percentiles and where embeddings lie in the held-out range, of a sample."""
+    report = Report()
+
+    service.embed([file(png(51)), file(b"broken")], report)
+    service.embed([array(np.full((4_000, 1, 28, 28), 255, np.uint8))], report)
+    service.reconstruct([array(np.full((4_000, 1, 28, 28), 51, np.uint8))], report)
+
+    assert report.positions == [pytest.approx([0.2, 0.2]), *[[1, 1]] * 4]  # of 0 to 255
+    assert len(report.percentiles) == 8
+    report.forget()
+    assert report.positions == report.percentiles == []
+
+
 @pytest.mark.parametrize(
     ("accept", "expected"),
     [
@@ -310,10 +324,33 @@ def test_what_was_seen(service: Service, size: tuple[int, int]) -> None:
     assert not shades(pairs.body)[:28, 56:].any()
 
 
+def test_scores_without_pictures(service: Service) -> None:
+    """With X-Pictures: false, one request tells what embed and reconstruct tell in two."""
+    bare = {"x-pictures": "false"}
+    files, half = [b64(png(51)), b64(b"broken")], np.zeros((1, 28, 28), np.uint8)
+    half[:, :14] = 255
+
+    one, many, pixels = service.reconstruct(
+        [file(png(51), **bare), envelope("images", files, **bare), array(half, **bare)]
+    )
+
+    (embedded,) = service.embed([file(png(51))])
+    told = fields(one)
+    assert told.keys() == {"embedding", "mse", "anomaly"}
+    assert told["embedding"] == fields(embedded)["embedding"]
+    assert told["mse"] == 0
+    assert told["anomaly"] == {"percentile": 0.0, "outlier": False, "outside": False}
+    assert fields(many).keys() == {"embeddings", "mse", "anomaly", "errors"}
+    assert fields(many)["embeddings"] == [told["embedding"], None]
+    assert [error["index"] for error in fields(many)["errors"]] == [1]
+    assert fields(pixels)["anomaly"][0]["outlier"]
+
+
 @pytest.mark.parametrize(
     ("message", "status", "kind", "words"),
     [
         (file(png(1), **{"x-seen": "maybe"}), 400, "InvalidRequest", "true or false"),
+        (file(png(1), **{"x-pictures": "no"}), 400, "InvalidRequest", "X-Pictures must be true"),
         (file(b"x", "text/plain"), 415, "UnsupportedMediaType", "image/\\*"),
         (Message(b"{nope", {"content-type": "application/json"}), 400, "InvalidRequest", "JSON"),
         (Message(b"\xff", {"content-type": "application/json"}), 400, "InvalidRequest", "JSON"),

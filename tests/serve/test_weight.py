@@ -3,6 +3,7 @@
 import io
 import json
 import struct
+from base64 import encodebytes, urlsafe_b64encode
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +12,7 @@ from PIL import Image
 
 from serve.bundle.limits import MAX_BODY_BYTES
 from serve.bundle.manifest import Bundle
+from serve.wire import media
 from serve.wire.npy import write_npy
 from serve.wire.requests import Message
 from serve.wire.weight import LIGHT_PIXELS, weigh
@@ -18,7 +20,7 @@ from serve.wire.weight import LIGHT_PIXELS, weigh
 from .conftest import b64, png
 
 JSON, NPY = {"content-type": "application/json"}, {"content-type": "application/x-npy"}
-IMAGE = {"content-type": "image/png"}
+IMAGE, OPENAI = {"content-type": "image/png"}, {"content-type": media.OPENAI}
 FORM = {"content-type": "multipart/form-data; boundary=x"}
 SMALL, HUGE = png(200), png(200, (5_000, 5_000))  # 73 bytes, and 60 kB that declare 25 megapixels
 
@@ -41,7 +43,12 @@ def images(count: int) -> bytes:
 
 def files(*each: bytes) -> bytes:
     """Files in JSON."""
-    return json.dumps({"images": [b64(file) for file in each]}).encode()
+    return texts(*map(b64, each))
+
+
+def texts(*each: str) -> bytes:
+    """Strings in JSON."""
+    return json.dumps({"images": each}).encode()
 
 
 def form(*each: bytes) -> bytes:
@@ -87,6 +94,11 @@ def vectors(count: int) -> bytes:
         ("images", Message(form(SMALL, WEBP), FORM), False),
         ("images", Message(files(SMALL, WEBP), JSON), False),
         ("images", Message(files(WEBP).replace(b"/", b"\\/"), JSON), False),
+        ("images", Message(texts(urlsafe_b64encode(HUGE).decode().rstrip("=")), JSON), False),
+        ("images", Message(texts("data:image/png;base64," + b64(HUGE)), JSON), False),
+        ("images", Message(texts(encodebytes(HUGE).decode()), JSON), False),
+        ("images", Message(texts(b64(HUGE)), OPENAI), False),
+        ("images", Message(texts(b64(SMALL)), OPENAI), True),
         ("images", Message(files(WEBP).replace(b"R", b"\\u0052"), JSON), False),
         ("images", Message(b'{"a": "\\"", ' + files(WEBP)[1:], JSON), False),
         ("images", Message(files(WEBP).decode().encode("utf-16"), JSON), False),
