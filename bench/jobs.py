@@ -42,6 +42,7 @@ from train.data import load_dataset
 
 FILES, ARRAY = "files, --local", "one array, --local"
 HTTP, RAY = "files, over HTTP", "files, Ray on this host"
+SCORED = "files, over HTTP, --score"
 IMAGES = 70_000
 FEW = 10_000
 CALL = 256  # images in one call, where the engine alone is measured
@@ -65,7 +66,8 @@ class Run:
         whole_rate: images/s of the process, from its start to its end.
         peak_mb: the process's largest resident set.
         share: rate over the limit in the same round: reading and engine together; for the array,
-            the engine alone; over HTTP, the same job with --local.
+            the engine alone; over HTTP, the same job with --local; with --score, the same job
+            without.
     """
 
     rate: float
@@ -144,6 +146,7 @@ def race(
     runs[f"{FEW:,} files, --local"] = run_job(work, few, local)
     if options.url:
         runs[HTTP] = run_job(work, files, ["--url", options.url])
+        runs[SCORED] = run_job(work, files, ["--url", options.url, "--score"])
     if options.ray:
         cluster = ["--ray", "local", "--bundle", str(bundle.folder), "--device", "cpu"]
         runs[RAY] = run_job(work, files, cluster)
@@ -152,7 +155,8 @@ def race(
     print(f"R {read:,.0f} ({before[0]:,.0f}, {after[0]:,.0f}), E {engine:,.0f} ", end="")
     print(f"({before[1]:,.0f}, {after[1]:,.0f}), both {both:,.0f} images/s")
     for name, run in runs.items():
-        limit = {ARRAY: engine, HTTP: runs[FILES].rate}.get(name, both)
+        others = {ARRAY: engine, HTTP: runs[FILES].rate}
+        limit = runs[HTTP].rate if name == SCORED else others.get(name, both)
         runs[name] = replace(run, share=run.rate / limit)
         print(f"  {name}: {run.rate:,.0f} images/s, {runs[name].share:.2f}", flush=True)
     return runs

@@ -88,6 +88,7 @@ def test_wheel_is_fit_for_an_index(wheel: Path) -> None:
         "pinhole/__main__.py",
         "pinhole/explorer/page/index.html",
         "pinhole/atlas/atlas.html",
+        "pinhole/report/report.html",
         "serve/bundle/manifest.schema.json",
         "serve/torchserve/log4j2.xml",
         "serve/openapi.yaml",

@@ -8,7 +8,7 @@ array([-1.0718119, -0.7287082], dtype=float32)
 
 from typing import TYPE_CHECKING
 
-from pinhole.answers import Health, Reconstruction
+from pinhole.answers import Health, Reconstruction, Score
 from pinhole.client import Client
 from pinhole.errors import (
     BadRequest,
@@ -29,6 +29,7 @@ __all__ = [
     "Health",
     "PinholeError",
     "Reconstruction",
+    "Score",
     "ServerError",
     "Unauthorized",
     "Unavailable",

@@ -41,6 +41,25 @@ class Reconstruction:
 
 
 @dataclass(frozen=True)
+class Score:
+    """Where an image lies, and how well the model knows it.
+
+    Attributes:
+        embedding: float32[D].
+        mse: mean squared error per pixel, pixels in [0, 1].
+        percentile: share of known images, in percent, that were reconstructed better.
+        outlier: whether the image looks like nothing the model has learned.
+        outside: whether the embedding is where no known image was, which makes it an outlier.
+    """
+
+    embedding: Embedding
+    mse: float
+    percentile: float
+    outlier: bool
+    outside: bool
+
+
+@dataclass(frozen=True)
 class Health:
     """A service that has just embedded an image.
 
@@ -138,6 +157,21 @@ def read_reconstructions(reply: requests.Response, count: int) -> list[Reconstru
         return merge_errors(rows, fields["errors"], to_reconstruction, count)
 
 
+def read_score(reply: requests.Response) -> Score:
+    """The embedding and the scores in the reply to one file."""
+    with expecting_contract():
+        fields = reply.json()
+        return to_score((fields["embedding"], fields["mse"], fields["anomaly"]))
+
+
+def read_scores(reply: requests.Response, count: int) -> list[Score | BadRequest]:
+    """The embeddings and scores, or refusals, in the reply to several images."""
+    with expecting_contract():
+        fields = reply.json()
+        rows = list(zip(fields["embeddings"], fields["mse"], fields["anomaly"], strict=True))
+        return merge_errors(rows, fields["errors"], to_score, count)
+
+
 def read_health(reply: requests.Response, latency_ms: float) -> Health:
     """What the reply to one file says of the service."""
     return Health(
@@ -179,6 +213,18 @@ def to_reconstruction(row: tuple[Any, Any, Any, Any]) -> Reconstruction:
         percentile=float(anomaly["percentile"]),
         outlier=bool(anomaly["outlier"]),
         seen=None if seen is None else base64.b64decode(seen, validate=True),
+    )
+
+
+def to_score(row: tuple[Any, Any, Any]) -> Score:
+    """The embedding, mse and anomaly of one image."""
+    embedding, mse, anomaly = row
+    return Score(
+        embedding=to_embedding(embedding),
+        mse=float(mse),
+        percentile=float(anomaly["percentile"]),
+        outlier=bool(anomaly["outlier"]),
+        outside=bool(anomaly["outside"]),
     )
 
 

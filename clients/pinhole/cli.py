@@ -6,6 +6,7 @@ reader of the output has gone (the shells' codes for SIGINT and SIGPIPE).
 """
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Callable
@@ -22,11 +23,12 @@ from pinhole.commands import (
     explore,
     health,
     reconstruct,
+    report,
     score,
 )
 from pinhole.errors import PinholeError
 
-COMMANDS = (health, embed, reconstruct, decode, score, explore, atlas, completion)
+COMMANDS = (health, embed, reconstruct, decode, score, explore, atlas, report, completion)
 INTERRUPTED, UNREAD = 130, 141  # 128 + SIGINT, 128 + SIGPIPE
 
 EXAMPLES = """
@@ -38,6 +40,7 @@ examples:
   pinhole score scans/*.png
   pinhole explore
   pinhole atlas scans.parquet --out scans.html
+  pinhole report scans.parquet --out report.html
   PINHOLE_URL=https://images.example.com PINHOLE_API_KEY=... pinhole health
 
 exit codes: 0 all done, 1 some images failed, 2 wrong usage, 3 no service that works
@@ -46,16 +49,21 @@ exit codes: 0 all done, 1 some images failed, 2 wrong usage, 3 no service that w
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns the exit code."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(
+            errors="backslashreplace"
+        )  # As stderr does: names may have any letter.
     try:
         try:
             return run(arguments)
         finally:
             # A closed pipe has to raise here, not when the interpreter flushes stdout at its end.
-            sys.stdout.flush()
-    except BrokenPipeError:
+            if sys.stdout:  # None if the shell has closed it.
+                sys.stdout.flush()
+    except OSError as error:
         # What is still buffered goes to /dev/null, or the interpreter would complain at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return UNREAD
+        return UNREAD if isinstance(error, BrokenPipeError) else complain(error, USAGE)
     except KeyboardInterrupt:
         return INTERRUPTED
 

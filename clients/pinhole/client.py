@@ -15,6 +15,7 @@ from pinhole.answers import (
     Embedding,
     Health,
     Reconstruction,
+    Score,
     all_or_raise,
     expecting_contract,
     naming,
@@ -24,6 +25,8 @@ from pinhole.answers import (
     read_reconstruction,
     read_reconstructions,
     read_rows,
+    read_score,
+    read_scores,
     refuse_failed_rows,
     single,
 )
@@ -60,6 +63,9 @@ class Client:
             and password in the URL are sent as Basic authentication.
         timeout_s: longest wait for a connection, and for each answer.
 
+    Attributes:
+        models: (digest, precision) of every model that has answered about images so far.
+
     Raises:
         ValueError: the URL is no web address, or the key or the time-out can't be used.
     """
@@ -67,6 +73,7 @@ class Client:
     def __init__(self, url: str, api_key: str | None = None, timeout_s: float = 10) -> None:
         self._transport = Transport(url, api_key, timeout_s)
         self._published: Limits | None = None
+        self.models = set[tuple[str, str]]()
 
     def __enter__(self) -> Self:
         return self
@@ -165,16 +172,20 @@ class Client:
             As embed, except for refusals of single images.
         """
         headers = {"X-Seen": "true"} if seen else NO_HEADERS
-        return self._ask_in_chunks(images, lambda chunk: self._reconstruct_chunk(chunk, headers))
+        read = (read_reconstruction, read_reconstructions)
+        return self._ask_in_chunks(images, lambda chunk: self._rebuild(chunk, *read, headers))
 
-    def try_score(self, images: Images) -> list[float | BadRequest]:
-        """The mse of each image, or the refusal of that image.
+    def score_each(self, images: Images) -> Iterator[Score | BadRequest]:
+        """Embed and score images in one request, of which some may be broken.
+
+        Yields:
+            The embedding and the scores of each image in order, or the refusal of that image.
 
         Raises:
             As embed, except for refusals of single images.
         """
-        answers = self.reconstruct_each(images)
-        return [answer if isinstance(answer, BadRequest) else answer.mse for answer in answers]
+        read, headers = (read_score, read_scores), {"X-Pictures": "false"}
+        return self._ask_in_chunks(images, lambda chunk: self._rebuild(chunk, *read, headers))
 
     def decode(self, embeddings: ArrayLike) -> NDArray[np.uint8]:
         """Return the image of each embedding.
@@ -259,20 +270,22 @@ class Client:
             return self._ask_about_files("embed", files, read_embedding, read_embeddings)
         return list(read_rows(self._post("embed", pack(np.stack(chunk)), NPY, NPY), len(chunk)))
 
-    def _reconstruct_chunk(
-        self, chunk: list[Item], headers: Mapping[str, str]
-    ) -> list[Reconstruction | BadRequest]:
-        """Reconstruct a chunk in one request.
+    def _rebuild(
+        self,
+        chunk: list[Item],
+        read_one: Callable[[requests.Response], Answer],
+        read_many: Callable[[requests.Response, int], list[Answer | BadRequest]],
+        headers: Mapping[str, str],
+    ) -> list[Answer | BadRequest]:
+        """Reconstruct or score a chunk in one request.
 
         The answer is JSON, because an array has no place for the anomaly score.
         """
         files = [item for item in chunk if isinstance(item, bytes)]
         if files:
-            return self._ask_about_files(
-                "reconstruct", files, read_reconstruction, read_reconstructions, headers
-            )
+            return self._ask_about_files("reconstruct", files, read_one, read_many, headers)
         reply = self._post("reconstruct", pack(np.stack(chunk)), NPY, headers=headers)
-        return read_reconstructions(reply, len(chunk))
+        return read_many(reply, len(chunk))
 
     def _ask_about_files(
         self,
@@ -313,7 +326,11 @@ class Client:
         accept: str = JSON,
         headers: Mapping[str, str] = NO_HEADERS,
     ) -> requests.Response:
-        return self._transport.post(f"/predictions/{endpoint}", body, content_type, accept, headers)
+        path = f"/predictions/{endpoint}"
+        reply = self._transport.post(path, body, content_type, accept, headers)
+        named = (reply.headers.get(name, "") for name in ("X-Model-Digest", "X-Precision"))
+        self.models.add((next(named), next(named)))
+        return reply
 
 
 def to_embeddings(embeddings: ArrayLike) -> Embedding:

@@ -4,6 +4,8 @@ import base64
 import io
 import json
 import re
+import zipfile
+from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,9 +18,10 @@ from PIL import Image
 
 import pinhole.atlas
 from pinhole.atlas import make_atlas
+from pinhole.atlas.sample import Classes
 from pinhole.cli import main
 from serve.bundle.images import PixelBudget, read_image
-from serve.bundle.manifest import ImageSpec
+from serve.bundle.manifest import Bundle, ImageSpec
 
 PATHS = ["cats/1.png", "cats/2.png", "dogs/</script>.png", "dogs/broken.png", "../outside.png"]
 
@@ -73,7 +76,7 @@ def test_one_file_with_everything(table: Path, capsys: pytest.CaptureFixture[str
     said = capsys.readouterr().out
     assert "5 points, 2 thumbnails of images in" in said
     assert "1 failed rows left out" in said
-    assert "they show whole files (the table doesn't say what its model saw" in said
+    assert "they show whole files (the result doesn't say what its model saw" in said
     assert not re.search(r"(src|href)=[\"']?(https?:)?//", out.read_text())
 
 
@@ -124,7 +127,79 @@ def test_points_are_limited(
     assert main(["atlas", str(table), "--out", str(table.with_name("a.html"))]) == 0
 
     assert "2 points" in (said := capsys.readouterr().out)
-    assert "3 rows over the limit left out" in said
+    assert "drawn evenly from 5 rows" in said
+
+
+@pytest.mark.parametrize("order", ["folder after folder", "in turns"])
+def test_points_are_drawn_evenly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, order: str
+) -> None:
+    """Of a folder's shards, every class has its share of the points, however rows are sorted."""
+    monkeypatch.setattr(pinhole.atlas, "MAX_POINTS", 1_000)
+    embedding = pa.array([[1.0, 2.0]] * 5_000, pa.list_(pa.float32(), 2))
+    for shard in range(4):
+        rows = range(shard * 5_000, (shard + 1) * 5_000)
+        classes = [i // 5_000 if order == "folder after folder" else i % 4 for i in rows]
+        paths = [f"train/{'abcd'[each]}/{i}.png" for each, i in zip(classes, rows, strict=True)]
+        table = pa.table({"path": paths, "embedding": embedding})
+        pq.write_table(table, tmp_path / f"shard-{shard:06}.parquet")
+
+    (tmp_path / "a.html").write_text(make_atlas(tmp_path, None).page)
+
+    data = read(tmp_path / "a.html")
+    assert len(data["labels"]) == len(set(data["paths"])) == 1_000
+    shares = Counter(data["labels"])
+    # A binomial of 1,000 with 1/4 has a deviation of 14.
+    assert all(abs(shares[each] - 250) < 60 for each in "abcd")
+
+
+@pytest.mark.parametrize(
+    ("paths", "labels"),
+    [
+        (["a/b/1.png", "a/c/2.png"], ["b", "c"]),
+        (["train/cats/1.png", "test/dogs/2.png"], ["cats", "dogs"]),
+        (["/data/x/1.png", "/data/y/2.png"], ["x", "y"]),
+        (["cats/1.png", "2.png"], ["cats", ""]),
+        (["1.png", "2.png"], ["", ""]),
+        ([f"{patient}/scan.png" for patient in range(51)], [""] * 51),
+    ],
+)
+def test_folders_name_classes(paths: list[str], labels: list[str]) -> None:
+    """The first folder in which paths differ, below train and test; of too many folders, none."""
+    classes = Classes.of(paths)
+
+    assert [classes.label(path) for path in paths] == labels
+
+
+@pytest.mark.parametrize("kind", ["zip", "npy", "glob", "parquet"])
+def test_images_of_any_source(
+    tmp_path: Path, small_bundle: Bundle, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Thumbnails come from archives, arrays, tables and patterns too; not of what has changed."""
+    (tmp_path / "i").mkdir()
+    pixels = np.random.default_rng(0).integers(0, 255, (3, 28, 28), np.uint8)
+    files = [tmp_path / "i" / f"{index}.png" for index in range(3)]
+    for file, image in zip(files, pixels, strict=True):
+        Image.fromarray(image).save(file)
+    source = {"glob": f"{tmp_path}/i/*.png"}.get(kind, f"{tmp_path}/s.{kind}")
+    if kind == "zip":
+        with zipfile.ZipFile(source, "w") as archive:
+            for file in files:
+                archive.write(file, file.name)
+    elif kind == "npy":
+        np.save(source, pixels)
+    elif kind == "parquet":
+        pq.write_table(pa.table({"image": [file.read_bytes() for file in files]}), source)
+    out = tmp_path / "o.parquet"
+    assert main(["embed", source, "--out", str(out), "--local", str(small_bundle.folder)]) == 0
+
+    assert main(["atlas", str(out), "--out", str(tmp_path / "a.html")]) == 0
+
+    assert "3 points, 3 thumbnails;" in capsys.readouterr().out
+    if kind == "glob":
+        Image.fromarray(pixels[1]).save(files[0])
+        assert main(["atlas", str(out), "--out", str(tmp_path / "a.html")]) == 0
+        assert "3 points, 2 thumbnails" in capsys.readouterr().out
 
 
 def test_images_elsewhere(table: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -163,8 +238,8 @@ def test_files_of_others_are_kept(table: Path, capsys: pytest.CaptureFixture[str
 
     for path, words in (
         (out, "this file isn't an earlier result; --overwrite replaces it"),
-        (table, "is the table itself"),
-        (link, "is the table itself"),
+        (table, "is the result itself"),
+        (link, "is the result itself"),
         ("https://host/a.html", "OUT can't be a URL"),
     ):
         assert main(["atlas", str(table), "--out", str(path)]) == 2

@@ -19,6 +19,7 @@ from pinhole import (
     Client,
     PinholeError,
     Reconstruction,
+    Score,
     ServerError,
     Unauthorized,
     Unavailable,
@@ -303,6 +304,30 @@ def test_reconstruction_is_complete(script: Script, client: Client) -> None:
     assert (answer.png, answer.mse) == (b"PNG", 0.02)
     assert (answer.percentile, answer.outlier) == (97.3, False)
     assert answer.seen is None
+
+
+def test_scores(script: Script, client: Client) -> None:
+    """Embeddings and scores come in one request, which asks for no pictures."""
+    anomaly = {"percentile": 97.3125, "outlier": True, "outside": True}
+    script.say(
+        200,
+        {
+            "embeddings": [[1, 2], None],
+            "mse": [0.02, None],
+            "anomaly": [anomaly, None],
+            "errors": [{"index": 1, "type": "InvalidImage", "message": "no"}],
+        },
+    )
+
+    score, refusal = client.score_each([b"file", b"broken"])
+
+    assert isinstance(score, Score)
+    assert score.embedding.tolist() == [1, 2]
+    assert (score.mse, score.percentile) == (0.02, 97.3125)
+    assert score.outlier
+    assert score.outside
+    assert isinstance(refusal, BadRequest)
+    assert script.requests[-1][1]["X-Pictures"] == "false"
 
 
 def test_what_the_model_saw(script: Script, client: Client) -> None:

@@ -101,18 +101,21 @@ def test_local_job_needs_two_extras_only(small_bundle: Bundle, source: Path) -> 
 @pytest.mark.parametrize(
     ("modules", "message"),
     [
-        ("pyarrow", f"atlas needs pyarrow: {install('jobs')}"),
-        ("PIL", f"atlas needs PIL: {install('explore')}"),
+        ("pyarrow", f"needs pyarrow: {install('jobs')}"),
+        ("PIL", f"needs PIL: {install('explore')}"),
     ],
 )
-def test_atlas_names_the_extra_that_is_missing(tmp_path: Path, modules: str, message: str) -> None:
+@pytest.mark.parametrize("command", ["atlas", "report"])
+def test_pages_name_the_extra_that_is_missing(
+    tmp_path: Path, command: str, modules: str, message: str
+) -> None:
     """Pillow comes with ``explore``, the table's reader with ``jobs``."""
     embedding = pa.array([[0.0, 1.0]], pa.list_(pa.float32(), 2))
     pq.write_table(pa.table({"path": ["a"], "embedding": embedding}), tmp_path / "t.parquet")
 
-    done = run_without(modules, "atlas", tmp_path / "t.parquet", "--out", tmp_path / "t.html")
+    done = run_without(modules, command, tmp_path / "t.parquet", "--out", tmp_path / "t.html")
 
-    assert (done.returncode, done.stderr) == (2, f"pinhole: {message}\n")
+    assert (done.returncode, done.stderr) == (2, f"pinhole: {command} {message}\n")
 
 
 def test_completion_names_its_extra(

@@ -71,9 +71,12 @@ def test_examples_run(service: Running, tmp_path: Path, example: str) -> None:
     for name in ("seven.png", "scans/a.png", "scans/b.png", "scans/2026-11/c.png"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(SEVEN, tmp_path / name)
-    if "atlas" in example:
+    if "atlas" in example or "report" in example:
         rows = {"path": ["a.png", "b.png"], "embedding": pa.array([[0.1, 0.2], [0.3, 0.4]])}
-        pq.write_table(pa.table(rows), tmp_path / "scans.parquet")
+        table = pa.table({**rows, "mse": pa.array([0.1, 0.2], pa.float32())})
+        (tmp_path / "embeddings").mkdir()
+        pq.write_table(table, tmp_path / "embeddings" / "shard-000000.parquet")
+        pq.write_table(table, tmp_path / "scans.parquet")
 
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", example],

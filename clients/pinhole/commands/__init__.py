@@ -19,6 +19,7 @@ from pinhole.client import Client
 T = TypeVar("T")
 
 SOME_FAILED, USAGE, UNAVAILABLE = 1, 2, 3
+URL = "http://127.0.0.1:8080"
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
@@ -67,13 +68,21 @@ def add_command(
     return command
 
 
-def add_service(command: argparse.ArgumentParser, timeout_s: float = 10) -> None:
-    """Add the options that say which service to call, and how."""
+def add_service(
+    command: argparse.ArgumentParser, timeout_s: float = 10, url: str | None = URL
+) -> None:
+    """Add the options that say which service to call, and how.
+
+    Args:
+        command: the parser.
+        timeout_s: the default of --timeout-s.
+        url: the service that is called where the user names none; None for no service.
+    """
     command.add_argument(
         "--url",
         type=worded(check_url),
-        default=os.environ.get("PINHOLE_URL", "http://127.0.0.1:8080"),
-        help="the service's address (default: $PINHOLE_URL or http://127.0.0.1:8080)",
+        default=os.environ.get("PINHOLE_URL", url),
+        help=f"the service's address (default: $PINHOLE_URL or {url or 'none'})",
     )
     command.add_argument(
         "--api-key",

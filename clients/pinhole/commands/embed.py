@@ -2,7 +2,10 @@
 
 import argparse
 import os
+import signal
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, nullcontext
 from functools import partial
@@ -23,6 +26,7 @@ from pinhole.commands import (
 
 if TYPE_CHECKING:
     from pinhole.jobs.job import Done, Job, ShardMaker
+    from pinhole.jobs.making import Plan
     from pinhole.jobs.runners import Runner
     from pinhole.jobs.sources import Source
     from pinhole.jobs.sources.suffixes import LeftOut
@@ -30,16 +34,21 @@ if TYPE_CHECKING:
 ABOUT = "embed a folder, archive, array or list of images into Parquet, .npy or .csv"
 REQUEST_TIMEOUT_S = 120  # A request carries hundreds of files.
 PATIENCE_S = 300.0
-INTERRUPTED = 130  # 128 + SIGINT
+OUTLIER_PERCENTILE = 99.0  # As serve.bundle.score has it.
+SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows lacks the last.
+LEAVE_S = 0.2  # After Ctrl-C, threads that wait for a service are given this long to end.
 EPILOG = """
 examples:
   pinhole embed scans/ --out scans.parquet
   pinhole embed scans/ --out embeddings/                     a folder of shards, for millions
   pinhole embed 'scans/2026-*/*.png' --out scans.csv --score
+  pinhole embed 'train-{000..099}.tar' --out train.parquet --local build/mnist
   pinhole embed train-images-idx3-ubyte.gz --out train.npy --local build/mnist
+  pinhole embed all/ --out all.parquet --local build/mnist --reuse some.parquet
   pinhole embed s3://bucket/scans --out /mnt/out --ray auto --bundle /mnt/mnist
 
-Run the same command again after a crash, and it goes on where it was.
+Run the same command again after a crash, and it goes on where it was; after images were added,
+replaced or deleted, and it embeds what is new.
 Exit codes: 0 all embedded, 1 some failed (the column error says why), 2 wrong usage, or the job
 can't go on, 3 the service can't be reached.
 """
@@ -64,14 +73,28 @@ def add_job(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "source",
         metavar="SOURCE",
-        help="a folder, searched at any depth; a pattern; a zip, tar, .npy, IDX or Parquet file; a "
-        ".txt file that lists files; or a URL such as s3://bucket/folder",
+        help="a folder, searched at any depth; a pattern; a zip, tar, .npy, .npz, IDX or Parquet "
+        "file, or many of them; a .txt file that lists files; or a URL such as s3://bucket/folder",
     )
     command.add_argument(
         "--out", required=True, help="a folder for shards, or a .parquet, .npy or .csv file"
     )
     add_overwrite(command)
-    command.add_argument("--score", action="store_true", help="add the column mse")
+    command.add_argument(
+        "--reuse",
+        metavar="OLD",
+        help="take over the rows of another result by the same model: a folder or a .parquet file",
+    )
+    command.add_argument(
+        "--score", action="store_true", help="add the columns mse, percentile and outlier"
+    )
+    command.add_argument(
+        "--outlier-percentile",
+        type=percent,
+        metavar="P",
+        help="with --score: images above this percentile of the model's own are outliers, and "
+        f"those that lie where none of its own does (default: {OUTLIER_PERCENTILE:g})",
+    )
     command.add_argument(
         "--retry-failed", action="store_true", help="embed rows again that have an error"
     )
@@ -79,7 +102,7 @@ def add_job(command: argparse.ArgumentParser) -> None:
         "--dry-run", action="store_true", help="say what would be done, and do nothing"
     )
     command.add_argument(
-        "--column", help="which column holds the images, in a Parquet file that has several"
+        "--column", help="which column of a Parquet file, or array of a .npz file, holds the images"
     )
     command.add_argument(
         "--readers", type=count, default=4, help="file-reading threads (default: %(default)s)"
@@ -88,7 +111,7 @@ def add_job(command: argparse.ArgumentParser) -> None:
         "--shard-rows",
         type=count,
         default=10_000,
-        help="rows per shard; also the most that an interruption can lose (default: 10,000)",
+        help="rows per shard; also the most that a crash can lose (default: 10,000)",
     )
 
 
@@ -118,6 +141,14 @@ def add_local(command: argparse.ArgumentParser) -> None:
     )
 
 
+def percent(text: str) -> float:
+    """Parse a number above 0, up to 100, for argparse."""
+    number = float(text)
+    if not 0 < number <= 100:
+        raise argparse.ArgumentTypeError(f"must be above 0 and at most 100; got {text}")
+    return number
+
+
 def count(text: str) -> int:
     """Parse a whole number of at least 1, for argparse."""
     number = int(text)
@@ -135,21 +166,28 @@ def run(options: argparse.Namespace) -> int:
             return embed(options)
         except JobError as error:
             raise UsageError(str(error)) from error
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as interrupt:
             tell("stopped; run the same command again to go on")
-            return INTERRUPTED
+            code = 128 + int((interrupt.args or (signal.SIGINT,))[0])
+            leave_threads(code)
+            return code
 
 
 def embed(options: argparse.Namespace) -> int:
     """Run the job that the options ask for, or say what it would do; returns the exit code."""
+    from pinhole.jobs.earlier import reused
     from pinhole.jobs.job import Job
+    from pinhole.jobs.making import plan
     from pinhole.jobs.shards import identify
     from pinhole.jobs.sinks import check_sink, parse_sink
     from pinhole.jobs.sources.opening import open_source
     from pinhole.progress import job_progress
 
+    if options.outlier_percentile and not options.score:
+        raise UsageError("--outlier-percentile needs --score")
+    options.score = options.score and (options.outlier_percentile or OUTLIER_PERCENTILE)
     sink = parse_sink(options.out)
-    check_sink(sink, options.source, options.score, options.overwrite)
+    check_sink(sink, options.source, bool(options.score), options.overwrite)
     if options.ray and "://" not in options.source:
         # Ray's actors have another working directory.
         options.source = str(Path(options.source).absolute())
@@ -157,17 +195,51 @@ def embed(options: argparse.Namespace) -> int:
         closing(open_source(options.source, options.column)) as source,
         open_maker(options, source) as maker,
     ):
-        job = Job(
-            sink,
-            identify(options.source, source, maker.model, options.score, options.shard_rows),
-            source.left_out,
-            options.overwrite,
+        identity = identify(
+            options.source, source, maker.model, float(options.score), options.shard_rows
         )
+        reuse = reused(options.reuse, identity) if options.reuse else []
+        job = Job(sink, identity, source.left_out, options.overwrite, options.retry_failed, reuse)
         if options.dry_run:
-            return report_plan(job, options.retry_failed)
-        with job_progress(source.count) as on_rows:
-            done = job.run(maker, on_rows, options.retry_failed)
+            return report_plan(job, plan(job, source))
+        with telling_interrupts(), job_progress(source.count) as on_rows:
+            done = job.run(maker, on_rows)
     return report(sink.path, done, job.left_out)
+
+
+@contextmanager
+def telling_interrupts() -> Iterator[None]:
+    """Say at once that Ctrl-C was heard: what is done is written first. A second one is final.
+
+    SIGTERM and SIGHUP are taken as Ctrl-C is; what is ignored, as SIGHUP under nohup, stays so.
+    """
+
+    def stop(number: int, _: object) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        tell("stopping")
+        raise KeyboardInterrupt(number)
+
+    numbers = [getattr(signal, name) for name in SIGNALS if hasattr(signal, name)]
+    before = {number: signal.getsignal(number) for number in numbers}
+    heard = [number for number, action in before.items() if action is not signal.SIG_IGN]
+    for number in heard:
+        signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number in heard:
+            signal.signal(number, before[number])
+
+
+def leave_threads(code: int) -> None:
+    """End the process if threads still wait for a service: Python itself would wait for them."""
+    deadline = time.monotonic() + LEAVE_S
+    others = (each for each in threading.enumerate() if each is not threading.main_thread())
+    for thread in [each for each in others if not each.daemon]:
+        thread.join(max(0, deadline - time.monotonic()))
+        if thread.is_alive():
+            sys.stderr.flush()
+            os._exit(code)
 
 
 @contextmanager
@@ -212,9 +284,12 @@ def report(out: Path, done: "Done", left_out: "LeftOut") -> int:
     from pinhole.jobs.sources import printable
 
     totals, name = done.totals, printable(os.fspath(out))
+    made, known = done.made, totals.embedded - done.made.embedded
+    now = f" ({made.embedded:,} now, {known:,} were known)" if known else ""
+    rate = f" ({made.read / done.seconds:,.0f} images/s)" if made.read else ""
     print(
-        f"{totals.embedded:,} images embedded into {name}, {totals.failed:,} failed, "
-        f"in {done.seconds:.1f} s ({done.rows / done.seconds:,.0f} images/s)"
+        f"{totals.embedded:,} images embedded into {name}{now}, {totals.failed:,} failed, "
+        f"in {done.seconds:.1f} s{rate}"
     )
     if left_out:
         tell(str(left_out))
@@ -225,16 +300,15 @@ def report(out: Path, done: "Done", left_out: "LeftOut") -> int:
     return SOME_FAILED
 
 
-def report_plan(job: "Job", retry: bool) -> int:
+def report_plan(job: "Job", plan: "Plan") -> int:
     """Say what the job would do; returns the exit code."""
     from pinhole.jobs.sources import printable
 
-    found, todo = job.plan(retry)
-    identity, totals = job.identity, found.totals
+    identity = job.identity
     print(
-        f"{identity.inputs:,} inputs in {identity.source}; {totals.rows:,} have a row in "
-        f"{printable(os.fspath(job.sink.path))}, {totals.failed:,} of them failed; "
-        f"{todo.rows:,} would be embedded by model {identity.model.digest[:12]} "
+        f"{identity.inputs:,} inputs in {identity.source}; {plan.known:,} have a row in "
+        f"{printable(os.fspath(job.sink.path))}, {plan.failed:,} of them failed; "
+        f"{plan.left:,} would be embedded by model {identity.model.digest[:12]} "
         f"in {identity.model.precision}"
     )
     if job.left_out:

@@ -1,4 +1,4 @@
-"""Reconstructs files and prints how good each reconstruction is, for two commands."""
+"""Asks about files and prints how well the model knows each, for two commands."""
 
 import argparse
 import json
@@ -7,12 +7,15 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from pinhole.answers import Reconstruction
+from pinhole.answers import Reconstruction, Score
 from pinhole.client import Client
 from pinhole.commands import SOME_FAILED, add_json, add_service, connect
 from pinhole.errors import BadRequest
+
+Judged = TypeVar("Judged", Reconstruction, Score)
+Ask = Callable[[Client, Iterator[bytes]], Iterator[Judged | BadRequest]]
 
 TIMEOUT_S = 60  # A request carries hundreds of files.
 YELLOW, PLAIN = "\x1b[33m", "\x1b[0m"
@@ -27,31 +30,31 @@ def add_images(command: argparse.ArgumentParser) -> None:
 
 def judge(
     options: argparse.Namespace,
-    keep: Callable[[Path, Reconstruction], Mapping[str, str]],
-    seen: bool = False,
+    ask: Ask[Judged],
+    keep: Callable[[Path, Judged], Mapping[str, str]],
 ) -> int:
     """Print a line for each image, as the answers come; returns the exit code.
 
     Args:
         options: those of add_images.
-        keep: called with each reconstruction; returns what to add to the image's JSON document.
-        seen: whether to ask also for what the model saw.
+        ask: asks a client about files.
+        keep: called with each answer; returns what to add to the image's JSON document.
     """
     failed = False
     with connect(options) as client:
-        for path, answer in reconstruct_files(client, options.images, seen):
-            if isinstance(answer, Reconstruction):
-                tell(path, answer, keep(path, answer), options.json)
-            else:
+        for path, answer in ask_about_files(client, options.images, ask):
+            if isinstance(answer, BadRequest | OSError):
                 failed = True
                 tell_fault(path, answer, options.json)
+            else:
+                tell(path, answer, keep(path, answer), options.json)
     return SOME_FAILED if failed else 0
 
 
-def reconstruct_files(
-    client: Client, paths: Iterable[Path], seen: bool
-) -> Iterator[tuple[Path, Reconstruction | BadRequest | OSError]]:
-    """Yield each path with what the model remembers, or why there is nothing, in order.
+def ask_about_files(
+    client: Client, paths: Iterable[Path], ask: Ask[Judged]
+) -> Iterator[tuple[Path, Judged | BadRequest | OSError]]:
+    """Yield each path with the answer about it, or why there is none, in order.
 
     Files are read as they are sent, and yielded as the answers come.
     """
@@ -67,14 +70,16 @@ def reconstruct_files(
                 waiting.append((path, None))
                 yield content
 
-    for answer in client.reconstruct_each(files(), seen):
+    for answer in ask(client, files()):
         while fault := waiting[0][1]:
             yield waiting.popleft()[0], fault
         yield waiting.popleft()[0], answer
     yield from ((path, fault) for path, fault in waiting if fault)
 
 
-def tell(path: Path, answer: Reconstruction, extra: Mapping[str, str], as_json: bool) -> None:
+def tell(
+    path: Path, answer: Reconstruction | Score, extra: Mapping[str, str], as_json: bool
+) -> None:
     """Print a line about one image: a sentence, or a JSON document."""
     facts = {"mse": answer.mse, "percentile": answer.percentile, "outlier": answer.outlier}
     if as_json:

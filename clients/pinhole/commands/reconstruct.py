@@ -2,9 +2,11 @@
 
 import argparse
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 from pinhole.answers import Reconstruction
+from pinhole.client import Client
 from pinhole.commands import Commands, UsageError, add_command, add_overwrite
 from pinhole.commands.judging import add_images, judge, shown
 from pinhole.commands.png import check_png, write_png
@@ -59,7 +61,7 @@ def run(options: argparse.Namespace) -> int:
         write_png(seen, answer.seen)
         return {"out": shown(outputs[path]), "seen": shown(seen)}
 
-    return judge(options, save, seen=options.seen)
+    return judge(options, partial(Client.reconstruct_each, seen=options.seen), save)
 
 
 def check_outputs(images: Iterable[Path], outputs: Iterable[Path], overwrite: bool) -> None:

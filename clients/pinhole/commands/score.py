@@ -2,6 +2,7 @@
 
 import argparse
 
+from pinhole.client import Client
 from pinhole.commands import Commands, add_command
 from pinhole.commands.judging import add_images, judge
 
@@ -27,4 +28,4 @@ def add(commands: Commands) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print a line for each image; returns the exit code."""
-    return judge(options, lambda path, answer: {})
+    return judge(options, Client.score_each, lambda path, answer: {})

@@ -7,6 +7,10 @@ class JobError(Exception):
     """The job can't begin, or can't go on without losing data; the message is for the user."""
 
 
+class HoldsNoImages(JobError):
+    """A file was made for something else; among others, it is left out like a text."""
+
+
 @dataclass(frozen=True, slots=True)
 class Fault:
     """Why one input has no embedding.
@@ -21,9 +25,13 @@ class Fault:
     message: str
 
 
-def unreadable(error: OSError) -> Fault:
-    """The fault of an input that the operating system can't read."""
-    return Fault("Unreadable", f"can't be read: {error.strerror or type(error).__name__}")
+def unreadable(error: Exception) -> Fault:
+    """The fault of an input that the operating system, or what lies at its URL, can't read.
+
+    The text of any error but the system's is left out: it may show a URL with a password in it.
+    """
+    reason = error.strerror if isinstance(error, OSError) else None
+    return Fault("Unreadable", f"can't be read: {reason or type(error).__name__}")
 
 
 def too_large(size: int, limit: int) -> Fault:

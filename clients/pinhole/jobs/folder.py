@@ -1,4 +1,8 @@
-"""A job's folder: its shards, a _job.json that says what they are, and a lock."""
+"""A job's folder: its shards, a _job.json that says what they are, and a lock.
+
+When the list of inputs has changed, the shards are put aside under hidden names, and new shards are
+made, which take the rows over that are still right.
+"""
 
 import json
 import os
@@ -9,10 +13,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pinhole
 from pinhole.jobs.errors import JobError
-from pinhole.jobs.shards import Identity, Totals, is_shard, shard_totals, write_whole
+from pinhole.jobs.shards import (
+    UNSUPPORTED,
+    Identity,
+    Totals,
+    is_shard,
+    shard_path,
+    shard_totals,
+    write_whole,
+)
 
 try:
     import fcntl
@@ -24,35 +37,8 @@ JOB = "_job.json"
 FORMER_JOB = "job.json"  # Its name in older folders, which get the new name when they go on.
 LOCK = ".lock"
 
-# Key of _job.json that may not change between two runs → how an error explains the change.
-CHANGES = {
-    "source_digest": "the source, or its list of inputs, has changed",
-    "model_digest": "another model",
-    "precision": "another precision",
-    "score": "with --score, or without",
-    "shard_rows": "shards of another size",
-}
-
-
-@dataclass(frozen=True)
-class Todo:
-    """What a run has to do.
-
-    Attributes:
-        missing: numbers of the shards to make.
-        retried: numbers of the shards whose rows with errors are embedded again.
-        rows: the most inputs that the run goes through.
-    """
-
-    missing: list[int]
-    retried: list[int]
-    rows: int
-
-    @property
-    def shards(self) -> list[tuple[int, bool]]:
-        """(number, whether only its failed rows are embedded again) in growing order."""
-        missing = [(shard, False) for shard in self.missing]
-        return sorted(missing + [(shard, True) for shard in self.retried])
+# The keys of _job.json by which a run knows whether the shards beside it are its own.
+OWN = ("source_digest", "inputs", "model_digest", "precision", "score", "shard_rows")
 
 
 @dataclass(frozen=True)
@@ -69,10 +55,9 @@ class Progress:
     missing: list[int]
     failing: list[int]
 
-    def todo(self, identity: Identity, retry: bool) -> Todo:
-        """What is left of the job, rows with errors included if ``retry``."""
-        rows = identity.inputs - self.totals.rows + (self.totals.failed if retry else 0)
-        return Todo(self.missing, self.failing if retry else [], rows)
+    def left(self, retry: bool) -> list[int]:
+        """Numbers of the shards to make, with ``retry`` of those with errors too; growing."""
+        return sorted(self.missing + (self.failing if retry else []))
 
 
 @contextmanager
@@ -111,6 +96,8 @@ def lock(folder: Path) -> int | None:
 def try_lock(folder: Path) -> int | None:
     """The locked file's descriptor; None if another job has removed the folder meanwhile.
 
+    On a file system without locks, two jobs on one folder go unnoticed.
+
     Raises:
         JobError: another process holds the lock.
     """
@@ -124,63 +111,50 @@ def try_lock(folder: Path) -> int | None:
         # A job that finished between our open and our flock has removed the file that we locked.
         if path.exists() and os.path.samestat(path.stat(), os.fstat(handle)):
             return handle
-    except BlockingIOError as error:
+    except OSError as error:
+        if error.errno in UNSUPPORTED:
+            return handle
         os.close(handle)
-        raise JobError(f"another job is at work in {folder}") from error
+        if isinstance(error, BlockingIOError):
+            raise JobError(f"another job is at work in {folder}") from error
+        raise
     os.close(handle)
     return None
 
 
-def begin(folder: Path, identity: Identity, overwrite: bool) -> None:
-    """Take the folder for this job, unless it is this job's already.
-
-    Raises:
-        JobError: it holds something else, and not ``overwrite``.
-    """
-    if has_to_give_way(folder, identity, overwrite):
-        remove_job(folder)
-    for partial in filter(is_partial, folder.iterdir()):
+def begin(folder: Path, identity: Identity) -> None:
+    """Take the folder for this job, and put shards aside that aren't this job's."""
+    for partial in filter(is_partial, list(folder.iterdir())):
         partial.unlink()
     if has_job(folder):
         job_file(folder).replace(folder / JOB)
-    else:
+    if not is_own(folder, identity):
+        for path in filter(is_shard, list(folder.iterdir())):
+            path.replace(former_path(folder, path.name))
         write_job(folder, {"state": "running", **describe(identity)})
 
 
-def has_to_give_way(folder: Path, identity: Identity, overwrite: bool) -> bool:
-    """Whether the folder holds something else than this job, which the user wants replaced.
-
-    Raises:
-        JobError: it holds something else, and not ``overwrite``.
-    """
+def is_own(folder: Path, identity: Identity) -> bool:
+    """Whether the folder's shards are this job's: of its list of inputs, model and size."""
     try:
-        check(folder, identity)
+        found = read_job(folder)
     except JobError:
-        if not overwrite:
-            raise
-        return True
-    return False
+        return False
+    return all(found.get(key) == value for key, value in describe(identity).items() if key in OWN)
 
 
-def remove_job(folder: Path) -> None:
-    """Remove the files that a job writes; any other file stays."""
-    for path in filter(is_shard, folder.iterdir()):
-        path.unlink()
-    job_file(folder).unlink(missing_ok=True)
+def former_path(folder: Path, name: str) -> Path:
+    """A new, hidden name for a shard that is put aside."""
+    return folder / f".{name}.{uuid4().hex}.former"
 
 
-def check(folder: Path, identity: Identity) -> None:
-    """Raise JobError unless the folder is this job's, or empty, or not there."""
-    if not has_job(folder):
-        return check_foreign(folder)
-    found = read_job(folder)
-    for key, value in describe(identity).items():
-        if key in CHANGES and found.get(key) != value:
-            raise JobError(
-                f"{folder} holds another job: {CHANGES[key]} ({key} was {found.get(key)}, now "
-                f"{value}); name another OUT, or replace that job's rows with --overwrite"
-            )
-    return None
+def former_shards(folder: Path) -> list[Path]:
+    """The shards that were put aside, and those that an interrupted run has left unfinished."""
+    return [
+        path
+        for path in folder.glob(".shard-*.former")
+        if re.fullmatch(r"\.shard-\d{6,}\.parquet\.[0-9a-f]{32}\.former", path.name)
+    ]
 
 
 def check_foreign(folder: Path) -> None:
@@ -249,15 +223,16 @@ def write_job(folder: Path, fields: dict[str, Any]) -> None:
 
 
 def progress(folder: Path, identity: Identity) -> Progress:
-    """Read the footer of every shard.
+    """Read the footer of every shard, if the shards are this job's.
 
     Raises:
         JobError: a shard is another job's.
     """
     rows, failures = 0, Counter[str]()
     missing, failing = [], []
+    own = is_own(folder, identity)
     for shard in range(identity.shards):
-        totals = shard_totals(folder, identity, shard)
+        totals = shard_totals(shard_path(folder, shard), identity, shard) if own else None
         if totals is None:
             missing.append(shard)
             continue
@@ -266,8 +241,3 @@ def progress(folder: Path, identity: Identity) -> Progress:
         if totals.failed:
             failing.append(shard)
     return Progress(Totals(rows, failures), missing, failing)
-
-
-def nothing_done(identity: Identity) -> Progress:
-    """The progress of a job that hasn't begun."""
-    return Progress(Totals(0, Counter()), list(range(identity.shards)), [])

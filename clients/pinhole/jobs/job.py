@@ -1,23 +1,23 @@
 """A job from beginning to end: what is there already, what is left, and the making of that."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
 
+from pinhole.jobs.earlier import check_earlier, put_aside
 from pinhole.jobs.errors import JobError
 from pinhole.jobs.folder import (
     Progress,
-    Todo,
     begin,
     describe,
-    has_to_give_way,
     locked,
-    nothing_done,
     progress,
     read_job,
     write_job,
 )
+from pinhole.jobs.pipeline import Made
 from pinhole.jobs.runners import Model
 from pinhole.jobs.shards import Identity, Totals
 from pinhole.jobs.sinks import Sink, assemble, clear
@@ -32,12 +32,12 @@ class Done:
 
     Attributes:
         totals: what the shards hold now.
-        rows: inputs that this run has gone through.
+        made: what this run has read and embedded.
         seconds: duration of the run.
     """
 
     totals: Totals
-    rows: int
+    made: Made
     seconds: float
 
 
@@ -52,13 +52,13 @@ class ShardMaker(Protocol):
     def model(self) -> Model:
         """What it embeds with."""
 
-    def make(self, job: "Job", todo: Todo, on_rows: OnRows) -> None:
-        """Make the missing shards, and embed the failed rows of the shards to be retried.
+    def make(self, job: "Job", shards: Sequence[int], on_rows: OnRows) -> Made:
+        """Make shards, or make them again.
 
         Args:
             job: its folder is locked by the caller.
-            todo: which shards.
-            on_rows: called as rows are embedded; the newest rows may not be written yet.
+            shards: their numbers, growing.
+            on_rows: called as rows are made; the newest rows may not be written yet.
 
         Raises:
             JobError: the source has changed, or a shard can't be written.
@@ -72,61 +72,70 @@ class Job:
 
     Attributes:
         sink: OUT.
-        identity: what may not change between two runs.
+        identity: by which its shards are known.
         left_out: files in the source that aren't inputs.
-        overwrite: whether the job begins anew where its folder holds something else.
+        overwrite: whether the job begins anew where OUT holds something else.
+        retry: whether to embed rows again that have an error.
+        reuse: Parquet files of another result, whose rows are taken over too.
     """
 
     sink: Sink
     identity: Identity
     left_out: LeftOut = field(default_factory=LeftOut)
     overwrite: bool = False
+    retry: bool = False
+    reuse: Sequence[Path] = ()
 
-    def plan(self, retry: bool) -> tuple[Progress, Todo]:
-        """How far the job has come, and what is left of it; nothing is written.
-
-        Args:
-            retry: count rows that have an error as left.
+    def progress(self) -> Progress:
+        """How far the job has come; nothing is written.
 
         Raises:
             JobError: OUT holds something else.
         """
-        anew = has_to_give_way(self.sink.folder, self.identity, self.overwrite)
-        found = nothing_done(self.identity) if anew else progress(self.sink.folder, self.identity)
-        return found, found.todo(self.identity, retry)
+        self._check()
+        return progress(self.sink.folder, self.identity)
 
-    def run(self, maker: ShardMaker, on_rows: OnRows, retry: bool = False) -> Done:
-        """Make what is left of the job; assemble a one-file OUT and clear its hidden folder.
+    def earlier(self) -> list[Path]:
+        """The Parquet files whose rows may be taken over, besides those of finished shards."""
+        return put_aside(self.sink) + list(self.reuse)
+
+    def run(self, maker: ShardMaker, on_rows: OnRows) -> Done:
+        """Make what is left of the job; assemble a one-file OUT.
 
         Args:
             maker: makes the shards.
             on_rows: called as rows are finished, first with those of earlier runs.
-            retry: embed rows again that have an error.
 
         Raises:
             JobError: OUT is another job's, or in use by another process, or can't be written to.
             PinholeError: the service has been unavailable for too long.
         """
+        self._check()  # Before the folder is made, and again within the lock.
         with locked(self.sink.folder):
-            done = self._make_shards(maker, on_rows, retry)
+            done = self._make_shards(maker, on_rows)
             if self.sink.one_file:
                 assemble(self.sink, self.identity)
-                if not done.totals.failed:
-                    clear(self.sink)
+            clear(self.sink)
         return done
 
-    def _make_shards(self, maker: ShardMaker, on_rows: OnRows, retry: bool) -> Done:
+    def _check(self) -> None:
+        """Raise JobError if OUT holds something else that isn't to be replaced."""
+        if not self.overwrite:
+            check_earlier(self.sink, self.identity)
+
+    def _make_shards(self, maker: ShardMaker, on_rows: OnRows) -> Done:
         """Have the missing shards made, and record the result in _job.json."""
         started = time.monotonic()
-        begin(self.sink.folder, self.identity, self.overwrite)
-        todo = progress(self.sink.folder, self.identity).todo(self.identity, retry)
-        on_rows(self.identity.inputs - todo.rows)
-        if todo.rows:
+        shards = self.progress().left(self.retry)
+        begin(self.sink.folder, self.identity)
+        on_rows(self.identity.inputs - sum(len(self.identity.numbers(shard)) for shard in shards))
+        made = Made()
+        if shards:
             write_job(self.sink.folder, {"state": "running", **describe(self.identity)})
-            maker.make(self, todo, on_rows)
+            made = maker.make(self, shards, on_rows)
         totals = self._count_rows()
-        done = Done(totals, todo.rows, time.monotonic() - started)
-        if todo.rows or read_job(self.sink.folder)["state"] != "done":
+        done = Done(totals, made, time.monotonic() - started)
+        if shards or read_job(self.sink.folder)["state"] != "done":
             self._record(maker.name, done)
         return done
 
@@ -159,9 +168,10 @@ class Job:
             "left_out": dict(self.left_out.most_common()),
             "shards": self.identity.shards,
             "last_run": {
-                "rows": done.rows,
+                "rows": done.made.read,
+                "embedded": done.made.embedded,
                 "seconds": round(done.seconds, 3),
-                "images_per_s": round(done.rows / done.seconds, 1),
+                "images_per_s": round(done.made.read / done.seconds, 1),
             },
         }
         write_job(self.sink.folder, fields)

@@ -21,7 +21,13 @@ from serve.bundle.engine.opening import open_engine
 from serve.bundle.errors import RequestError, ServeError
 from serve.bundle.images import PixelBudget, read_image
 from serve.bundle.manifest import load_bundle
-from serve.bundle.score import mean_squared_errors
+from serve.bundle.score import (
+    PERCENTILE_DIGITS,
+    is_outside,
+    mean_squared_errors,
+    percentile,
+    relative_errors,
+)
 
 CHUNK_BYTES = 4 << 20  # The most pixels of one call, for models of large images.
 
@@ -33,7 +39,7 @@ class LocalRunner:
         folder: the bundle.
         device: one of serve.bundle.engine.protocol.DEVICES.
         precision: one of serve.bundle.engine.protocol.PRECISIONS.
-        score: compute each image's mse too.
+        score: score each image too; see Identity.
         cores: number of CPU cores to use; None takes all that this process may use.
 
     Raises:
@@ -45,7 +51,7 @@ class LocalRunner:
         folder: Path,
         device: str = "auto",
         precision: str = "fp32",
-        score: bool = False,
+        score: float = 0,
         cores: int | None = None,
     ) -> None:
         try:
@@ -58,6 +64,7 @@ class LocalRunner:
         except ServeError as error:
             raise JobError(str(error)) from error
         self.name, self._score, self._spec = self._engine.name, score, bundle.manifest.image
+        self._calibration = bundle.manifest.calibration
         width = bundle.manifest.embedding_width
         self.model = Model(bundle.manifest.digest, self._engine.precision, width, self._spec)
         size = int(np.prod(self._spec.shape))
@@ -91,7 +98,16 @@ class LocalRunner:
         if not self._score:
             return [Answer(embedding) for embedding in embeddings]
         errors = mean_squared_errors(pixels, self._engine.decode(embeddings))
-        return [Answer(row, float(mse)) for row, mse in zip(embeddings, errors, strict=True)]
+        columns = embeddings, errors, relative_errors(pixels, errors)
+        return [self._answer(*row) for row in zip(*columns, strict=True)]
+
+    def _answer(
+        self, embedding: NDArray[np.float32], mse: np.float32, relative: np.float32
+    ) -> Answer:
+        """An answer with scores; the percentile has as many digits as a service tells."""
+        rank = round(percentile(float(relative), self._calibration), PERCENTILE_DIGITS)
+        outlier = rank > self._score or is_outside(embedding, self._calibration)
+        return Answer(embedding, float(mse), rank, outlier)
 
     def confirm(self) -> None:
         """Do nothing: a bundle that was opened doesn't change."""

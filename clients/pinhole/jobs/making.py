@@ -1,18 +1,22 @@
 """Makes shards in this process: the pipeline's rows, shard after shard, into the job's folder."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from itertools import chain, islice
+from pathlib import Path
 
-from pinhole.jobs.errors import Fault
-from pinhole.jobs.folder import Todo
+import pyarrow as pa
+
+from pinhole.jobs.earlier import earlier_rows, finished
+from pinhole.jobs.errors import Fault, JobError
+from pinhole.jobs.folder import former_path
 from pinhole.jobs.job import Job, OnRows
 from pinhole.jobs.known import Known
-from pinhole.jobs.pipeline import READERS, Pipeline
+from pinhole.jobs.pipeline import READERS, Made, Pipeline
 from pinhole.jobs.rows import Row
 from pinhole.jobs.runners import Model, Runner
-from pinhole.jobs.shards import read_rows, write_shard
+from pinhole.jobs.shards import shard_path, write_shard
 from pinhole.jobs.sources import Source
 
 
@@ -40,57 +44,95 @@ class InProcess:
         """The runner's model."""
         return self.runner.model
 
-    def make(self, job: Job, todo: Todo, on_rows: OnRows) -> None:
+    def make(self, job: Job, shards: Sequence[int], on_rows: OnRows) -> Made:
         """See ShardMaker."""
         with Known() as known:
-            learn(known, job, todo)
+            learn(known, job, job.earlier() + finished(job.sink))
             pipeline = Pipeline(self.source, self.runner, known, self.readers)
-            make_shards(job, todo.shards, pipeline, on_rows)
+            make_shards(job, shards, pipeline, on_rows)
+        return pipeline.made
 
 
-def learn(known: Known, job: Job, todo: Todo) -> None:
-    """Take over from the job's finished shards what needn't be embedded again."""
-    missing = set(todo.missing)
-    for shard in range(job.identity.shards):
-        if shard not in missing:
-            rows = read_rows(job.sink.folder, job.identity, shard)
-            known.add(row for row in rows if not isinstance(row.result, Fault))
+@dataclass(frozen=True)
+class Plan:
+    """What a job would do, as far as it can be told without reading a file.
+
+    Attributes:
+        known: inputs that have a row already.
+        failed: those of them whose row has an error.
+        left: inputs that would be read, and embedded unless an equal file is known.
+    """
+
+    known: int
+    failed: int
+    left: int
 
 
-def make_shards(
-    job: Job, shards: Sequence[tuple[int, bool]], pipeline: Pipeline, on_rows: OnRows
-) -> None:
+def plan(job: Job, source: Source) -> Plan:
+    """Look at what there is; nothing is written.
+
+    Raises:
+        JobError: OUT holds something else.
+    """
+    found = job.progress()
+    known, failed = found.totals.rows, found.totals.failed
+    if source.stamps and found.missing:
+        with Known() as earlier:
+            learn(earlier, job, job.earlier() + finished(job.sink))
+            for shard in found.missing:
+                rows = earlier.take_over(source.stamps(job.identity.numbers(shard)))
+                known += len(rows)
+                failed += sum(isinstance(row.result, Fault) for row in rows)
+    return Plan(known, failed, job.identity.inputs - known + (failed if job.retry else 0))
+
+
+def learn(known: Known, job: Job, paths: Iterable[Path]) -> None:
+    """Take over from earlier results what needn't be embedded again."""
+    for path in paths:
+        rows = earlier_rows(path, job.identity)
+        known.learn(row for row in rows if not (job.retry and isinstance(row.result, Fault)))
+
+
+def make_shards(job: Job, shards: Sequence[int], pipeline: Pipeline, on_rows: OnRows) -> None:
     """Make some shards, one after another.
 
     Args:
         job: their job.
-        shards: in growing order, (number, whether only its failed rows are embedded again).
+        shards: their numbers, growing.
         pipeline: embeds.
         on_rows: see ShardMaker.
     """
-    numbers = chain.from_iterable(inputs_to_embed(job, *shard) for shard in shards)
-    with closing(pipeline.rows(numbers)) as batches:
-        embedded = chain.from_iterable(counted(batches, on_rows))
-        for shard, retry in shards:
-            rows = list(islice(embedded, len(inputs_to_embed(job, shard, retry))))
-            pipeline.runner.confirm()
-            if retry:
-                rows = replace_rows(read_rows(job.sink.folder, job.identity, shard), rows)
-            write_shard(job.sink.folder, job.identity, shard, rows)
+    folder, identity = job.sink.folder, job.identity
+    rows: list[Row] = []
+    # With its first array pyarrow imports pandas, where there is one: now, and not after Ctrl-C.
+    pa.array([""])
+    try:
+        with closing(pipeline.rows(map(identity.numbers, shards))) as batches:
+            made = chain.from_iterable(counted(batches, on_rows))
+            for shard in shards:
+                for row in islice(made, len(identity.numbers(shard))):
+                    rows.append(row)  # One by one: what comes before an interruption is kept.
+                rows.sort(key=lambda row: row.number)
+                pipeline.runner.confirm()
+                write_shard(shard_path(folder, shard), identity, shard, rows)
+                rows.clear()
+    finally:
+        # Whatever ends the job, the next run takes the rows of unfinished shards over.
+        with suppress(JobError):
+            keep(job, rows + pipeline.left_over(), pipeline.runner)
 
 
-def inputs_to_embed(job: Job, shard: int, retry: bool) -> Sequence[int]:
-    """The numbers of a shard's inputs, or with ``retry`` of those inputs that failed."""
-    if not retry:
-        return job.identity.numbers(shard)
-    rows = read_rows(job.sink.folder, job.identity, shard)
-    return [row.number for row in rows if isinstance(row.result, Fault)]
+def keep(job: Job, rows: Sequence[Row], runner: Runner) -> None:
+    """Put the rows of unfinished shards aside.
 
-
-def replace_rows(before: Iterable[Row], embedded: Iterable[Row]) -> list[Row]:
-    """A shard's rows, with the rows that were embedded again in the place of the old ones."""
-    again = {row.number: row for row in embedded}
-    return [again.get(row.number, row) for row in before]
+    Raises:
+        JobError: another model has embedded some of them, or they can't be written.
+    """
+    if rows:
+        runner.confirm()
+        folder, shard = job.sink.folder, rows[0].number // job.identity.shard_rows
+        path = former_path(folder, shard_path(folder, shard).name)
+        write_shard(path, job.identity, shard, rows)
 
 
 def counted(batches: Iterable[list[Row]], on_rows: OnRows) -> Iterator[list[Row]]:

@@ -1,15 +1,17 @@
 """List → read → embed → write, all at once, with few chunks between any two stages.
 
-Chunks are listed and rows are written in the caller's thread, in the source's order. Reading and
+Inputs whose rows are taken over from an earlier job pass by the reading and the embedding. Chunks
+are listed and rows are written in the caller's thread, in the source's order. Reading and
 embedding have threads of their own, and each stage holds at most twice as many chunks as it has
 threads. So memory stays the same for a thousand inputs and for a hundred million.
 """
 
 import hashlib
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import TypeVar
 
 import numpy as np
@@ -40,6 +42,13 @@ class Loaded:
     digests: list[str | None]
     images: list[Prepared | Fault]
 
+    @property
+    def columns(self) -> list[tuple[int, str, str | None, str]]:
+        """(number, name, sha256, stamp) of each content."""
+        chunk = self.chunk
+        stamps = chunk.stamps or [""] * len(chunk.numbers)
+        return list(zip(chunk.numbers, chunk.names, self.digests, stamps, strict=True))
+
 
 @dataclass(frozen=True)
 class Embedded:
@@ -56,6 +65,19 @@ class Embedded:
     answers: list[Answer | Fault]
 
 
+@dataclass
+class Made:
+    """What a run has made of the inputs that it was given.
+
+    Attributes:
+        read: inputs that it has read, or tried to; all others were taken over.
+        embedded: images that the runner has embedded, each content once.
+    """
+
+    read: int = 0
+    embedded: int = 0
+
+
 @dataclass(frozen=True)
 class Pipeline:
     """A source's images through a runner.
@@ -65,39 +87,70 @@ class Pipeline:
         runner: embeds them.
         known: what needs no embedding any more; every new answer is added.
         readers: threads that read.
+        made: so far.
     """
 
     source: Source
     runner: Runner
     known: Known
     readers: int = READERS
+    made: Made = field(default_factory=Made)
     # Digests of what is being embedded now.
     _pending: set[str] = field(default_factory=set, init=False)
+    # Chunks that were embedded when a chunk before them was interrupted.
+    _left_over: list[Embedded | list[Row]] = field(default_factory=list, init=False)
 
-    def rows(self, numbers: Iterable[int]) -> Generator[list[Row], None, None]:
-        """Yield the rows of these inputs, chunk after chunk, in their order.
+    def rows(self, shards: Iterable[Sequence[int]]) -> Generator[list[Row], None, None]:
+        """Yield the rows of these inputs, shard after shard, and in any order within a shard.
 
         Args:
-            numbers: of the inputs, growing.
+            shards: numbers of the inputs, growing.
 
         Raises:
             JobError, PinholeError: whatever ends the job; rows that were yielded stay right.
         """
         threads = self.runner.threads
-        with ThreadPoolExecutor(self.readers) as reading, ThreadPoolExecutor(threads) as embedding:
-            chunks = self.source.chunks(numbers, self.runner.chunk_images)
-            loaded = overlap(reading, 2 * self.readers, self._load, chunks)
-            sorted_out = ((each, self._new_images(each)) for each in loaded)
-            try:
-                for embedded in overlap(embedding, 2 * threads, self._embed, sorted_out):
-                    yield self._to_rows(embedded)
-            finally:
-                loaded.close()
-                # Without this, leaving the pools would wait for threads that wait for a service.
-                self.runner.stop()
+        reading, embedding = ThreadPoolExecutor(self.readers), ThreadPoolExecutor(threads)
+        loaded = overlap(reading, 2 * self.readers, self._load, self._items(shards), [])
+        sorted_out = (
+            each if isinstance(each, list) else (each, self._new_images(each)) for each in loaded
+        )
+        try:
+            for each in overlap(embedding, 2 * threads, self._embed, sorted_out, self._left_over):
+                yield each if isinstance(each, list) else self._to_rows(each)
+        finally:
+            loaded.close()
+            self.runner.stop()
+            # A thread that waits for a service is left behind: it may wait for minutes.
+            for pool in (reading, embedding):
+                pool.shutdown(wait=False, cancel_futures=True)
 
-    def _load(self, chunk: Chunk) -> Loaded:
+    def left_over(self) -> list[Row]:
+        """Rows that were embedded and not yielded, because the job ended before; in any order."""
+        return [
+            row
+            for each in self._left_over
+            if isinstance(each, Embedded)
+            for row in self._new_rows(each)
+        ]
+
+    def _items(self, shards: Iterable[Sequence[int]]) -> Iterator[Chunk | list[Row]]:
+        """Yield the rows that are taken over, and chunks of all other inputs."""
+        stamps, size = self.source.stamps, self.runner.chunk_images
+        if stamps is None or not self.known.any_stamp:
+            # All at once: parts of the source may only be read from their beginning on.
+            yield from self.source.chunks(chain.from_iterable(shards), size)
+            return
+        for numbers in shards:
+            rows = self.known.take_over(stamps(numbers))
+            yield from (rows[start : start + size] for start in range(0, len(rows), size))
+            taken = {row.number for row in rows}
+            yield from self.source.chunks((n for n in numbers if n not in taken), size)
+
+    def _load(self, chunk: Chunk | list[Row]) -> Loaded | list[Row]:
         """Read a chunk's contents, one at a time, and turn each into what the runner wants."""
+        if isinstance(chunk, list):
+            return chunk
         digests: list[str | None] = []
         images: list[Prepared | Fault] = []
         for content in chunk.load():
@@ -116,8 +169,10 @@ class Pipeline:
             new.append(position)
         return new
 
-    def _embed(self, given: tuple[Loaded, list[int]]) -> Embedded:
+    def _embed(self, given: tuple[Loaded, list[int]] | list[Row]) -> Embedded | list[Row]:
         """Embed a chunk's new images, and let go of the pixels of all its images."""
+        if isinstance(given, list):
+            return given
         loaded, new = given
         images = [loaded.images[position] for position in new]
         loaded.images[:] = [image if isinstance(image, Fault) else b"" for image in loaded.images]
@@ -129,20 +184,24 @@ class Pipeline:
         The chunks before it have become rows already, so what this chunk shares with them is known.
         """
         loaded = embedded.loaded
-        chunk, digests = loaded.chunk, loaded.digests
+        columns, digests = loaded.columns, loaded.digests
         results: dict[int, Answer | Fault] = dict(zip(embedded.new, embedded.answers, strict=True))
-        new = [
-            Row(chunk.numbers[position], chunk.names[position], digests[position], result)
-            for position, result in results.items()
-        ]
-        self.known.add(new)
-        self._pending.difference_update(row.sha256 for row in new if row.sha256)
+        self.made.read += len(columns)
+        self.made.embedded += sum(isinstance(answer, Answer) for answer in embedded.answers)
         for position, image in enumerate(loaded.images):
             if isinstance(image, Fault):
                 results[position] = image
+        new = self._new_rows(embedded)
+        self.known.add(new)
+        self._pending.difference_update(row.sha256 for row in new if row.sha256)
         results |= self._known_results(digests, results)
-        columns = zip(chunk.numbers, chunk.names, digests, strict=True)
-        return [Row(*column, results[position]) for position, column in enumerate(columns)]
+        return [to_row(column, results[position]) for position, column in enumerate(columns)]
+
+    def _new_rows(self, embedded: Embedded) -> list[Row]:
+        """The rows of those of a chunk's images that were embedded."""
+        columns = embedded.loaded.columns
+        pairs = zip(embedded.new, embedded.answers, strict=True)
+        return [to_row(columns[position], answer) for position, answer in pairs]
 
     def _known_results(
         self, digests: list[str | None], results: dict[int, Answer | Fault]
@@ -157,10 +216,23 @@ class Pipeline:
         return {position: found[digest] for position, digest in left.items()}
 
 
+def to_row(column: tuple[int, str, str | None, str], result: Answer | Fault) -> Row:
+    """The row of an input, given as (number, name, sha256, stamp)."""
+    number, name, digest, stamp = column
+    return Row(number, name, digest, result, stamp)
+
+
 def overlap(
-    pool: ThreadPoolExecutor, window: int, function: Callable[[T], U], items: Iterable[T]
+    pool: ThreadPoolExecutor,
+    window: int,
+    function: Callable[[T], U],
+    items: Iterable[T],
+    left_over: list[U],
 ) -> Generator[U, None, None]:
-    """Map in a pool, in order, with at most ``window`` items taken and not yet yielded."""
+    """Map in a pool, in order, with at most ``window`` items taken and not yet yielded.
+
+    When it is closed, or fails, the results that are there go into ``left_over``.
+    """
     running: deque[Future[U]] = deque()
     try:
         for item in items:
@@ -171,7 +243,8 @@ def overlap(
             yield running.popleft().result()
     finally:
         for future in running:
-            future.cancel()
+            if not future.cancel() and future.done() and not future.exception():
+                left_over.append(future.result())
 
 
 def digest_of(content: Content) -> str | None:

@@ -10,7 +10,7 @@ import logging
 import os
 import re
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,12 +23,13 @@ from ray.data import ActorPoolStrategy, DataContext
 from ray.exceptions import RayError
 
 from pinhole.jobs.errors import JobError
-from pinhole.jobs.folder import JOB, Todo, check
+from pinhole.jobs.folder import is_own
 from pinhole.jobs.job import Job, OnRows
 from pinhole.jobs.known import Known
-from pinhole.jobs.making import make_shards
-from pinhole.jobs.pipeline import Pipeline
+from pinhole.jobs.making import learn, make_shards
+from pinhole.jobs.pipeline import Made, Pipeline
 from pinhole.jobs.runners import Model
+from pinhole.jobs.shards import shard_path
 from pinhole.jobs.sources.opening import open_source
 from serve.bundle.distribution import missing_module
 from serve.bundle.errors import BundleError
@@ -75,29 +76,33 @@ class RayCluster:
     workers: int | None = None
     name: str = "ray"
 
-    def make(self, job: Job, todo: Todo, on_rows: OnRows) -> None:
+    def make(self, job: Job, shards: Sequence[int], on_rows: OnRows) -> Made:
         """See ShardMaker.
 
         Raises:
             JobError: an actor can't work, or too many actors died.
         """
+        made = Made()
         try:
             sink = replace(job.sink, path=job.sink.path.absolute())
-            for row in self._data_set(replace(job, sink=sink), todo).iter_rows():
+            for row in self._data_set(replace(job, sink=sink), shards).iter_rows():
                 on_rows(int(row["rows"]))
+                made.read += int(row["read"])
+                made.embedded += int(row["embedded"])
                 if row["fault"]:
                     raise JobError(str(row["fault"]))
         except RayError as error:
             raise JobError(f"Ray gave up: {reason(error)}") from error
+        return made
 
-    def _data_set(self, job: Job, todo: Todo) -> "ray.data.Dataset":
+    def _data_set(self, job: Job, shards: Sequence[int]) -> "ray.data.Dataset":
         """The shards to make, mapped by the actors that make them."""
         # The command's own progress bar counts rows; Ray's would count shards beside it.
         DataContext.get_current().enable_progress_bars = False
         resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
         kind = "GPU" if self.setup.device == "cuda" else "CPU"
         most = self.workers or max(1, int(resources.get(kind, 1)))
-        items = [{"shard": shard, "retry": retry} for shard, retry in todo.shards]
+        items = [{"shard": shard} for shard in shards]
         return ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
             Actor,
             fn_constructor_args=(self.setup, job),
@@ -137,27 +142,32 @@ class Actor:
         precision, score = identity.model.precision, identity.score
         self._runner = LocalRunner(setup.bundle, setup.device, precision, score, cores=1)
         self._source = open_source(setup.source, setup.column)
-        if not (job.sink.folder / JOB).exists():
+        if not is_own(job.sink.folder, identity):
             raise JobError(
                 f"on node {node_id()}, {job.sink.folder} isn't this job's: OUT must be shared"
             )
-        check(job.sink.folder, identity)
         if self._runner.model != identity.model:
             raise JobError(f"on node {node_id()}, {setup.bundle} holds another model")
         if self._source.digest != identity.list_digest:
             raise JobError(f"on node {node_id()}, {setup.source} holds other inputs")
+        learn(self._known, job, job.earlier())
 
     def __call__(self, batch: Batch) -> Batch:
-        """Make these shards; returns the number of rows made, and why the rest wasn't."""
-        rows: list[int] = []
-        shards = [(int(s), bool(r)) for s, r in zip(batch["shard"], batch["retry"], strict=True)]
+        """Make these shards; returns the numbers of rows, and why the rest wasn't made."""
+        job, made, rows = self._job, Made(), list[int]()
+        shards = [int(shard) for shard in batch["shard"]]
         if not self._fault:
-            pipeline = Pipeline(self._source, self._runner, self._known, self._setup.readers)
+            pipeline = Pipeline(self._source, self._runner, self._known, self._setup.readers, made)
             try:
-                make_shards(self._job, shards, pipeline, rows.append)
+                learn(self._known, job, [shard_path(job.sink.folder, each) for each in shards])
+                make_shards(job, shards, pipeline, rows.append)
             except JobError as error:
                 self._fault = str(error)
-        return {"rows": np.array([sum(rows)]), "fault": np.array([self._fault])}
+        numbers = {"rows": sum(rows), "read": made.read, "embedded": made.embedded}
+        return {
+            "fault": np.array([self._fault]),
+            **{key: np.array([number]) for key, number in numbers.items()},
+        }
 
 
 def model_of(folder: Path, precision: str) -> Model:

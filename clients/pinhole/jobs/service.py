@@ -1,23 +1,28 @@
 """The runner that embeds at a service: several requests in flight, fewer when it is busy.
 
 It waits for a service that is busy or unreachable; the job ends when the service has answered
-nothing for ``patience_s``. A request on which the service itself fails is cut in two, and again,
-until the file that makes it fail is found.
+nothing for ``patience_s``. A request on which the service itself fails, or which it doesn't answer
+in time, is cut in two, and again, until the image that makes it fail is found.
 """
 
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
+import requests
 from numpy.typing import NDArray
 
+from pinhole.answers import Score
 from pinhole.client import Client
 from pinhole.errors import BadRequest, Busy, PinholeError, ServerError, Unavailable
+from pinhole.images import Images
 from pinhole.jobs.errors import Fault, JobError
 from pinhole.jobs.rows import Answer
 from pinhole.jobs.runners import CHUNK_IMAGES, Model, Prepared
+from pinhole.transport import ran_out_of_time
 from serve.bundle.manifest import ImageSpec
 
 T = TypeVar("T")
@@ -71,6 +76,10 @@ class Flight:
             self._limit = max(1.0, self._limit / 2)
 
 
+class Late(Exception):
+    """A request that wasn't answered in time, and is better sent in parts; or a single image's."""
+
+
 class ServiceRunner:
     """A service over HTTP; see Runner.
 
@@ -78,7 +87,7 @@ class ServiceRunner:
         client: of the service.
         tell: shows a line to the user.
         patience_s: how long a service may answer nothing before the job ends.
-        score: ask for each image's mse too.
+        score: ask for each image's scores too; see Identity.
         image_of: finds the pictures that the model of a digest takes; see find_image_spec.
 
     Raises:
@@ -95,7 +104,7 @@ class ServiceRunner:
         client: Client,
         tell: Callable[[str], None],
         patience_s: float = PATIENCE_S,
-        score: bool = False,
+        score: float = 0,
         image_of: Callable[[str], ImageSpec | None] = lambda digest: None,
     ) -> None:
         self._client, self._tell, self._patience_s, self._score = client, tell, patience_s, score
@@ -110,6 +119,8 @@ class ServiceRunner:
         self._flight, self._stop, self._lock = Flight(), threading.Event(), threading.Lock()
         self._down_since: float | None = None
         self._outage_told = False
+        # The most images in a request: one more after each answer, half after one that was late.
+        self._most = CHUNK_IMAGES
 
     def prepare(self, content: Prepared) -> Prepared | Fault:
         """Return the content itself: the service reads files."""
@@ -117,16 +128,21 @@ class ServiceRunner:
 
     def embed(self, images: Sequence[Prepared | Fault]) -> list[Answer | Fault]:
         """One answer for each file, or for each array of pixels."""
-        if isinstance(images[0], np.ndarray):
-            return self._embed_pixels(images)
-        return self._embed_files([image for image in images if isinstance(image, bytes)])
+        rest = [image for image in images if not isinstance(image, Fault)]
+        answers = list[Answer | Fault]()
+        while rest:
+            some, rest = rest[: self._most], rest[self._most :]
+            answers += self._embed_together(some)
+        return answers
 
     def confirm(self) -> None:
-        """Ask for the model once more: a service can be given another model at any time."""
-        health = self._ask_until_answered(self._client.health)
-        if (health.digest, health.precision) != (self.model.digest, self.model.precision):
+        """Check by which models the requests so far were answered.
+
+        A service can be given another model at any time.
+        """
+        for digest, precision in self._client.models - {(self.model.digest, self.model.precision)}:
             raise JobError(
-                f"the service now embeds with model {health.digest[:12]} in {health.precision}; "
+                f"the service now embeds with model {digest[:12]} in {precision}; "
                 f"the job began with {self.model.digest[:12]} in {self.model.precision}: the "
                 "finished shards are whole, what came after is thrown away"
             )
@@ -135,58 +151,55 @@ class ServiceRunner:
         """See Runner."""
         self._stop.set()
 
-    def _embed_pixels(self, images: Sequence[Prepared | Fault]) -> list[Answer | Fault]:
-        """Embed pixels, sent as one array."""
-        array = np.stack([np.asarray(image) for image in images])
-        ask, client = self._ask_until_answered, self._client
-        try:
-            embeddings = ask(lambda: client.embed(array))
-            scores = ask(lambda: client.try_score(array)) if self._score else None
-        except BadRequest as error:
-            raise JobError(f"the service refuses the source's arrays: {error}") from error
-        return [merge(row, scores[i] if scores else None) for i, row in enumerate(embeddings)]
+    def _embed_together(self, images: list[Prepared]) -> list[Answer | Fault]:
+        """Embed images in one request, or in several where one request can't carry them."""
+        if len(images) == 1 or sum(map(len, images)) <= LARGEST_TOGETHER:
+            try:
+                return self._embed_at_once(images)
+            except Late as error:
+                if len(images) == 1:
+                    return [Fault("Late", str(error))]
+                self._most = max(1, min(self._most, len(images) // 2))
+            except ServerError as error:
+                if len(images) == 1:
+                    return [Fault("ServerError", str(error))]
+            except BadRequest as error:
+                if isinstance(images[0], np.ndarray):
+                    raise JobError(f"the service refuses the source's arrays: {error}") from error
+                if len(images) == 1:
+                    return [Fault(error.type, str(error))]
+        middle = len(images) // 2
+        return self.embed(images[:middle]) + self.embed(images[middle:])
 
-    def _embed_files(self, files: list[bytes]) -> list[Answer | Fault]:
-        """Embed files in one request, or in several where one request can't carry them."""
-        if len(files) == 1:
-            return [self._embed_single_file(files[0])]
-        if sum(map(len, files)) > LARGEST_TOGETHER:
-            return self._embed_halves(files)
-        ask, client = self._ask_until_answered, self._client
-        try:
-            answers = ask(lambda: client.try_embed(files))
-            scores = ask(lambda: client.try_score(files)) if self._score else None
-        except (BadRequest, ServerError):
-            return self._embed_halves(files)
+    def _embed_at_once(self, images: list[Prepared]) -> list[Answer | Fault]:
+        """Embed pixels, which are sent as one array, or files.
+
+        A single file is sent without base64: it may be as large as a request may be.
+        """
+        files = [image for image in images if isinstance(image, bytes)]
+        client, alone = self._client, len(images) == 1
+        ask = partial(self._ask_until_answered, alone=alone)
+        each = client.score_each if self._score else client.embed_each
+        given: Images = files[0] if files and alone else files
+        if not files:
+            given = np.stack([np.asarray(image) for image in images])
+        answers = [to_answer(found, self._score) for found in ask(lambda: list(each(given)))]
         return [
-            self._embed_single_file(file)
-            if isinstance(answer, BadRequest) and answer.type == "PayloadTooLarge"
-            else merge(answer, scores[i] if scores else None)
-            for i, (file, answer) in enumerate(zip(files, answers, strict=True))
+            self._embed_together([image])[0] if is_crowded_out(answer) and not alone else answer
+            for image, answer in zip(images, answers, strict=True)
         ]
 
-    def _embed_halves(self, files: list[bytes]) -> list[Answer | Fault]:
-        """Embed files in two smaller requests."""
-        middle = len(files) // 2
-        return self._embed_files(files[:middle]) + self._embed_files(files[middle:])
-
-    def _embed_single_file(self, file: bytes) -> Answer | Fault:
-        """Embed a file in a request of its own, without base64: as large as a request may be."""
-        ask, client = self._ask_until_answered, self._client
-        try:
-            embedding = ask(lambda: client.embed(file))
-            mse = ask(lambda: client.reconstruct(file)).mse if self._score else None
-        except BadRequest as error:
-            return Fault(error.type, str(error))
-        except ServerError as error:
-            return Fault("ServerError", str(error))
-        return Answer(embedding, mse)
-
-    def _ask_until_answered(self, request: Callable[[], T]) -> T:
+    def _ask_until_answered(self, request: Callable[[], T], alone: bool) -> T:
         """Send a request until the service has answered it.
+
+        Args:
+            request: sends it.
+            alone: whether it has a single image, so that it can't be cut.
 
         Raises:
             BadRequest: the service refuses it.
+            Late: the service hasn't answered it in time, once, or if it is of a single image twice
+                and is healthy otherwise.
             ServerError: the service has failed on it twice, and is healthy otherwise.
             PinholeError: the service has answered nothing for ``patience_s``.
         """
@@ -195,18 +208,21 @@ class ServiceRunner:
             try:
                 with self._flight:
                     answer = request()
-            except (Busy, Unavailable) as error:
-                self._pause_or_give_up(error, pause_s)
             except BadRequest as error:
                 if error.status in REFUSALS:
                     self._note_answer()
                     raise
                 self._pause_or_give_up(error, pause_s)
-            except ServerError as error:
-                if failed and self._is_healthy():
+            except (Busy, Unavailable, ServerError) as error:
+                late, broken = is_late(error), isinstance(error, ServerError)
+                if failed and (late or broken) and self._is_healthy():
+                    if late:
+                        raise Late(str(error)) from error
                     raise
-                failed = True
-                self._pause_or_give_up(error, pause_s)
+                self._pause_or_give_up(error, 0 if late else pause_s)
+                if late and not alone:
+                    raise Late(str(error)) from error
+                failed = failed or late or broken
             else:
                 self._note_answer()
                 return answer
@@ -224,6 +240,7 @@ class ServiceRunner:
         """Note that the service answers; tell the user if an outage has ended."""
         self._flight.answered()
         with self._lock:
+            self._most = min(CHUNK_IMAGES, self._most + 1)
             if self._outage_told:
                 self._tell(f"the service answers again, after {self._outage_s():.0f} s")
             self._down_since, self._outage_told = None, False
@@ -247,11 +264,24 @@ class ServiceRunner:
         return 0.0 if self._down_since is None else time.monotonic() - self._down_since
 
 
-def merge(
-    embedding: NDArray[np.float32] | BadRequest, mse: float | BadRequest | None
-) -> Answer | Fault:
-    """One answer from what two endpoints say of one image."""
-    for answer in (embedding, mse):
-        if isinstance(answer, BadRequest):
-            return Fault(answer.type, str(answer))
-    return Answer(np.asarray(embedding), mse if isinstance(mse, float) else None)
+def is_late(error: PinholeError) -> bool:
+    """Whether a service that was reached hasn't answered in time."""
+    cause = error.__cause__
+    if cause is None or isinstance(cause, requests.ConnectTimeout):
+        return False
+    return ran_out_of_time(cause)
+
+
+def is_crowded_out(answer: Answer | Fault) -> bool:
+    """Whether a file was refused because the files before it took a request's budget of pixels."""
+    return isinstance(answer, Fault) and answer.reason == "PayloadTooLarge"
+
+
+def to_answer(found: NDArray[np.float32] | Score | BadRequest, limit: float) -> Answer | Fault:
+    """What a service says of one image; an image above the percentile ``limit`` is an outlier."""
+    if isinstance(found, BadRequest):
+        return Fault(found.type, str(found))
+    if not isinstance(found, Score):
+        return Answer(np.asarray(found))
+    outlier = found.outside or found.percentile > limit
+    return Answer(found.embedding, found.mse, found.percentile, outlier)

@@ -4,6 +4,7 @@ A shard is complete or it isn't there. Shard 3 holds the inputs from number 3 ×
 shards that are there tell which inputs are done.
 """
 
+import errno
 import json
 import os
 import re
@@ -25,7 +26,12 @@ from pinhole.jobs.runners import Model
 from pinhole.jobs.sources import Source, printable
 
 ROWS = 10_000
-COLUMNS = ("path", "sha256", "embedding", "error", "mse")  # The last only if asked for.
+SCORES = ("mse", "percentile", "outlier")  # The columns of a job with --score.
+COLUMNS = ("path", "sha256", "embedding", "error", "reason", "stamp", *SCORES)
+# What file systems answer that have no such call: SMB and some FUSE ones flush no folder, Lustre
+# and NFS may be mounted without locks.
+UNSUPPORTED = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.ENOLCK)
+
 PREFIX = "pinhole."  # Every key that pinhole adds to the metadata begins so.
 
 
@@ -38,7 +44,7 @@ class Identity:
         inputs: number of inputs in the source.
         list_digest: sha256 of the source's list of inputs.
         model: embeds all inputs.
-        score: whether rows have an mse.
+        score: the percentile above which an image is an outlier; 0 in a job without --score.
         shard_rows: number of inputs in a shard.
     """
 
@@ -46,7 +52,7 @@ class Identity:
     inputs: int
     list_digest: str
     model: Model
-    score: bool
+    score: float
     shard_rows: int = ROWS
 
     @property
@@ -66,8 +72,11 @@ class Identity:
             ("sha256", pa.string()),
             ("embedding", pa.list_(pa.float32(), self.model.width)),
             ("error", pa.string()),
+            ("reason", pa.string()),
+            ("stamp", pa.string()),
         ]
-        return pa.schema(fields + [("mse", pa.float32())] * self.score)
+        scores = zip(SCORES, (pa.float32(), pa.float32(), pa.bool_()), strict=True)
+        return pa.schema(fields + (list(scores) if self.score else []))
 
 
 @dataclass(frozen=True)
@@ -93,14 +102,14 @@ class Totals:
         return self.rows - self.failed
 
 
-def identify(name: str, source: Source, model: Model, score: bool, shard_rows: int) -> Identity:
+def identify(name: str, source: Source, model: Model, score: float, shard_rows: int) -> Identity:
     """The identity of the job that embeds a source.
 
     Args:
         name: the source as the user named it.
         source: has been listed.
         model: embeds it.
-        score: whether rows have an mse.
+        score: see Identity.
         shard_rows: number of inputs in a shard.
     """
     return Identity(printable(name), source.count, source.digest, model, score, shard_rows)
@@ -116,13 +125,12 @@ def is_shard(path: Path) -> bool:
     return re.fullmatch(r"shard-\d{6,}\.parquet", path.name) is not None
 
 
-def write_shard(folder: Path, identity: Identity, shard: int, rows: Sequence[Row]) -> None:
+def write_shard(path: Path, identity: Identity, shard: int, rows: Sequence[Row]) -> None:
     """Write a shard, or replace it.
 
     Raises:
         JobError: it can't be written, for lack of space for example.
     """
-    path = shard_path(folder, shard)
     table = to_table(identity, rows).replace_schema_metadata(metadata(identity, shard, rows))
     write_whole(path, lambda file: pq.write_table(table, file))
 
@@ -131,22 +139,23 @@ def to_table(identity: Identity, rows: Sequence[Row]) -> Any:
     """Rows as a pyarrow.Table."""
     blank = Answer(np.zeros(identity.model.width, np.float32))
     answers = [blank if isinstance(row.result, Fault) else row.result for row in rows]
-    failed = np.array([isinstance(row.result, Fault) for row in rows])
+    faults = [row.result if isinstance(row.result, Fault) else None for row in rows]
     columns = {
         "path": pa.array([row.path for row in rows], pa.string()),
         "sha256": pa.array([row.sha256 for row in rows], pa.string()),
         "embedding": pa.FixedSizeListArray.from_arrays(
             np.concatenate([answer.embedding for answer in answers], dtype=np.float32),
             type=identity.schema.field("embedding").type,
-            mask=pa.array(failed),
+            mask=pa.array([fault is not None for fault in faults]),
         ),
-        "error": pa.array(
-            [row.result.message if isinstance(row.result, Fault) else None for row in rows],
-            pa.string(),
-        ),
+        "error": pa.array([fault and fault.message for fault in faults], pa.string()),
+        "reason": pa.array([fault and fault.reason for fault in faults], pa.string()),
+        "stamp": pa.array([row.stamp or None for row in rows], pa.string()),
     }
     if identity.score:
-        columns["mse"] = pa.array([answer.mse for answer in answers], pa.float32())
+        for name in SCORES:
+            type_ = identity.schema.field(name).type
+            columns[name] = pa.array([getattr(answer, name) for answer in answers], type_)
     return pa.table(columns, identity.schema)
 
 
@@ -172,18 +181,19 @@ def job_metadata(identity: Identity) -> dict[str, str]:
         "precision": identity.model.precision,
         "tool_version": pinhole.__version__,
     }
+    if identity.score:
+        fields["outlier_percentile"] = f"{identity.score:g}"
     if identity.model.image:
         fields["image"] = json.dumps(asdict(identity.model.image))
     return {PREFIX + key: value for key, value in fields.items()}
 
 
-def shard_totals(folder: Path, identity: Identity, shard: int) -> Totals | None:
+def shard_totals(path: Path, identity: Identity, shard: int) -> Totals | None:
     """What a shard holds; None if it isn't there, or is damaged and has to be made again.
 
     Raises:
         JobError: it is another job's.
     """
-    path = shard_path(folder, shard)
     try:
         with path.open("rb") as file:  # pyarrow would take a name such as run:1/x for a URI.
             footer = pq.read_metadata(file)
@@ -195,35 +205,6 @@ def shard_totals(folder: Path, identity: Identity, shard: int) -> Totals | None:
         if found.get(PREFIX + key) != expected[PREFIX + key]:
             raise JobError(f"{path} is another job's: its {key} differs")
     return Totals(footer.num_rows, Counter(json.loads(found[PREFIX + "failures"])))
-
-
-def read_rows(folder: Path, identity: Identity, shard: int) -> list[Row]:
-    """A shard's rows. The file keeps only a fault's message, so every fault's reason is "Unknown".
-
-    Raises:
-        JobError: it can't be read.
-    """
-    path = shard_path(folder, shard)
-    try:
-        with path.open("rb") as file:
-            table = pq.read_table(file)
-    except (pa.ArrowException, OSError) as error:
-        raise JobError(f"{path} can't be read: delete it, and it will be made again") from error
-    lists = table["embedding"].combine_chunks()
-    embeddings = lists.values.to_numpy(zero_copy_only=False).reshape(-1, identity.model.width)
-    scores = table["mse"].to_pylist() if identity.score else [None] * len(table)
-    columns = [table[name].to_pylist() for name in ("path", "sha256", "error")]
-    return [
-        Row(
-            number,
-            name,
-            digest,
-            Fault("Unknown", error) if error is not None else Answer(embedding, mse),
-        )
-        for number, name, digest, error, embedding, mse in zip(
-            identity.numbers(shard), *columns, embeddings, scores, strict=True
-        )
-    ]
 
 
 def write_whole(
@@ -253,11 +234,14 @@ def write_whole(
 
 
 def sync_folder(folder: Path) -> None:
-    """Flush a folder's list of names to the disk."""
+    """Flush a folder's list of names to the disk, where the file system can."""
     if os.name == "nt":  # Windows opens no folders.
         return
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
+    except OSError as error:
+        if error.errno not in UNSUPPORTED:
+            raise
     finally:
         os.close(handle)

@@ -1,7 +1,8 @@
 """OUT: where a job's rows end up, and what a job refuses to write over.
 
-OUT is a folder of shards, or one file that is assembled from shards. The shards of a one-file OUT
-lie in a hidden folder beside it, until no row has an error.
+OUT is a folder of shards, or one file that is assembled from shards, which lie in a hidden folder
+beside it. A .parquet file says of itself what its rows are, so that the hidden folder goes once the
+file is there. Beside other files it stays: the next run takes their rows from it.
 """
 
 import csv
@@ -10,6 +11,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -18,11 +20,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pinhole.jobs.errors import JobError
-from pinhole.jobs.folder import check_foreign, has_job
+from pinhole.jobs.folder import check_foreign, former_shards, has_job
 from pinhole.jobs.formats import FORMATS
 from pinhole.jobs.shards import COLUMNS, PREFIX, Identity, write_whole
 from pinhole.jobs.sources.files import list_names
-from pinhole.jobs.sources.opening import LISTS
+from pinhole.jobs.sources.opening import LISTS, file_source
+from pinhole.jobs.sources.patterns import expand_braces
+from pinhole.jobs.sources.places import Place
+from pinhole.jobs.sources.suffixes import is_collection
 from pinhole.outputs import file_key, local_path
 
 KNOWN = f"a folder, which ends in / if its name has a dot, or a file in {', '.join(FORMATS)}"
@@ -68,14 +73,14 @@ def check_sink(sink: Sink, source: str, score: bool, overwrite: bool) -> None:
     Args:
         sink: OUT.
         source: as the user named it.
-        score: whether rows have an mse.
+        score: whether rows have scores.
         overwrite: replace what no job has written; an input is never replaced.
 
     Raises:
         JobError: the reason.
     """
     if score and sink.path.suffix.lower() == ".npy" and sink.one_file:
-        raise JobError("--score adds a column, and .npy has none: write .parquet, .csv or a folder")
+        raise JobError("--score adds columns, and .npy has none: write .parquet, .csv or a folder")
     check_apart(sink, source)
     if overwrite:
         return
@@ -99,6 +104,20 @@ def check_apart(sink: Sink, source: str) -> None:
         path = Path(holder).resolve()
         if any(file_key(folder) in taken for folder in (path, *path.parents)):
             raise JobError(f"{sink.path} is a folder that holds SOURCE: name another OUT")
+    folder, out = Path(source), sink.path.resolve()
+    if folder.is_dir() and folder.resolve() in out.parents and holds_images(out):
+        raise JobError(f"{sink.path} is one of SOURCE's files: name another OUT")
+
+
+def holds_images(path: Path) -> bool:
+    """Whether a file, met in a folder that is SOURCE, is read for the images in it."""
+    if not path.is_file() or not is_collection(path.name):
+        return False
+    try:
+        with closing(file_source(Place(os.fspath(path)), None, alone=False)) as source:
+            return source.count > 0
+    except JobError:
+        return False
 
 
 def named_by(source: str) -> Iterator[str]:
@@ -107,9 +126,10 @@ def named_by(source: str) -> Iterator[str]:
     names: Iterable[str] = ()
     if Path(source).is_file():
         if source.lower().endswith(LISTS):
-            names = list_names(Path(source))
-    elif glob.has_magic(source):
-        names = glob.iglob(source, recursive=True)  # noqa: PTH207 - it may be absolute
+            names = list_names(Place(source))
+    else:
+        patterns = expand_braces(source)
+        names = chain.from_iterable(glob.iglob(each, recursive=True) for each in patterns)  # noqa: PTH207
     names = chain((source, os.path.realpath(source)), names)
     yield from (name for name in names if "://" not in name)
 
@@ -162,5 +182,9 @@ def assemble(sink: Sink, identity: Identity) -> None:
 
 
 def clear(sink: Sink) -> None:
-    """Remove the hidden folder of a one-file OUT."""
-    shutil.rmtree(sink.folder)
+    """Remove what a finished job has no more use for."""
+    if sink.one_file and sink.path.suffix.lower() == ".parquet":
+        shutil.rmtree(sink.folder)
+        return
+    for path in former_shards(sink.folder):
+        path.unlink()

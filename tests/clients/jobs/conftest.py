@@ -23,17 +23,29 @@ from pinhole.jobs.sources.opening import open_source
 
 
 class FakeRunner:
-    """Embeds a file as (its length, its first byte); refuses files that start with a dash."""
+    """Embeds a file as (its length, its first byte); refuses files that start with a dash.
+
+    Args:
+        digest: of its model.
+        fail_after: how many images it embeds before it fails.
+        score: whether answers have an mse.
+        refused: what files begin with that it refuses.
+    """
 
     name, threads, chunk_images = "fake", 2, 4
 
     def __init__(
-        self, digest: str = "digest", fail_after: int = 10**9, score: bool = False
+        self,
+        digest: str = "digest",
+        fail_after: int = 10**9,
+        score: bool = False,
+        refused: bytes = b"-",
     ) -> None:
         self.model = Model(digest, "fp32", 2)
         self.embedded: list[Prepared] = []
         self.stopped = False
         self._fail_after, self._score, self._lock = fail_after, score, threading.Lock()
+        self._refused = refused
 
     def prepare(self, content: Prepared) -> Prepared | Fault:
         return Fault("InvalidImage", "unreadable") if len(content) == 0 else content
@@ -46,7 +58,7 @@ class FakeRunner:
         return [self._answer(image) for image in images if not isinstance(image, Fault)]
 
     def _answer(self, image: Prepared) -> Answer | Fault:
-        if bytes(image[:1]) == b"-":
+        if bytes(image[:1]) == self._refused:
             return Fault("InvalidImage", "unreadable")
         first = image[0] if isinstance(image, bytes) else image.max()
         embedding = np.array([len(image), first], np.float32)
@@ -72,12 +84,13 @@ def run_listed(
     runner: Runner,
     rows: int,
     score: bool = False,
-    retry: bool = False,
     readers: int = READERS,
+    **options: Any,
 ) -> Done:
     """Run a job on a source that has been listed."""
-    job = Job(parse_sink(str(out)), identify(str(source), listed, runner.model, score, rows))
-    return job.run(InProcess(listed, runner, readers), lambda count: None, retry)
+    identity = identify(str(source), listed, runner.model, score, rows)
+    job = Job(parse_sink(str(out)), identity, **options)
+    return job.run(InProcess(listed, runner, readers), lambda count: None)
 
 
 def contents(source: Path | str, column: str | None = None) -> dict[str, Content]:

@@ -49,7 +49,7 @@ def test_every_path_is_one_row(
     done = run(images, tmp_path / "out", FakeRunner())
 
     rows = rows_of(tmp_path / "out")
-    assert (done.totals.embedded, done.totals.failed, done.rows) == (46, 4, 50)
+    assert (done.totals.embedded, done.totals.failed, done.made.read) == (46, 4, 50)
     assert [row["path"] for row in rows] == [f"{index:04}.png" for index in range(50)]
     assert rows[5]["embedding"] == [6, 70]
     assert len(str(rows[5]["sha256"])) == 64
@@ -86,7 +86,7 @@ def test_shards_and_job_say_what_they_are(folder: Make, tmp_path: Path) -> None:
 
 
 def test_job_goes_on_where_it_was(folder: Make, tmp_path: Path) -> None:
-    """The service vanishes half-way: finished shards stay, only missing shards are made later."""
+    """The service vanishes half-way: finished shards stay, only missing rows are made later."""
     images, out = folder([b"%d" % index for index in range(100)]), tmp_path / "out"
     with pytest.raises(Unavailable):
         run(images, out, FakeRunner(fail_after=50))
@@ -97,7 +97,7 @@ def test_job_goes_on_where_it_was(folder: Make, tmp_path: Path) -> None:
     runner = FakeRunner()
     done = run(images, out, runner)
 
-    assert done.rows == 100 - 10 * len(finished) == len(runner.embedded)
+    assert done.made.read == len(runner.embedded) <= 100 - 10 * len(finished)
     assert {name: (out / name).stat().st_mtime_ns for name in finished} == finished
     assert [row["path"] for row in rows_of(out)] == [f"{index:04}.png" for index in range(100)]
     assert done.totals.embedded == 100
@@ -112,7 +112,7 @@ def test_finished_job_does_nothing(folder: Make, tmp_path: Path) -> None:
     runner = FakeRunner()
     done = run(images, out, runner)
 
-    assert (done.rows, done.totals.embedded, runner.embedded) == (0, 2, [])
+    assert (done.made.read, done.totals.embedded, runner.embedded) == (0, 2, [])
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
 
 
@@ -136,7 +136,7 @@ def test_damaged_shard_is_made_again(folder: Make, tmp_path: Path) -> None:
 
     done = run(images, out, FakeRunner())
 
-    assert done.rows == 10
+    assert done.made.read == 10
     assert len(rows_of(out)) == 30
 
 
@@ -159,59 +159,48 @@ def test_identical_files_are_embedded_once(folder: Make, tmp_path: Path) -> None
 
 
 def test_only_failed_rows_are_tried_again(folder: Make, tmp_path: Path) -> None:
-    """Good rows stay as they are, even if their files have gone; _job.json has the new counts."""
+    """No good row is embedded again, nor its shard rewritten; _job.json has the new counts."""
     images, out = (
         folder([b"-" if index in (3, 25) else b"x%d" % index for index in range(40)]),
         tmp_path / "out",
     )
     assert run(images, out, FakeRunner()).totals.failed == 2
     untouched = shard_path(out, 1).stat().st_mtime_ns
-    (images / "0003.png").write_bytes(b"mended")
-    (images / "0004.png").write_bytes(b"-")
+    assert run(images, out, FakeRunner()).made.read == 0
 
-    runner = FakeRunner()
+    runner = FakeRunner(refused=b"?")
     done = run(images, out, runner, retry=True)
 
-    assert (done.rows, done.totals.embedded, done.totals.failed) == (2, 39, 1)
-    assert sorted(map(bytes, runner.embedded)) == [b"-", b"mended"]
+    assert (done.made.read, done.totals.embedded, done.totals.failed) == (2, 40, 0)
+    assert runner.embedded == [b"-"]
     rows = rows_of(out)
-    assert rows[3]["embedding"] == [6, ord("m")]
-    assert (rows[4]["error"], rows[25]["error"]) == (None, "unreadable")
+    assert rows[3]["embedding"] == rows[25]["embedding"] == [1, ord("-")]
     assert shard_path(out, 1).stat().st_mtime_ns == untouched
-    assert json.loads((out / "_job.json").read_text())["failures"] == {"InvalidImage": 1}
+    assert json.loads((out / "_job.json").read_text())["failures"] == {}
 
 
-@pytest.mark.parametrize("change", ["model", "list", "score", "shard", "files"])
-def test_folders_of_other_jobs_are_refused(folder: Make, tmp_path: Path, change: str) -> None:
-    """A folder of another model, source or form, or of something else, is left untouched."""
-    images, out = folder([b"a", b"b", b"c"]), tmp_path / "out"
-    if change == "files":
-        out.mkdir()
-        (out / "thesis.tex").touch()
-    else:
-        run(images, out, FakeRunner())
-    if change == "list":
-        (images / "new.png").write_bytes(b"d")
-    before = {path.name: path.read_bytes() for path in out.iterdir() if path.name != ".lock"}
-    words = {
-        "model": "another model",
-        "list": "list of inputs, has changed",
-        "score": "--score",
-        "shard": "another size",
-        "files": "holds other files",
-    }
+@pytest.mark.parametrize("out", ["out", "out.parquet", "out.csv"])
+@pytest.mark.parametrize("change", ["model", "score"])
+def test_results_of_other_jobs_are_refused(
+    folder: Make, tmp_path: Path, out: str, change: str
+) -> None:
+    """Rows of another model or form are left untouched; with overwrite they are replaced."""
+    images = folder([b"a", b"b", b"c"])
+    run(images, tmp_path / out, FakeRunner())
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    digest = "other" if change == "model" else "digest"
+    words = {"model": "another model", "score": "--score"}[change]
 
-    with pytest.raises(JobError, match=words[change]):
-        run(
-            images,
-            out,
-            FakeRunner("other" if change == "model" else "digest", score=change == "score"),
-            rows=7 if change == "shard" else 10,
-            score=change == "score",
-        )
+    def again(**options: bool) -> FakeRunner:
+        runner = FakeRunner(digest, score=change == "score")
+        run(images, tmp_path / out, runner, score=change == "score", **options)
+        return runner
 
-    after = {path.name: path.read_bytes() for path in out.iterdir() if path.name != ".lock"}
-    assert after == before
+    with pytest.raises(JobError, match=f"{out} holds another job: .*{words}"):
+        again()
+
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    assert sorted(map(bytes, again(overwrite=True).embedded)) == [b"a", b"b", b"c"]
 
 
 def test_foreign_shard_is_refused(folder: Make, tmp_path: Path) -> None:
@@ -358,7 +347,7 @@ def test_scores_are_a_column(folder: Make, tmp_path: Path) -> None:
     run(folder([b"four", b"-"]), tmp_path / "out", FakeRunner(score=True), score=True)
 
     table = table_of(tmp_path / "out")
-    assert table.schema.names == ["path", "sha256", "embedding", "error", "mse"]
+    assert table.schema.names[-3:] == ["mse", "percentile", "outlier"]
     assert table["mse"].to_pylist() == [0.5, None]
 
 

@@ -20,6 +20,7 @@ from pinhole.jobs import sources
 from serve.bundle.engine.opening import open_engine
 from serve.bundle.images import PixelBudget, read_image, write_png
 from serve.bundle.manifest import Bundle
+from serve.bundle.score import is_outside, percentile, relative_errors
 from train.dataset import Dataset
 
 
@@ -141,13 +142,14 @@ def test_one_file(small_bundle: Bundle, numbers: np.ndarray, tmp_path: Path, suf
         assert metadata[b"pinhole.source"] == str(tmp_path / "in.npy").encode()
         assert json.loads(metadata[b"pinhole.image"]) == asdict(small_bundle.manifest.image)
     assert found == pytest.approx(open_engine(small_bundle).embed(numbers[:300]), abs=1e-5)
-    assert {path.name for path in tmp_path.iterdir()} == {"in.npy", out.name}
+    hidden = {f".{out.name}.job"} - {".out.parquet.job"}
+    assert {path.name for path in tmp_path.iterdir()} == {"in.npy", out.name} | hidden
 
 
 def test_one_file_with_failures(
     small_bundle: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Failed rows are blank in the file; the hidden folder stays, for --retry-failed."""
+    """Failed rows are blank in the file, and are embedded by --retry-failed."""
     images = tmp_path / "images"
     images.mkdir()
     (images / "a.png").write_bytes(write_png(np.zeros((1, 28, 28), np.uint8)))
@@ -164,11 +166,11 @@ def test_one_file_with_failures(
 
     first, second = np.load(tmp_path / "o.npy")
     assert first.tolist() == second.tolist()
-    assert {path.name for path in tmp_path.iterdir()} == {"images", "o.npy"}
+    assert {path.name for path in tmp_path.iterdir()} == {"images", "o.npy", ".o.npy.job"}
 
 
 def test_scores_are_the_models(small_bundle: Bundle, numbers: np.ndarray, tmp_path: Path) -> None:
-    """The column mse holds the mean squared error of pixels in [0, 1]."""
+    """The mse is of pixels in [0, 1]; the percentile ranks it; outliers are above a percentile."""
     np.save(tmp_path / "in.npy", numbers[:50])
     arguments = ["embed", str(tmp_path / "in.npy"), "--out", str(tmp_path / "o"), "--score"]
 
@@ -177,13 +179,27 @@ def test_scores_are_the_models(small_bundle: Bundle, numbers: np.ndarray, tmp_pa
     engine = open_engine(small_bundle)
     remembered = engine.decode(engine.embed(numbers[:50]))
     expected = np.square(remembered - numbers[:50] / 255).mean((1, 2, 3))
-    assert [row["mse"] for row in table_of(tmp_path / "o")] == pytest.approx(expected, abs=1e-5)
+    rows = table_of(tmp_path / "o")
+    assert [row["mse"] for row in rows] == pytest.approx(expected, abs=1e-5)
+    calibration = small_bundle.manifest.calibration
+    ranks = [percentile(each, calibration) for each in relative_errors(numbers[:50], expected)]
+    assert [row["percentile"] for row in rows] == pytest.approx(ranks, abs=0.5)
+    assert (
+        main([*arguments, *local(small_bundle), "--overwrite", "--outlier-percentile", "40"]) == 0
+    )
+    again = table_of(tmp_path / "o")
+    assert [row["outlier"] for row in again] == [
+        row["percentile"] > 40 or is_outside(np.array(row["embedding"], "f4"), calibration)
+        for row in again
+    ]
+    assert sum(row["outlier"] for row in rows) < sum(row["outlier"] for row in again) < 50
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--out", "o.npy", "--score"], "--score adds a column"),
+        (["--out", "o.npy", "--score"], "--score adds columns"),
+        (["--out", "o", "--outlier-percentile", "9"], "--outlier-percentile needs --score"),
         (["--out", "o.dat"], "OUT can't be o.dat: name a folder"),
         (["--out", "o", "--local", "nowhere"], "nowhere is no bundle"),
         (["--out", "o", "--precision", "fp64"], "precision must be one of"),

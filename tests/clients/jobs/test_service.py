@@ -4,13 +4,14 @@ import base64
 import json
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
 import pytest
+import requests
 from numpy.typing import NDArray
 
 from pinhole import (
@@ -19,7 +20,7 @@ from pinhole import (
     Client,
     Health,
     PinholeError,
-    Reconstruction,
+    Score,
     ServerError,
     Unavailable,
 )
@@ -35,7 +36,7 @@ class FakeClient:
     """Embeds a file as (its length, its first byte); ``trouble`` may raise before it does."""
 
     def __init__(self, trouble: Callable[[Sequence[bytes]], None] = lambda files: None) -> None:
-        self.trouble, self.digest = trouble, "digest"
+        self.trouble, self.digest, self.models = trouble, "digest", set[tuple[str, str]]()
         self.calls: list[int] = []
 
     def health(self) -> Health:
@@ -45,6 +46,7 @@ class FakeClient:
     def try_embed(self, images: Sequence[bytes]) -> list[NDArray[np.float32] | BadRequest]:
         self.trouble(images)
         self.calls.append(len(images))
+        self.models.add((self.digest, "fp32"))
         return [
             BadRequest("unreadable", 400, "InvalidImage")
             if data[:1] == b"-"
@@ -63,11 +65,26 @@ class FakeClient:
             raise row
         return row
 
-    def try_score(self, images: Sequence[bytes]) -> list[float | BadRequest]:
-        return [len(image) / 8 for image in images]
+    def embed_each(
+        self, images: bytes | NDArray[np.uint8] | list[bytes]
+    ) -> Iterator[NDArray[np.float32] | BadRequest]:
+        if isinstance(images, list):
+            yield from self.try_embed(images)
+        elif isinstance(images, bytes):
+            yield self.embed(images)
+        else:
+            yield from self.embed(images)
 
-    def reconstruct(self, image: bytes) -> Reconstruction:
-        return Reconstruction(b"", len(image) / 8, 0, False)
+    def score_each(
+        self, images: bytes | NDArray[np.uint8] | list[bytes]
+    ) -> Iterator[Score | BadRequest]:
+        """Scores a file by its length: mse over 8, percentile over 10."""
+        for found in self.embed_each(images):
+            if isinstance(found, BadRequest):
+                yield found
+            else:
+                size = float(found[0])
+                yield Score(found, size / 8, size / 10, False, outside=size == 1)
 
 
 @pytest.fixture
@@ -111,12 +128,17 @@ def test_arrays_travel_as_arrays(said: list[str]) -> None:
 
 
 def test_scores_come_along(said: list[str]) -> None:
-    """Many files, and a single file, get an mse each."""
-    runner = open_runner(FakeClient(), said, score=True)
+    """Embedding and scores are one request; what lies outside is an outlier, whatever its rank."""
+    client = FakeClient()
+    runner = open_runner(client, said, score=0.5)
 
-    for answers in (runner.embed([b"four", b"12345678"]), runner.embed([b"four"])):
-        assert isinstance(answers[0], Answer)
-        assert answers[0].mse == 0.5
+    answers = [*runner.embed([b"four", b"-", b"12345678", b"1"]), *runner.embed([b"four"])]
+
+    found = [each for each in answers if isinstance(each, Answer)]
+    assert [each.mse for each in found] == [0.5, 1, 0.125, 0.5]
+    assert [each.percentile for each in found] == [0.4, 0.8, 0.1, 0.4]
+    assert [each.outlier for each in found] == [False, True, True, False]
+    assert client.calls == [4, 1]
 
 
 def test_files_without_room_go_again_alone(said: list[str]) -> None:
@@ -161,6 +183,74 @@ def test_file_that_breaks_the_service_is_found(said: list[str]) -> None:
     answers = open_runner(Fragile(trouble), said).embed([b"a", b"bb", b"bomb", b"dddd", b"eeeee"])
 
     assert numbers(answers) == [1, 2, "ServerError", 4, 5]
+
+
+def late() -> Unavailable:
+    """What a client raises when a service that it has reached doesn't answer in time."""
+    error = Unavailable("no answer within 2 s: Timeout")
+    error.__cause__ = requests.ReadTimeout()
+    return error
+
+
+@pytest.mark.parametrize("form", ["files", "arrays"])
+def test_chunk_that_is_late_is_halved(said: list[str], form: str) -> None:
+    """A service takes 20 ms an image and has 0.1 s: no request is sent again as it was."""
+
+    class Slow(FakeClient):
+        def try_embed(self, images: Sequence[bytes]) -> list[NDArray[np.float32] | BadRequest]:
+            if len(images) > 5:
+                self.calls.append(-len(images))
+                raise late()
+            return super().try_embed(images)
+
+        def embed(self, image: bytes | NDArray[np.uint8]) -> NDArray[np.float32]:
+            if isinstance(image, np.ndarray) and len(image) > 5:
+                self.calls.append(-len(image))
+                raise late()
+            return super().embed(image)
+
+    client = Slow()
+    runner = open_runner(client, said)
+    pixels = [np.full((1, 2, 2), index, np.uint8) for index in range(64)]
+    files = [b"x" * (index + 1) for index in range(64)]
+
+    answers = runner.embed(files if form == "files" else pixels)
+
+    first = 1 if form == "files" else 0
+    assert numbers(answers) == list(range(first, 64 + first))
+    late_calls = [-call for call in client.calls if call < 0]
+    assert late_calls[:4] == [64, 32, 16, 8]
+    # Requests grow by one image with each answer, so that some are late again, and few.
+    assert len(late_calls) < len(client.calls) / 2
+
+
+def test_image_that_is_late_is_a_row(said: list[str]) -> None:
+    """An image that a healthy service doesn't answer in time, twice, has an error."""
+    client = FakeClient()
+    runner = open_runner(client, said)
+
+    def trouble(files: Sequence[bytes]) -> None:
+        if b"endless" in files:
+            raise late()
+
+    client.trouble = trouble
+
+    assert numbers(runner.embed([b"a", b"bb", b"endless", b"dddd"])) == [1, 2, "Late", 4]
+
+
+def test_stalled_service_ends_the_job(said: list[str]) -> None:
+    """If the service answers nothing in time, no image is blamed."""
+    client = FakeClient()
+    runner = open_runner(client, said, patience_s=0.3)
+
+    def trouble(files: Sequence[bytes]) -> None:
+        time.sleep(0.01)
+        raise late()
+
+    client.trouble = trouble
+
+    with pytest.raises(Unavailable, match="no answer within 2 s"):
+        runner.embed([b"a", b"bb"])
 
 
 @pytest.mark.parametrize(
@@ -212,11 +302,15 @@ def test_stopping_ends_the_waiting(said: list[str]) -> None:
 
 
 def test_other_model_ends_the_job(said: list[str]) -> None:
-    """A service is given another model: its embeddings aren't mixed with the first model's."""
+    """A service is given another model: its embeddings aren't mixed with the first model's.
+
+    Not even if it is given the first model again.
+    """
     client = FakeClient()
     runner = open_runner(client, said)
-    runner.confirm()
-    client.digest = "other"
+    for digest in ("digest", "other", "digest"):
+        client.digest = digest
+        runner.embed([b"a", b"b"])
 
     with pytest.raises(JobError, match="now embeds with model other in fp32; the job began with"):
         runner.confirm()

@@ -1,13 +1,18 @@
 """Sources: names, contents and order are the same, whatever the source's form."""
 
 import gzip
+import http.server
 import io
 import os
 import shutil
+import socket
 import struct
 import tarfile
+import threading
 import zipfile
+from collections.abc import Callable, Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import fsspec
@@ -212,6 +217,81 @@ def test_glob_list_and_single_file(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert contents("lines.txt") == {"b.PNG": b"b.PNG", "a/z.jpg": b"a/z.jpg"}
     assert contents("nuls.txt") == {"b.PNG": b"b.PNG", "new\nline.png": b"odd"}
     assert contents("b.PNG") == {"b.PNG": b"b.PNG"}
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_lists_from_windows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoding: str) -> None:
+    """Line ends and marks that editors and PowerShell write are no part of a name."""
+    monkeypatch.chdir(tmp_path)
+    names = ["ä.png", "b.png", "c.png"]
+    for name in names:
+        Path(name).write_text(name)
+    Path("list.txt").write_bytes("\r\n".join(names).encode(encoding))
+
+    assert contents("list.txt") == {name: name.encode() for name in names}
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_npz(tmp_path: Path, save: Callable[..., None]) -> None:
+    """The arrays of images in a .npz file, one after another, or the one that is asked for."""
+    images = np.arange(5 * 12, dtype=np.uint8).reshape(5, 3, 4)
+    save(tmp_path / "a.npz", x_train=images[:3], y_train=np.zeros(3), x_test=images[3:])
+    save(tmp_path / "b.npz", y=np.zeros(3))
+
+    found = contents(tmp_path / "a.npz")
+
+    assert list(found) == ["x_train/0", "x_train/1", "x_train/2", "x_test/0", "x_test/1"]
+    assert np.array_equal(np.stack(list(found.values())), images.reshape(5, 1, 3, 4))
+    assert list(contents(tmp_path / "a.npz", "x_test")) == ["x_test/0", "x_test/1"]
+    with closing(open_source(str(tmp_path / "a.npz"))) as source:
+        (chunk,) = source.chunks([1, 4], 9)
+    assert np.array_equal(np.stack(list(chunk.load())), images[[1, 4]].reshape(2, 1, 3, 4))
+    with pytest.raises(JobError, match=r"b.npz holds no uint8\[N, H, W\]"):
+        open_source(str(tmp_path / "b.npz"))
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    """Serves the working directory, and sends no parts of files."""
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def web(tmp_path: Path) -> Iterator[str]:
+    """The URL of a web server of the temporary folder."""
+    handler = partial(Quiet, directory=str(tmp_path))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_urls_of_one_file(tmp_path: Path, web: str) -> None:
+    """A URL may name one file: its name is that of the file, once; a web page is a folder."""
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.png").write_bytes(b"image")
+    make_tar(tmp_path / "in" / "b.tar", "w")
+    fsspec.filesystem("memory").pipe("/one/a.png", b"image")
+    name = f"{tmp_path}/in/a.png"
+
+    assert contents(f"file://{name}") == {name: b"image"}
+    assert contents("memory://one/a.png") == {"/one/a.png": b"image"}
+    assert contents(f"{web}/in/a.png") == {f"{web}/in/a.png": b"image"}
+    assert contents(f"{web}/in/a.png?size=9") == {f"{web}/in/a.png?size=9": b"image"}
+    assert list(contents(f"{web}/in/b.tar")) == [f"./{name}" for name in NAMES]
+    assert list(contents(f"{web}/in")) == ["a.png", *(f"b.tar/./{name}" for name in NAMES)]
+
+
+def test_urls_that_lead_nowhere(web: str) -> None:
+    """What isn't there and a server that doesn't answer are told apart, in one line."""
+    with socket.create_server(("127.0.0.1", 0)) as unused:
+        port = unused.getsockname()[1]
+
+    with pytest.raises(JobError, match=r"/gone.png is not a folder, file, pattern or URL"):
+        open_source(f"{web}/gone.png")
+    with pytest.raises(JobError, match="can't be opened: Cannot connect"):
+        open_source(f"http://127.0.0.1:{port}/a.png")
 
 
 def test_urls(tmp_path: Path) -> None:

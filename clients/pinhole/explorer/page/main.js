@@ -44,9 +44,10 @@ async function load(service) {
 }
 
 function build(service, description, atlas) {
-  const { image, limits, digest, embedding_width: width } = description;
+  const { image, limits, digest, embedding_width: width, classes = [] } = description;
   const plane = new Plane(atlas.embeddings, width);
-  const points = toPoints(atlas.embeddings, atlas.labels, plane);
+  const labels = atlas.labels.map((label) => classes[label] ?? label);
+  const points = toPoints(atlas.embeddings, labels, plane);
   const world = { service, image, limits, digest, plane, points, names, say };
   world.dots = new Dots(points, width);
   world.map = new MapView(find("#map"), points);

@@ -7,9 +7,9 @@ export function inWords(count) {
   return SMALL[count] ?? count.toLocaleString("en");
 }
 
-/** The name of a class in the plural: "7s". @param {number} label */
+/** What pictures of a class are called: "7s"; a name stays as it is: "circles". */
 export function names(label) {
-  return `${label}s`;
+  return typeof label === "number" ? `${label}s` : label;
 }
 
 /** The page's title, as a sentence. */

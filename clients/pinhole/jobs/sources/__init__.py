@@ -7,7 +7,6 @@ same order. A chunk's contents are read when its ``load`` is called, in a reader
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -36,11 +35,18 @@ class Chunk:
         numbers: the inputs' places in the source, from 0.
         names: of the inputs, as the column ``path`` has them.
         load: reads the inputs; may be called in any thread, once.
+        stamps: of the inputs; empty where the source has none.
     """
 
     numbers: Sequence[int]
     names: Sequence[str]
     load: Callable[[], Iterable[Content]]
+    stamps: Sequence[str] = ()
+
+
+# Yields (number, name as the column ``path`` has it, stamp) of the inputs of these growing numbers.
+# A stamp is a short text that changes when the input does, or "" where that isn't known.
+Stamps = Callable[[Iterable[int]], Iterator[tuple[int, str, str]]]
 
 
 class Source(Protocol):
@@ -48,13 +54,17 @@ class Source(Protocol):
 
     Attributes:
         count: number of inputs.
-        digest: sha256 of the list; a source with another list is another source.
+        digest: sha256 of the list, of the inputs' stamps too.
         left_out: what else is there, and isn't read.
     """
 
     count: int
     digest: str
     left_out: LeftOut
+
+    @property
+    def stamps(self) -> Stamps | None:
+        """Tells the inputs' names and stamps without reading them; None where nothing does."""
 
     def chunks(self, numbers: Iterable[int], size: int) -> Iterator[Chunk]:
         """Yield the inputs of these growing numbers, at most ``size`` and CHUNK_BYTES at a time.
@@ -100,6 +110,8 @@ class Stream:
         left_out: see Source.
     """
 
+    stamps = None
+
     def __init__(
         self,
         count: int,
@@ -140,16 +152,9 @@ def length_of(content: Content) -> int:
     return 0 if isinstance(content, Fault) else len(content)
 
 
-def stamp(path: Path) -> str:
-    """A text that changes when the file is replaced or written to."""
-    status = path.stat()
-    return f"{path.resolve()} {status.st_size} {status.st_mtime_ns}"
-
-
-def check_stamp(path: Path, before: str) -> None:
-    """Raise JobError if a file has changed: its parts would be read from the wrong places."""
-    if stamp(path) != before:
-        raise JobError(f"{path} has changed since the job began: replaced, grown or cut short")
+def stamp_of(size: int, changed: object) -> str:
+    """The stamp of an input of this size in bytes that was changed at this time."""
+    return f"{size} {changed}"
 
 
 def printable(name: str) -> str:

@@ -3,44 +3,49 @@
 import bz2
 import gzip
 import lzma
-import os
 import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
+from functools import partial
 from itertools import islice
-from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from pinhole.jobs.errors import Fault, JobError, too_large, unreadable
-from pinhole.jobs.sources import (
-    LARGEST_FILE,
-    Chunk,
-    Content,
-    Stream,
-    check_stamp,
-    cut,
-    printable,
-    stamp,
-)
+from pinhole.jobs.sources import LARGEST_FILE, Chunk, Content, Stream, cut, printable
 from pinhole.jobs.sources.files import Files
 from pinhole.jobs.sources.listing import Listing
+from pinhole.jobs.sources.places import Place
 from pinhole.jobs.sources.suffixes import LeftOut, is_image
 
 DAMAGED = (lzma.LZMAError, tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, OSError)
 
+ENCRYPTED = 1  # The bit of a zip member's flags that says so.
 
-def zip_source(path: Path) -> Files:
+# Ways to compress a zip member that zipfile doesn't know (APPNOTE.TXT 4.4.5).
+COMPRESSIONS = {9: "Deflate64", 93: "Zstandard", 95: "XZ", 98: "PPMd"}
+
+# typeshed doesn't know these exceptions.
+END_MARK = tarfile.EOFHeaderError  # type: ignore[attr-defined]
+END_OF_FILE = tarfile.EmptyHeaderError  # type: ignore[attr-defined]
+
+# Where the data of a sparse tar member lie in the file that it becomes: (offset, bytes) of each.
+Segments = list[tuple[int, int]]
+
+
+def zip_source(place: Place) -> Files:
     """The images in a zip file, in the file's order. Its directory is held in memory.
 
     Raises:
         JobError: the file is damaged.
     """
+    opened = ExitStack()
     try:
-        archive = zipfile.ZipFile(path)
-    except DAMAGED as error:
-        raise JobError(f"{path} can't be read as a zip file: {error}") from error
+        archive = opened.enter_context(zipfile.ZipFile(opened.enter_context(place.open())))
+    except (*DAMAGED, NotImplementedError) as error:
+        opened.close()
+        raise JobError(f"{place} can't be read as a zip file: {error}") from error
     left_out, members = LeftOut(), dict[str, zipfile.ZipInfo]()
     for member in archive.infolist():
         if is_image(name := member.filename) and not member.is_dir():
@@ -50,158 +55,184 @@ def zip_source(path: Path) -> Files:
         elif not member.is_dir():
             left_out.add(name)
     sizes = ((each.filename, each.file_size, 0) for each in members.values())
-    listing = Listing(f"zip {stamp(path)}", sizes)
-    return Files(listing, lambda name: read_member(archive, members[name]), left_out, archive)
+    listing = Listing(f"zip {place.stamp()}", sizes)
+    return Files(listing, partial(read_member, archive, members), left_out, opened)
 
 
-def read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Content:
+def read_member(
+    archive: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo], name: str
+) -> Content:
     """The content of a zip file's member.
 
     A member that unpacks to more than it declares is read up to just over the limit.
     """
+    member = members[name]
     if member.file_size > LARGEST_FILE:
         return too_large(member.file_size, LARGEST_FILE)
+    if member.flag_bits & ENCRYPTED:
+        return Fault("Unreadable", "can't be read: it is encrypted")
     try:
         with archive.open(member) as file:
             return file.read(LARGEST_FILE + 1)
-    except RuntimeError:  # zipfile raises this for a member that is encrypted.
-        return Fault("Unreadable", "can't be read: it is encrypted")
-    except (*DAMAGED, NotImplementedError):
+    except NotImplementedError:
+        kind = COMPRESSIONS.get(member.compress_type, f"method {member.compress_type}")
+        return Fault(
+            "Unreadable", f"can't be read: {kind} isn't known; Deflate, bzip2 and LZMA are"
+        )
+    except DAMAGED:
         return Fault("Unreadable", "can't be read: damaged in the zip file")
 
 
-def tar_source(path: Path) -> "PlainTar | Stream":
+def tar_source(place: Place) -> "PlainTar | Stream":
     """The images in a tar file, in the file's order.
 
     Raises:
         JobError: the file is damaged.
     """
-    return packed_tar_source(path) if packing(path) else PlainTar(path)
+    return packed_tar_source(place) if packing(place) else PlainTar(place)
 
 
 class PlainTar:
     """A tar file that isn't compressed: members are read from their offsets, in any order."""
 
-    def __init__(self, path: Path) -> None:
-        self._path, self._stamp, self.left_out = path, stamp(path), LeftOut()
-        found = members(path, self.left_out)
-        self._listing = Listing(
-            f"tar {self._stamp}",
-            ((member.name, member.size, member.offset_data) for _, member in found),
-        )
+    stamps = None
+
+    def __init__(self, place: Place) -> None:
+        self._place, self._stamp, self.left_out = place, place.stamp(), LeftOut()
+        self._sparse = dict[int, Segments]()  # By the offset of the member's data.
+        self._listing = Listing(f"tar {self._stamp}", self._members())
         self.count, self.digest = self._listing.count, self._listing.digest
 
     def chunks(self, numbers: Iterable[int], size: int) -> Iterator[Chunk]:
         """See Source."""
         for run in cut(self._listing.entries(numbers), size, lambda entry: entry[2]):
-            spans = [(offset, length) for _, _, length, offset in run]
-            names = [printable(name) for _, name, _, _ in run]
-            yield Chunk([number for number, _, _, _ in run], names, self._loader(spans))
+            spans = [(offset, length) for _, _, length, offset, _ in run]
+            names = [printable(name) for _, name, _, _, _ in run]
+            yield Chunk([number for number, *_ in run], names, self._loader(spans))
 
     def close(self) -> None:
         """See Source."""
         self._listing.close()
 
+    def _members(self) -> Iterator[tuple[str, int, int]]:
+        """Yield (name, size, offset) of each image; note what is sparse."""
+        for _, member in members(self._place, self.left_out):
+            if (segments := segments_of(member)) is not None:
+                self._sparse[member.offset_data] = segments
+            yield member.name, member.size, member.offset_data
+
     def _loader(self, spans: list[tuple[int, int]]) -> Callable[[], Iterator[Content]]:
         """A function that reads these (offset, length) spans when it is called."""
 
         def load() -> Iterator[Content]:
-            check_stamp(self._path, self._stamp)
-            with self._path.open("rb") as file:
-                yield from (read_span(file, offset, length) for offset, length in spans)
+            self._place.check_stamp(self._stamp)
+            with self._place.open() as file:
+                for offset, length in spans:
+                    yield read_span(file, offset, length, self._sparse.get(offset))
 
         return load
 
 
-def read_span(file: IO[bytes], offset: int, length: int) -> Content:
-    """``length`` bytes from an offset in a file."""
+def segments_of(member: tarfile.TarInfo) -> Segments | None:
+    """Where a sparse member's data lie; None of any other member."""
+    return cast("Segments | None", member.sparse)  # typeshed takes them for bytes.
+
+
+def read_span(file: IO[bytes], offset: int, length: int, sparse: Segments | None) -> Content:
+    """A member of ``length`` bytes whose data are at an offset in a tar file."""
     if length > LARGEST_FILE:
         return too_large(length, LARGEST_FILE)
+    data = bytearray(length)
     try:
-        data = os.pread(file.fileno(), length, offset)
+        file.seek(offset)
+        for start, size in [(0, length)] if sparse is None else sparse:
+            part = file.read(max(0, min(size, length)))
+            if len(part) != size or not 0 <= start <= length - size:
+                return Fault("Unreadable", "can't be read: damaged in the tar file")
+            data[start : start + size] = part
     except OSError as error:
         return unreadable(error)
-    return (
-        data
-        if len(data) == length
-        else Fault("Unreadable", "can't be read: the tar file ends before it")
-    )
+    return bytes(data)
 
 
-def packed_tar_source(path: Path) -> Stream:
+def packed_tar_source(place: Place) -> Stream:
     """The images in a compressed tar file, unpacked from its beginning for each reading."""
     left_out = LeftOut()
-    found = ((member.name, member.size, 0) for _, member in members(path, left_out))
-    with closing(Listing(f"tar {stamp(path)}", found)) as listing:
+    found = ((member.name, member.size, 0) for _, member in members(place, left_out))
+    with closing(Listing(f"tar {place.stamp()}", found)) as listing:
         count, digest = listing.count, listing.digest
 
     def items(start: int) -> Iterator[tuple[str, Content]]:
-        for archive, member in islice(members(path, LeftOut()), start, None):
-            yield member.name, read_packed(archive, member)
+        for file, member in islice(members(place, LeftOut()), start, None):
+            yield member.name, read_span(file, member.offset_data, member.size, segments_of(member))
 
     return Stream(count, digest, items, left_out)
 
 
-def members(path: Path, left_out: LeftOut) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
-    """Yield (archive, member) for each image in a tar file, compressed or not; count the rest.
+def members(place: Place, left_out: LeftOut) -> Iterator[tuple[IO[bytes], tarfile.TarInfo]]:
+    """Yield (unpacked file, member) for each image in a tar file, and count the rest.
 
     Raises:
         JobError: the file is damaged, cut short, or no tar file.
     """
-    unpack = UNPACK[packing(path)]
+    unpack = UNPACK[packing(place)]
     try:
-        with (
-            unpack(path, "rb") as file,
-            tarfile.open(fileobj=file, mode="r:" if unpack is open else "r|") as archive,
-        ):
-            for member in archive:
+        with place.open() as packed, unpack(packed) as file, Tar(fileobj=file) as archive:
+            while (member := archive.next()) is not None:
                 if member.isreg() and is_image(member.name):
-                    yield archive, member
+                    yield file, member
                 elif not member.isdir():
                     left_out.add(member.name, "" if member.isreg() else "linked")
                 # Otherwise tarfile would keep every member in memory.
                 archive.members.clear()  # type: ignore[attr-defined]
-            check_end(file, archive, unpack is open)
     except DAMAGED as error:
-        raise JobError(f"{path} can't be read as a tar file: {error}") from error
+        raise JobError(f"{place} can't be read as a tar file: {error}") from error
 
 
-def check_end(file: IO[bytes], archive: tarfile.TarFile, plain: bool) -> None:
-    """Check that the file goes on to its end mark.
+class Member(tarfile.TarInfo):
+    """A member whose header is checked: tarfile takes a damaged one for the archive's end."""
 
-    tarfile itself doesn't: it reads a file that was cut between two members as a shorter archive.
+    @classmethod
+    def fromtarfile(cls, archive: "Tar") -> "Member":  # type: ignore[override]
+        """Read the next header.
 
-    Raises:
-        EOFError: the file was cut short.
-    """
-    if not plain:
-        while file.read(1 << 20):  # Decompression raises where the file was cut short.
-            pass
-        return
-    file.seek(archive.offset)
-    if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-        raise EOFError("the end mark is missing: it was cut short")
+        Raises:
+            tarfile.ReadError: it is damaged, or the file ends without an end mark.
+        """
+        try:
+            member = super().fromtarfile(archive)
+        except END_MARK:
+            archive.ended = True
+            raise
+        except END_OF_FILE:
+            if not archive.ended:
+                raise tarfile.ReadError("the end mark is missing: it was cut short") from None
+            raise
+        except tarfile.HeaderError as error:
+            raise tarfile.ReadError(str(error)) from error
+        archive.ended = False
+        return member
 
 
-def packing(path: Path) -> bytes:
+class Tar(tarfile.TarFile):
+    """A tar file and others that follow its end mark, as after ``cat a.tar b.tar``."""
+
+    tarinfo = Member
+    ignore_zeros = True
+    ended = False  # Whether an end mark was read last.
+
+
+def packing(place: Place) -> bytes:
     """The key in UNPACK of the file's compression, by its first bytes."""
-    with path.open("rb") as file:
+    with place.open() as file:
         start = file.read(6)
     return next((magic for magic in UNPACK if magic and start.startswith(magic)), b"")
 
 
 # First bytes of a file → what opens a file that is compressed so.
-UNPACK: dict[bytes, Callable[..., Any]] = {
-    b"": open,
+UNPACK: dict[bytes, Callable[[IO[bytes]], Any]] = {
+    b"": lambda file: file,
     b"\x1f\x8b": gzip.open,
     b"BZh": bz2.open,
     b"\xfd7zXZ": lzma.open,
 }
-
-
-def read_packed(archive: tarfile.TarFile, member: tarfile.TarInfo) -> Content:
-    """The content of the member that the reading of a compressed archive has just come to."""
-    if member.size > LARGEST_FILE:
-        return too_large(member.size, LARGEST_FILE)
-    file = archive.extractfile(member)
-    return file.read() if file else b""

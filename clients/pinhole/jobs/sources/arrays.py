@@ -5,21 +5,22 @@ shorter while it is read, the process would die of SIGBUS.
 """
 
 import gzip
-import io
 import math
 import struct
 import zlib
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from itertools import islice
-from pathlib import Path
+from typing import IO, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pinhole.jobs.errors import JobError
-from pinhole.jobs.sources import Chunk, Content, Stream, check_stamp, cut, stamp
+from pinhole.jobs.errors import HoldsNoImages, JobError
+from pinhole.jobs.sources import Chunk, Content, Stream, cut
+from pinhole.jobs.sources.places import Place
 from pinhole.jobs.sources.suffixes import LeftOut
 
 # The third byte of an IDX file whose elements are bytes; the fourth is the number of dimensions
@@ -50,10 +51,12 @@ class Layout:
 class Rows:
     """The images of an array in an uncompressed file, read from their offsets, in any order."""
 
-    def __init__(self, path: Path, layout: Layout) -> None:
-        self.count, self.digest = layout.count, array_digest(path, layout)
+    stamps = None
+
+    def __init__(self, place: Place, layout: Layout) -> None:
+        self.count, self.digest = layout.count, array_digest(place, layout)
         self.left_out = LeftOut()
-        self._path, self._layout, self._stamp = path, layout, stamp(path)
+        self._place, self._layout, self._stamp = place, layout, place.stamp()
 
     def chunks(self, numbers: Iterable[int], size: int) -> Iterator[Chunk]:
         """See Source."""
@@ -67,8 +70,8 @@ class Rows:
         """A function that reads the images of these numbers when it is called."""
 
         def load() -> Iterator[Content]:
-            check_stamp(self._path, self._stamp)
-            with self._path.open("rb") as file:
+            self._place.check_stamp(self._stamp)
+            with self._place.open() as file:
                 for first, count in runs(wanted):
                     file.seek(self._layout.offset + first * self._layout.size)
                     yield from read_rows(file, count, self._layout)
@@ -85,7 +88,7 @@ def runs(numbers: list[int]) -> Iterator[tuple[int, int]]:
             first = end
 
 
-def read_rows(file: io.BufferedIOBase, count: int, layout: Layout) -> NDArray[np.uint8]:
+def read_rows(file: IO[bytes], count: int, layout: Layout) -> NDArray[np.uint8]:
     """The next ``count`` images of an open file: uint8[count, C, H, W].
 
     Raises:
@@ -97,75 +100,88 @@ def read_rows(file: io.BufferedIOBase, count: int, layout: Layout) -> NDArray[np
     return np.frombuffer(data, np.uint8).reshape(count, *layout.shape)
 
 
-def array_digest(path: Path, layout: Layout) -> str:
+def array_digest(place: Place, layout: object) -> str:
     """A digest that changes with the file, and with where the array lies in it."""
-    return sha256(f"array {stamp(path)} {layout}".encode()).hexdigest()
+    return sha256(f"array {place.stamp()} {layout}".encode()).hexdigest()
 
 
-def npy_source(path: Path) -> Rows:
+def npy_source(place: Place) -> Rows:
     """The images of a .npy file: uint8[N, H, W] or uint8[N, C, H, W].
 
     Raises:
         JobError: the file is damaged, or holds an array of another kind.
     """
-    with path.open("rb") as file:
-        try:
-            version = np.lib.format.read_magic(file)
-            read = {
-                (1, 0): np.lib.format.read_array_header_1_0,
-                (2, 0): np.lib.format.read_array_header_2_0,
-            }[version]
-            shape, fortran, dtype = read(file)
-        except (ValueError, KeyError) as error:
-            raise JobError(f"{path} can't be read as an array") from error
-        if dtype != np.uint8 or fortran:
-            order = " in Fortran order" if fortran else ""
-            raise JobError(f"{path}: images are uint8[N, H, W] or uint8[N, C, H, W] in C order; "
-                           f"this array is {dtype}{list(shape)}{order}")  # fmt: skip
-        return Rows(path, layout_of(path, file.tell(), shape))
+    with place.open() as file:
+        return Rows(place, npy_layout(str(place), file))
 
 
-def layout_of(path: Path, offset: int, shape: tuple[int, ...]) -> Layout:
+def npy_layout(name: str, file: IO[bytes]) -> Layout:
+    """The layout that the header of a .npy file tells.
+
+    Raises:
+        JobError: the file is damaged, or holds an array of another kind.
+    """
+    try:
+        version = np.lib.format.read_magic(file)
+        read = {
+            (1, 0): np.lib.format.read_array_header_1_0,
+            (2, 0): np.lib.format.read_array_header_2_0,
+        }[version]
+        shape, fortran, dtype = read(file)
+    except (ValueError, KeyError) as error:
+        raise JobError(f"{name} can't be read as an array") from error
+    if dtype != np.uint8 or fortran:
+        order = " in Fortran order" if fortran else ""
+        raise HoldsNoImages(
+            f"{name}: images are uint8[N, H, W] or uint8[N, C, H, W] in C order; "
+            f"this array is {dtype}{list(shape)}{order}"
+        )
+    return layout_of(name, file.tell(), shape)
+
+
+def layout_of(name: str, offset: int, shape: tuple[int, ...]) -> Layout:
     """The layout of uint8[N, H, W] or uint8[N, C, H, W].
 
     Raises:
-        JobError: the shape has another number of dimensions, or images without pixels.
+        HoldsNoImages: the shape has another number of dimensions, or images without pixels.
     """
     if len(shape) not in (3, 4) or 0 in shape[1:]:
-        raise JobError(
-            f"{path}: images are uint8[N, H, W] or uint8[N, C, H, W]; "
+        raise HoldsNoImages(
+            f"{name}: images are uint8[N, H, W] or uint8[N, C, H, W]; "
             f"this array is uint8{list(shape)}"
         )
     return Layout(offset, shape[0], (1, *shape[1:]) if len(shape) == 3 else tuple(shape[1:]))
 
 
-def idx_source(path: Path) -> "Rows | Stream":
+def idx_source(place: Place) -> "Rows | Stream":
     """The images of an IDX file.
 
     Raises:
         JobError: the file is damaged, or its images have no pixels.
     """
     try:
-        with open_idx(path) as file:
-            layout = idx_layout(path, file)
+        with open_idx(place) as file:
+            layout = idx_layout(place, file)
     except (EOFError, gzip.BadGzipFile, struct.error, zlib.error) as error:
-        raise JobError(f"{path} can't be read as an IDX file") from error
-    return packed_idx_source(path, layout) if is_gzip(path) else Rows(path, layout)
+        raise JobError(f"{place} can't be read as an IDX file") from error
+    return packed_idx_source(place, layout) if is_gzip(place) else Rows(place, layout)
 
 
-def open_idx(path: Path) -> io.BufferedIOBase:
+@contextmanager
+def open_idx(place: Place) -> Iterator[IO[bytes]]:
     """Open an IDX file, decompressed if it is a gzip file."""
-    return gzip.open(path) if is_gzip(path) else path.open("rb")
+    with place.open() as file, gzip.open(file) if is_gzip(place) else file as unpacked:
+        yield cast("IO[bytes]", unpacked)
 
 
-def idx_layout(path: Path, file: io.BufferedIOBase) -> Layout:
+def idx_layout(place: Place, file: IO[bytes]) -> Layout:
     """The layout that an IDX file's header tells."""
     dimensions = file.read(4)[3]
     shape = struct.unpack(f">{dimensions}I", file.read(4 * dimensions))
-    return layout_of(path, 4 + 4 * dimensions, shape)
+    return layout_of(str(place), 4 + 4 * dimensions, shape)
 
 
-def packed_idx_source(path: Path, layout: Layout) -> Stream:
+def packed_idx_source(place: Place, layout: Layout) -> Stream:
     """The images of a compressed IDX file, unpacked from its beginning for each reading."""
 
     def items(start: int) -> Iterator[tuple[str, Content]]:
@@ -173,19 +189,19 @@ def packed_idx_source(path: Path, layout: Layout) -> Stream:
 
     def all_items() -> Iterator[tuple[str, Content]]:
         try:
-            with open_idx(path) as file:
+            with open_idx(place) as file:
                 file.read(layout.offset)
                 for number in range(layout.count):
                     yield str(number), read_rows(file, 1, layout)[0]
         except (EOFError, OSError, zlib.error) as error:
-            raise JobError(f"{path} can't be read as an IDX file: {error}") from error
+            raise JobError(f"{place} can't be read as an IDX file: {error}") from error
 
-    return Stream(layout.count, array_digest(path, layout), items)
+    return Stream(layout.count, array_digest(place, layout), items)
 
 
-def is_gzip(path: Path) -> bool:
+def is_gzip(place: Place) -> bool:
     """Whether this is a gzip file, by its first bytes."""
-    with path.open("rb") as file:
+    with place.open() as file:
         return file.read(2) == b"\x1f\x8b"
 
 

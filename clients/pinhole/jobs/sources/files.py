@@ -1,27 +1,17 @@
-"""Sources whose inputs are files: a folder, a glob, a list, a URL."""
+"""Files by name: how they are read, and what lists their names."""
 
-import glob
+import codecs
+import io
 import os
 import stat
-import zipfile
 from collections.abc import Callable, Iterable, Iterator
-from itertools import filterfalse
-from pathlib import Path
-from typing import Any
+from contextlib import ExitStack
 
-from pinhole.jobs.errors import JobError, too_large, unreadable
+from pinhole.jobs.errors import too_large, unreadable
 from pinhole.jobs.sources import LARGEST_FILE, Chunk, Content, cut, printable
 from pinhole.jobs.sources.listing import Listing
-from pinhole.jobs.sources.suffixes import LeftOut, is_image
-from serve.bundle.pictures.kinds import SUFFIXES
-
-# The size in bytes that is assumed for a file whose size would take a request of its own to learn.
-ASSUMED_SIZE = 256 << 10
-
-# How files are opened. Windows lacks the first two flags, and only Windows has the third.
-OPEN = os.O_RDONLY
-for flag in ("O_NONBLOCK", "O_CLOEXEC", "O_BINARY"):
-    OPEN |= getattr(os, flag, 0)
+from pinhole.jobs.sources.places import OPEN, Place
+from pinhole.jobs.sources.suffixes import LeftOut
 
 Read = Callable[[str], Content]
 
@@ -33,7 +23,7 @@ class Files:
         listing: the files' names.
         read: reads the file of a name.
         left_out: see Source.
-        archive: the open zip file that holds the files, if one does; closed with the source.
+        held: what reading needs to be open; closed with the source.
     """
 
     def __init__(
@@ -41,133 +31,55 @@ class Files:
         listing: Listing,
         read: Read,
         left_out: LeftOut | None = None,
-        archive: zipfile.ZipFile | None = None,
+        held: ExitStack | None = None,
     ) -> None:
         self.count, self.digest = listing.count, listing.digest
         self.left_out = left_out or LeftOut()
-        self._listing, self._read, self._archive = listing, read, archive
+        self._listing, self._read, self._held = listing, read, held or ExitStack()
 
     def chunks(self, numbers: Iterable[int], size: int) -> Iterator[Chunk]:
         """See Source."""
         for run in cut(self._listing.entries(numbers), size, lambda entry: entry[2]):
-            names = [name for _, name, _, _ in run]
-            wanted = [number for number, _, _, _ in run]
-            yield Chunk(wanted, [printable(name) for name in names], self._loader(names))
+            wanted, names = [number for number, *_ in run], [name for _, name, *_ in run]
+            stamps = [stamp for *_, stamp in run]
+            yield Chunk(wanted, [printable(name) for name in names], self._loader(names), stamps)
+
+    def stamps(self, numbers: Iterable[int]) -> Iterator[tuple[int, str, str]]:
+        """See Source."""
+        for number, name, _, _, stamp in self._listing.entries(numbers):
+            yield number, printable(name), stamp
 
     def close(self) -> None:
         """See Source."""
         self._listing.close()
-        if self._archive:
-            self._archive.close()
+        self._held.close()
 
     def _loader(self, names: list[str]) -> Callable[[], Iterator[Content]]:
         """A function that reads these files when it is called."""
         return lambda: (self._read(name) for name in names)
 
 
-def folder_source(folder: Path) -> Files:
-    """The image files below a folder, by suffix, sorted folder by folder, without hidden files."""
-    left_out = LeftOut()
-    found = ((name, size, 0) for name, size in walk(os.fspath(folder), "", left_out))
-    listing = Listing(f"folder {folder.resolve()}", found)
-    return Files(
-        listing,
-        lambda name: read_file(os.path.join(folder, name)),  # noqa: PTH118 - speed
-        left_out,
-    )
+def list_names(place: Place) -> Iterator[str]:
+    """Yield the names in a text file, one a line, or each ended by a NUL as by find -print0.
 
-
-def walk(folder: str, below: str, left_out: LeftOut) -> Iterator[tuple[str, int]]:
-    """Yield relative names and sizes, sorted, folder by folder.
-
-    A folder that can't be listed, and a folder that is named like an image, are yielded too:
-    reading them later fails, and the message says why they are no images.
+    Windows' line ends and marks of UTF-8 and UTF-16 are understood.
     """
-    try:
-        with os.scandir(os.path.join(folder, below)) as entries:  # noqa: PTH118 - 70,000 times
-            found = sorted(
-                (
-                    entry.name,
-                    entry.is_dir(follow_symlinks=False),
-                    entry.is_symlink(),
-                    size_of(entry),
-                )
-                for entry in entries
-                if not entry.name.startswith(".")
-            )
-    except OSError:
-        yield below, 0
-        return
-    for name, is_folder, is_link, size in found:
-        if name.lower().endswith(SUFFIXES):
-            yield below + name, size
-        elif not is_folder:
-            left_out.add(name, "linked" if is_link else "")  # What is linked may be a folder.
-        if is_folder:
-            yield from walk(folder, f"{below}{name}/", left_out)
-
-
-def size_of(entry: os.DirEntry[str]) -> int:
-    """Bytes in a file that may be an image; 0 for any other file, or if the size can't be read."""
-    if not entry.name.lower().endswith(SUFFIXES):
-        return 0
-    try:
-        return entry.stat().st_size
-    except OSError:
-        return 0
-
-
-def glob_source(pattern: str) -> Files:
-    """The files that a pattern matches, sorted; ``**`` stands for any folders."""
-    stamp = f"glob {os.path.abspath(pattern)}"  # noqa: PTH100 - a pattern is no path
-    return Files(
-        Listing(stamp, ((name, stat_size(name), 0) for name in matches(pattern))), read_file
-    )
-
-
-def matches(pattern: str) -> list[str]:
-    """What a pattern matches, without the folders that aren't named like an image."""
-    return sorted(
-        name
-        for name in glob.iglob(pattern, recursive=True)  # noqa: PTH207 - a pattern may be absolute
-        if name.lower().endswith(SUFFIXES) or not os.path.isdir(name)  # noqa: PTH112 - speed
-    )
-
-
-def list_source(path: Path) -> Files:
-    """The files that a text file names, one a line, or each ended by a NUL as by find -print0.
-
-    Relative names are relative to the command's working directory. A line may be a URL.
-    """
-    listing = Listing(
-        f"list {path.resolve()}",
-        (
-            (name, ASSUMED_SIZE if "://" in name else stat_size(name), 0)
-            for name in list_names(path)
-        ),
-    )
-    return Files(listing, lambda name: read_url(name) if "://" in name else read_file(name))
-
-
-def list_names(path: Path) -> Iterator[str]:
-    """Yield the names in a list file."""
-    with path.open("rb") as file:
-        separator = b"\0" if b"\0" in file.read(1 << 16) else b"\n"
+    with place.open() as file:
+        start = file.read(1 << 16)
         file.seek(0)
-        rest = b""
-        while block := file.read(1 << 16):
+        utf16 = start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        separator = "\0" if b"\0" in start and not utf16 else "\n"
+        encoding, errors = ("utf-16", "replace") if utf16 else ("utf-8-sig", "surrogateescape")
+        text, rest = io.TextIOWrapper(file, encoding, errors, newline=""), ""
+        while block := text.read(1 << 16):
             *lines, rest = (rest + block).split(separator)
-            yield from (os.fsdecode(line) for line in lines if line)
-        if rest:
-            yield os.fsdecode(rest)
+            yield from filter(None, (bare(line, separator) for line in lines))
+        yield from filter(None, [bare(rest, separator)])
 
 
-def stat_size(name: str) -> int:
-    """Bytes in a file; 0 if the file can't be read, which becomes a row with an error later."""
-    try:
-        return os.stat(name).st_size  # noqa: PTH116 - speed
-    except (OSError, ValueError):
-        return 0
+def bare(line: str, separator: str) -> str:
+    """A line of a list without the carriage return of Windows' line ends."""
+    return line.removesuffix("\r") if separator == "\n" else line
 
 
 def read_file(name: str) -> Content:
@@ -201,68 +113,4 @@ def read_all(handle: int, expected: int) -> Content:
         return data
     while len(data) <= LARGEST_FILE and (more := os.read(handle, 1 << 20)):
         data += more
-    return data if len(data) <= LARGEST_FILE else too_large(len(data), LARGEST_FILE)
-
-
-def url_source(url: str) -> Files:
-    """The images below an fsspec URL, or those that a pattern in it matches.
-
-    Raises:
-        JobError: fsspec doesn't know the protocol, or the URL can't be listed.
-    """
-    fs, path = open_url(url)
-    try:
-        found = fs.glob(path, detail=True) if glob.has_magic(path) else fs.find(path, detail=True)
-    except (OSError, ValueError) as error:
-        raise JobError(f"{url} can't be listed: {error}") from error
-    root = "" if glob.has_magic(path) else path.rstrip("/") + "/"
-    files = {name.removeprefix(root): found[name] for name in sorted(found) if is_file(found[name])}
-    left_out = LeftOut()
-    for name in filterfalse(is_image, files):
-        left_out.add(name)
-    sizes = ((name, remote_size(files[name]), 0) for name in filter(is_image, files))
-    return Files(Listing(f"url {url}", sizes), lambda name: read_remote(fs, root + name), left_out)
-
-
-def is_file(details: dict[str, Any]) -> bool:
-    """Whether this is a file in an fsspec file system; a pattern matches folders too."""
-    return bool(details.get("type") != "directory")
-
-
-def remote_size(details: dict[str, Any]) -> int:
-    """Bytes in a file, or ASSUMED_SIZE if its file system doesn't tell."""
-    return int(details.get("size") or ASSUMED_SIZE)
-
-
-def open_url(url: str) -> tuple[Any, str]:
-    """The fsspec file system of a URL, and the path in it.
-
-    Raises:
-        ImportError: fsspec isn't installed.
-        JobError: fsspec doesn't know the protocol, or what it needs for it isn't installed.
-    """
-    import fsspec
-
-    try:
-        fs, path = fsspec.core.url_to_fs(url)
-    except (ImportError, ValueError) as error:
-        raise JobError(f"{url} can't be opened: {error}") from error
-    return fs, path
-
-
-def read_url(url: str) -> Content:
-    """The content of the file at a URL, or why it can't be read."""
-    try:
-        return read_remote(*open_url(url))
-    except JobError as error:
-        return unreadable(OSError(0, str(error)))
-
-
-def read_remote(fs: Any, path: str) -> Content:
-    """The content of a file in an fsspec file system, or why it can't be read."""
-    try:
-        with fs.open(path, "rb") as file:
-            data: bytes = file.read(LARGEST_FILE + 1)
-    except OSError as error:
-        return unreadable(error)
     return data if len(data) <= LARGEST_FILE else too_large(len(data), LARGEST_FILE)

@@ -12,44 +12,48 @@ STRIDE = 4_096  # The offset of every STRIDE-th line is remembered, so that read
 
 
 class Listing:
-    """The names, sizes and offsets of a source's inputs; written once, then read.
+    """The names, sizes, offsets and stamps of a source's inputs; written once, then read.
 
     Args:
-        stamp: what tells two sources apart besides their names; the digest begins with it.
-        entries: (name, size in bytes, offset in an archive) of each input.
+        stamp: what tells two sources apart besides their inputs; the digest begins with it.
+        entries: (name, size in bytes, offset in an archive) of each input, or with its stamp too: a
+            short text that changes when the input does.
     """
 
-    def __init__(self, stamp: str, entries: Iterable[tuple[str, int, int]]) -> None:
+    def __init__(
+        self, stamp: str, entries: Iterable[tuple[str, int, int] | tuple[str, int, int, str]]
+    ) -> None:
         self.count = 0
         self._sum = hashlib.sha256(json.dumps(stamp).encode())
         self._file = tempfile.SpooledTemporaryFile(IN_MEMORY)  # noqa: SIM115 - lives with the job
         self._line_offsets: list[int] = []  # Of every STRIDE-th line in the file.
         with ExitStack() as undo:  # The iteration over the entries may fail half-way.
             undo.callback(self.close)
-            for name, size, offset in entries:
-                self._add(name, size, offset)
+            for entry in entries:
+                self._add(*entry)
             undo.pop_all()
 
     @property
     def digest(self) -> str:
-        """sha256 of the stamp and all names."""
+        """sha256 of the source's stamp, and of all names and stamps."""
         return self._sum.hexdigest()
 
-    def _add(self, name: str, size: int, offset: int) -> None:
+    def _add(self, name: str, size: int, offset: int, stamp: str = "") -> None:
         """Append an input."""
         if self.count % STRIDE == 0:
             self._line_offsets.append(self._file.tell())
-        key = json.dumps(name)  # Escapes newlines, and bytes that aren't UTF-8: the line is ASCII.
-        self._sum.update(key.encode() + b"\n")
-        self._file.write(f"[{key}, {size}, {offset}]\n".encode())
+        # Escapes newlines, and bytes that aren't UTF-8: the line is ASCII.
+        key, mark = json.dumps(name), json.dumps(stamp)
+        self._sum.update(f"{key} {mark}\n".encode())
+        self._file.write(f"[{key}, {size}, {offset}, {mark}]\n".encode())
         self.count += 1
 
     def close(self) -> None:
         """Delete the list."""
         self._file.close()
 
-    def entries(self, numbers: Iterable[int]) -> Iterator[tuple[int, str, int, int]]:
-        """Yield (number, name, size, offset) of growing numbers."""
+    def entries(self, numbers: Iterable[int]) -> Iterator[tuple[int, str, int, int, str]]:
+        """Yield (number, name, size, offset, stamp) of growing numbers."""
         position = -1  # Number of the line that was read last.
         line = b""
         for number in numbers:
@@ -60,4 +64,4 @@ class Listing:
                 line = self._file.readline()
                 position += 1
             fields: list[Any] = json.loads(line)
-            yield number, fields[0], fields[1], fields[2]
+            yield number, fields[0], fields[1], fields[2], fields[3]

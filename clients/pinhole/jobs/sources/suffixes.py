@@ -6,6 +6,12 @@ from collections import Counter
 
 from serve.bundle.pictures.kinds import SUFFIXES
 
+# Files that hold images: archives, tables and arrays.
+COLLECTIONS = (
+    *(".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz"),
+    *(".parquet", ".npy", ".npz"),
+)
+
 TOLD_KINDS = 5
 MOST_KINDS = 100  # Files that are numbered by their suffixes would fill the memory otherwise.
 OTHER = "other"
@@ -15,6 +21,11 @@ ORDINARY = re.compile(r"\.\w{1,10}")
 def is_image(name: str) -> bool:
     """Whether a file is an image by its suffix, and isn't hidden."""
     return name.lower().endswith(SUFFIXES) and not is_hidden(name)
+
+
+def is_collection(name: str) -> bool:
+    """Whether a file holds images by its suffix."""
+    return name.lower().endswith(COLLECTIONS)
 
 
 def is_hidden(name: str) -> bool:
@@ -33,7 +44,16 @@ class LeftOut(Counter[str]):
         suffix = os.path.splitext(name)[1].lower()  # noqa: PTH122 - speed
         kind = reason or (suffix if ORDINARY.fullmatch(suffix) else OTHER)
         if not is_hidden(name):
-            self[kind if kind in self or len(self) < MOST_KINDS else OTHER] += 1
+            self._add(kind, 1)
+
+    def add_all(self, others: "LeftOut") -> None:
+        """Count what another source passes over."""
+        for kind, number in others.items():
+            self._add(kind, number)
+
+    def _add(self, kind: str, number: int) -> None:
+        """Count some files of a kind."""
+        self[kind if kind in self or len(self) < MOST_KINDS else OTHER] += number
 
     def __str__(self) -> str:
         """For example ``3 files left out: 2 .txt, 1 .mp4``."""
