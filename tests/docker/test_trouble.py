@@ -374,9 +374,11 @@ def test_too_many_headers(headers: dict[str, str]) -> None:
 def test_where_replicas_are_looked_up(options: list[str], resolver: str, replicas: str) -> None:
     """The system's first name server is asked, or another; for ``service``, or another name."""
     remove("gateway")
-    show = "sed 's/^exec .*/cat \\/tmp\\/gateway\\/*.conf/' /start.sh | sh"
+    show = "sed 's|^exec .*|cd /tmp/gateway; cat http.conf inference.conf private.conf|' /start.sh"
 
-    told = docker("run", "--rm", *options, "--entrypoint", "sh", "pinhole-gateway", "-c", show)
+    told = docker(
+        "run", "--rm", *options, "--entrypoint", "sh", "pinhole-gateway", "-c", f"{show} | sh"
+    )
 
     assert f"resolver {resolver} " in told
     assert f"server {replicas}:8080 resolve" in told
