@@ -148,6 +148,7 @@ def describe(
         digest=model_digest(checkpoint.model, image, calibration),
         image=image,
         embedding_width=config.output_dim,
+        classes=card["dataset"].get("classes", []),  # cards of earlier versions have none
         calibration=calibration,
         tolerances=tolerances,
         parity={},

@@ -1,5 +1,6 @@
 """A user's own model: a folder of coloured images, trained, exported and run, end to end."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,8 @@ import pytest
 from export.__main__ import main as export_main
 from serve.bundle.engine.opening import open_engine
 from serve.bundle.images import PixelBudget, read_image
-from serve.bundle.manifest import ImageSpec, load_bundle
+from serve.bundle.manifest import Bundle, ImageSpec, load_bundle, parse_manifest
+from serve.launcher.metadata import pages
 from train.__main__ import main as train_main
 from train.checkpoint import load_checkpoint
 from train.data import load_dataset
@@ -20,7 +22,8 @@ from .train.test_folder import make_folder
 def test_rgb_folder_to_embedding(tmp_path: Path, model: str) -> None:
     """A folder of RGB images of 64×64 becomes embeddings of 3 numbers, by either model."""
     images = make_folder(tmp_path / "images", coloured=True)
-    options = ["--hidden-dim", "4", "--output-dim", "3", "--epochs", "2", "--image-size", "64"]
+    options = ["--hidden-dim", "4", "--output-dim", "3", "--image-size", "64"]
+    options += ["--epochs", "2", "--passes", "1"]
     source = ["--dataset", "folder", "--data-dir", str(images), "--model", model]
     run, out = tmp_path / "run", tmp_path / "bundle"
 
@@ -30,6 +33,9 @@ def test_rgb_folder_to_embedding(tmp_path: Path, model: str) -> None:
     bundle = load_bundle(out)
     assert bundle.manifest.image.shape == (3, 64, 64)
     assert bundle.manifest.image.polarity == "keep"
+    assert bundle.manifest.classes == ["blocks", "stripes"]
+    described = json.loads(pages(bundle, "fp32")["/v2/models/embed"])
+    assert described["classes"] == ["blocks", "stripes"]
     engine = open_engine(bundle, "onnxruntime", "cpu")
     checkpoint = load_checkpoint(run / "checkpoint")
     dataset = load_dataset("folder", images, size=64)
@@ -37,6 +43,14 @@ def test_rgb_folder_to_embedding(tmp_path: Path, model: str) -> None:
     allowed = bundle.manifest.tolerances["fp32"].embedding
     assert embeddings == pytest.approx(checkpoint.embeddings, abs=allowed)
     assert engine.decode(embeddings).shape == (4, 3, 64, 64)
+
+
+def test_bundles_of_earlier_versions_have_no_class_names(small_bundle: Bundle) -> None:
+    """A manifest without names is read as before: the labels are the names."""
+    fields = json.loads(small_bundle.manifest.as_json())
+    del fields["classes"]
+
+    assert parse_manifest(fields) == small_bundle.manifest
 
 
 @pytest.mark.parametrize("channels", [1, 3])

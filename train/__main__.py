@@ -3,34 +3,40 @@
 import argparse
 import os
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from serve.bundle.manifest import FRAMINGS
 from train.card import describe, git_commit
 from train.checkpoint import FILES, Checkpoint, check_replaceable, save_checkpoint
-from train.config import RECIPES, TrainConfig, add_options, from_options
+from train.config import RECIPES, TrainConfig, add_options, fit_to_set, from_options
 from train.data import load_dataset
 from train.dataset import Dataset
 from train.device import keep_freed_memory
 from train.errors import TrainError
-from train.evaluate import evaluate
+from train.evaluate import Evaluation, judge, score
+from train.folder import SPLITS
 from train.loop import Trainer
+from train.pca import fit_pca
 from train.pictures import draw_all
 from train.progress import lay_out_with_progress, train_with_progress
-from train.run import RunFolder
+from train.run import RunFolder, newest_run, read_settings
+from train.verdict import verdict
 
 EXAMPLES = """
 examples:
   python -m train                                     the best recipe on MNIST, into runs/mnist
   python -m train --recipe seed                       the published recipe
-  python -m train --resume                            continue the run that Ctrl-C or a crash ended
+  python -m train --resume                            continue the newest run in runs/, with its own
+                                                      settings, after Ctrl-C or a crash
   python -m train --dataset digits --epochs 5         scikit-learn's digits: nothing to download
   python -m train --dataset folder --data-dir my_images --image-size 64
                                                       your own images, into runs/folder
 """
+RUNS = Path("runs")  # where a run's folder lies, if --out names no other
 INTERRUPTED = 130  # the shell's exit code for Ctrl-C
 
 
@@ -46,10 +52,12 @@ def main(arguments: list[str] | None = None) -> int:
             config.image_size,
             options.framing,
             options.skip_unreadable,
+            options.split_by,
         )
         if options.input_dim is None:  # then the dataset decides
             config = replace(config, input_dim=dataset.train_images.shape[1])
-        return run(config, dataset, options.out or Path("runs") / config.dataset, options.resume)
+        config = fit_to_set(config, options, len(dataset.train_images))
+        return run(config, dataset, options)
     except (TrainError, OSError) as error:
         print(f"train: {error}", file=sys.stderr)
         return 1
@@ -63,6 +71,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
     Raises:
         ConfigError: there is no such recipe.
+        CheckpointError: the settings of the run to resume are damaged.
     """
     parser = argparse.ArgumentParser(
         prog="python -m train",
@@ -71,14 +80,20 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+    earlier = settings_of_resumed(arguments)
     recipe_names = " or ".join(RECIPES)
     parser.add_argument(
-        "--recipe", default="best", help=f"set of defaults: {recipe_names} (default: best)"
+        "--recipe",
+        help=f"set of defaults: {recipe_names} (default: pictures for a folder, else best)",
     )
     # The recipe decides the defaults of the other options, so it is parsed on its own first.
-    recipe = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    recipe.add_argument("--recipe", default="best")
-    add_options(parser, recipe.parse_known_args(arguments)[0].recipe)
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument("--dataset")
+    first.add_argument("--recipe")
+    first.set_defaults(**earlier)
+    chosen = first.parse_known_args(arguments)[0]
+    recipe = chosen.recipe or ("pictures" if chosen.dataset == "folder" else "best")
+    add_options(parser, recipe)
     parser.add_argument(
         "--data-dir",
         type=Path,
@@ -87,7 +102,11 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         "folder of images (default: $PINHOLE_DATA or data)",
     )
     parser.add_argument("--out", type=Path, help="run folder to write (default: runs/DATASET)")
-    parser.add_argument("--resume", action="store_true", help="continue the run in --out")
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="continue the run in --out (default: the newest in runs/) with its own settings",
+    )
     parser.add_argument(
         "--framing",
         choices=FRAMINGS,
@@ -100,19 +119,53 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         action="store_true",
         help="with --dataset folder: leave out broken files instead of stopping",
     )
+    parser.add_argument(
+        "--split-by",
+        choices=SPLITS,
+        default="image",
+        help="with --dataset folder: what isn't torn apart into training and test images, each "
+        "image, each folder, or each prefix: files whose names differ in their last number only, "
+        "as in a burst (default: %(default)s)",
+    )
+    parser.set_defaults(**{**earlier, "recipe": recipe})
     return parser.parse_args(arguments)
 
 
-def run(config: TrainConfig, dataset: Dataset, out: Path, resume: bool) -> int:
+def settings_of_resumed(arguments: list[str] | None) -> dict[str, Any]:
+    """The options of the run that ``--resume`` asks for, ``out`` among them; else none."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--dataset")
+    parser.add_argument("--out", type=Path)
+    asked = parser.parse_known_args(arguments)[0]
+    if not asked.resume:
+        return {}
+    named = asked.out or (RUNS / asked.dataset if asked.dataset else newest_run(RUNS))
+    return {**read_settings(named), "out": named} if named else {}
+
+
+def run(config: TrainConfig, dataset: Dataset, options: argparse.Namespace) -> int:
     """Train, evaluate and save; progress goes to stderr, the result to stdout."""
+    out = options.out or RUNS / config.dataset
     check_replaceable(out / "checkpoint", FILES)
-    if not resume:
+    if not options.resume:
         RunFolder(out).check_unused()
     keep_freed_memory()
     commit = git_commit()  # asked before training: the checkout may change during a long run
+    told = {name: getattr(options, name) for name in ("recipe", "framing", "skip_unreadable")}
+    told |= {"split_by": options.split_by, "data_dir": str(options.data_dir.absolute())}
     trainer = Trainer(config, dataset)
     try:
-        fit(trainer, out, resume)
+        fit(trainer, out, told, options.resume)
+        if trainer.is_stuck():
+            config = replace(config, learning_rate=config.learning_rate / 4, seed=config.seed + 1)
+            print(
+                "train: every picture comes out alike; beginning again with learning_rate "
+                f"{config.learning_rate:g} and seed {config.seed}",
+                file=sys.stderr,
+            )
+            trainer = Trainer(config, dataset)
+            fit(trainer, out, told, resume=False, gives_up=False)
     except KeyboardInterrupt:
         done = len(trainer.history)
         hint = "--resume continues from there" if done else "there is nothing to resume"
@@ -122,30 +175,57 @@ def run(config: TrainConfig, dataset: Dataset, out: Path, resume: bool) -> int:
     return 0
 
 
-def fit(trainer: Trainer, out: Path, resume: bool) -> None:
-    """Train to the last epoch under progress bars, and keep the run folder ``out`` up to date."""
+def fit(
+    trainer: Trainer, out: Path, told: dict[str, Any], resume: bool, gives_up: bool = True
+) -> None:
+    """Train to the end under progress bars, and keep the run folder ``out`` up to date.
+
+    Args:
+        trainer: fresh.
+        out: the run folder.
+        told: the options beside the hyperparameters that a resumed run takes up.
+        resume: whether to go on where the run in ``out`` stopped.
+        gives_up: end training once it is found to be stuck.
+    """
     with RunFolder(out) as folder:
         if resume:
             folder.resume(trainer)
         else:
             folder.start_afresh()
+        folder.keep_settings(told | asdict(trainer.config))
         lay_out_with_progress(trainer)
-        train_with_progress(trainer, folder)
+        train_with_progress(trainer, folder, gives_up)
 
 
 def save(trainer: Trainer, dataset: Dataset, out: Path, commit: str | None) -> None:
-    """Evaluate the trained model, write its checkpoint and pictures, and print its metrics."""
+    """Write the checkpoint and pictures of the trained model, and print what it is worth.
+
+    The checkpoint is saved before the model is judged, and again with the judgement, so that
+    whatever goes wrong in between costs no training.
+    """
+    trainer.take_best()
     # torch's type hints leave memory_format out of Module.to.
     trainer.model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     model = trainer.model.cpu().eval()
-    evaluation = evaluate(model, dataset)
-    card = describe(trainer, dataset, evaluation, commit)
-    checkpoint = Checkpoint(model, card, evaluation.embeddings, evaluation.labels)
-    save_checkpoint(out / "checkpoint", checkpoint)
-    draw_all(out / "pictures", model, dataset, evaluation.embeddings, trainer.history)
-    for name, value in evaluation.metrics.items():
+    found = score(model, dataset)
+    write(trainer, dataset, found, out, commit)
+    pca = fit_pca(dataset.train_images, found.embeddings.shape[1])
+    found = replace(found, metrics=found.metrics | judge(model, dataset, found, pca))
+    write(trainer, dataset, found, out, commit)
+    draw_all(out / "pictures", model, dataset, found.embeddings, trainer.history)
+    for name, value in found.metrics.items():
         print(f"{name:<16} {value:.4f}")
+    print(*verdict(trainer, found.metrics, pca), sep="\n")
     print(f"checkpoint in {out / 'checkpoint'}, pictures in {out / 'pictures'}")
+
+
+def write(
+    trainer: Trainer, dataset: Dataset, found: Evaluation, out: Path, commit: str | None
+) -> None:
+    """Write the checkpoint with what is known of the model so far."""
+    card = describe(trainer, dataset, found, commit)
+    checkpoint = Checkpoint(trainer.model, card, found.embeddings, found.labels)
+    save_checkpoint(out / "checkpoint", checkpoint)
 
 
 if __name__ == "__main__":

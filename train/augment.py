@@ -1,27 +1,32 @@
-"""Augmentation on the training device: small affine and elastic warps of uint8 batches.
+"""Augmentation on the training device: small random changes of uint8 batches.
 
-A batch is warped by a single call of grid_sample, so a CPU and CUDA run the same code, and nothing
-has to be loaded or queued. The strengths are those of a human hand: a warped digit still looks
-like another sample by the same writer.
+Handwriting gets affine and elastic warps, by a single call of grid_sample. The strengths are those
+of a human hand: a warped digit still looks like another sample by the same writer. A photograph is
+moved, mirrored and lit in another way; it is neither slanted nor resampled, which would blur it. A
+CPU and CUDA run the same code, and nothing has to be loaded or queued.
 """
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-# The standard deviations of the random warps.
+# The standard deviations of the random warps of handwriting.
 ROTATION = 0.06  # radians
 SHEAR = 0.06  # shift of x per unit of y
 SCALE = 0.04  # share of the size, drawn for each axis
 SHIFT = 0.02  # share of the width, drawn for each axis
 ELASTIC = 0.025  # share of the width, drawn for each point of the elastic grid
 ELASTIC_GRID = 5  # points along each side of the elastic grid
+# Those of the random changes of photographs.
+MOVE = 0.1  # share of the width, drawn for each axis, in whole pixels
+CONTRAST = 0.1  # share of the distance from middle grey
+BRIGHTNESS = 0.1  # share of the range from black to white
 
 
 def augment(
     images: Tensor, strength: float, share: float | Tensor, generator: torch.Generator
 ) -> Tensor:
-    """Warp a share of a batch, each image in its own way.
+    """Warp a share of a batch as handwriting, each image in its own way.
 
     Args:
         images: uint8[N, C, H, W] on any device.
@@ -60,3 +65,33 @@ def warp_grid(
     points *= 2 * ELASTIC * strength * warped[:, None, None, None]
     field = functional.interpolate(points, shape[2:], mode="bicubic", align_corners=True)
     return affine + field.permute(0, 2, 3, 1)
+
+
+def relight(
+    images: Tensor, strength: float, share: float | Tensor, generator: torch.Generator
+) -> Tensor:
+    """Change a share of a batch as photographs: move, mirror, relight. Arguments as in augment."""
+    if strength == 0:
+        return images
+    count, (height, width), device = len(images), images.shape[2:], generator.device
+    changed = torch.rand(count, generator=generator, device=device) < share
+    mirrored = changed & (torch.rand(count, generator=generator, device=device) < 0.5)
+    noise = torch.randn(4, count, generator=generator, device=device) * strength * changed
+    rows = reflected((noise[0] * MOVE * height).round().long(), height)
+    columns = reflected((noise[1] * MOVE * width).round().long(), width)
+    columns = torch.where(mirrored[:, None], columns.flip(1), columns)
+    each = torch.arange(count, device=device)[:, None, None]
+    moved = images.permute(0, 2, 3, 1)[each, rows[:, :, None], columns[:, None, :]]
+    gain, shift = (1 + noise[2] * CONTRAST), 127.5 + noise[3] * BRIGHTNESS * 255
+    lit = (moved.float() - 127.5) * gain[:, None, None, None] + shift[:, None, None, None]
+    return lit.round().clamp(0, 255).to(torch.uint8).permute(0, 3, 1, 2)
+
+
+def reflected(shifts: Tensor, side: int) -> Tensor:
+    """For each shift, int64[N], the pixel that each of ``side`` pixels comes from: int64[N, side].
+
+    What lies beyond an edge is its mirror image.
+    """
+    places = torch.arange(side, device=shifts.device) + shifts[:, None]
+    last = side - 1
+    return (last - (last - places.abs()).abs()).clamp(0, last)

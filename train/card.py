@@ -28,9 +28,14 @@ def describe(
     config = trainer.config
     return {
         "config": asdict(config),
-        "dataset": {"name": dataset.name, "sha256": dataset.checksum},
+        "dataset": {
+            "name": dataset.name,
+            "sha256": dataset.checksum,
+            "classes": list(dataset.classes),
+        },
         "polarity": dataset.polarity,
         "framing": dataset.framing,
+        "split_by": dataset.split_by,
         "metrics": evaluation.metrics,
         "calibration": {
             "mse_quantiles": evaluation.mse_quantiles.tolist(),

@@ -1,8 +1,9 @@
 """A checkpoint is a folder: weights.safetensors, card.json (what it is) and map.npz (the test set).
 
-``card.json`` keys: ``schema``, ``config``, ``dataset``, ``polarity``, ``framing``, ``history``,
-``metrics``, ``calibration`` (``mse_quantiles``, ``relative_quantiles``, ``embedding_min``,
-``embedding_max``), ``network`` and ``made_with``.
+``card.json`` keys: ``schema``, ``config``, ``dataset`` (``name``, ``sha256``, ``classes``),
+``polarity``, ``framing``, ``split_by``, ``history``, ``metrics``, ``calibration``
+(``mse_quantiles``, ``relative_quantiles``, ``embedding_min``, ``embedding_max``), ``network`` and
+``made_with``.
 ``map.npz`` holds ``embeddings`` float32[N, D] and ``labels`` int64[N].
 """
 

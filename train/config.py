@@ -4,7 +4,8 @@ The first seven have the names and defaults of the published recipe that this pr
 """
 
 import argparse
-from dataclasses import Field, dataclass, field, fields
+import math
+from dataclasses import Field, dataclass, field, fields, replace
 from typing import Any
 
 from train.errors import ConfigError
@@ -15,6 +16,8 @@ DATASETS = ("mnist", "fashion-mnist", "kmnist", "emnist", "digits", "folder")
 # TrainConfig. ``best`` is the best run of docs/experiments.md. Warped images keep the encoder from
 # memorising the training images; the last steps see sharp images, because warping blurs. The t-SNE
 # map tells the encoder which images belong together. A falling learning rate makes a long run pay.
+# ``pictures`` is for anyone's own images, 50 or 60,000 of them (docs/own-model.md). What it says is
+# None fits the set (``fit_to_set``).
 RECIPES: dict[str, dict[str, Any]] = {
     "seed": {},
     "best": {
@@ -27,7 +30,23 @@ RECIPES: dict[str, dict[str, Any]] = {
         "augment_fade": 0.6,
         "layout": 0.05,
     },
+    "pictures": {
+        "batch_size": None,
+        "learning_rate": 2e-3,
+        "epochs": 40,
+        "passes": None,
+        "patience": 15,
+        "schedule": "cosine",
+        "warmup_steps": 100,
+        "augment": 1.0,
+        "warps": "photograph",
+    },
 }
+# The recipe ``pictures`` passes a small set repeatedly, up to so many steps an epoch and so many
+# passes: 400 images need more than 640 steps in all, but 50 are soon learned by heart, and the best
+# weights have to be caught before that.
+EPOCH_STEPS = 50
+MOST_PASSES = 8
 
 
 def option(
@@ -57,6 +76,13 @@ class TrainConfig:
     batch_size: int = option(64, "images per optimiser step", least=1)
     learning_rate: float = option(5e-4, "Adam's step size", above=0)
     epochs: int = option(200, "passes over the training images", least=1)
+    passes: int = option(1, "times that an epoch learns each training image", least=1)
+    patience: int = option(
+        0,
+        "epochs without a lower validation error that end the run, whose best weights are kept; 0: "
+        "train to the last epoch and keep its weights",
+        least=0,
+    )
     leaky_relu: float = option(0.01, "negative slope of LeakyReLU", least=0)
     schedule: str = option(
         "constant",
@@ -64,7 +90,13 @@ class TrainConfig:
         choices=("constant", "cosine"),
     )
     warmup_steps: int = option(0, "steps of learning-rate warm-up, at most 1/20 of all", least=0)
-    augment: float = option(0.0, "strength of random warps; 0: none, 1: like handwriting", least=0)
+    augment: float = option(0.0, "strength of random warps; 0: none", least=0)
+    warps: str = option(
+        "handwriting",
+        "what augment does: bend and slant as another hand would, or move and relight as another "
+        "photograph would",
+        choices=("handwriting", "photograph"),
+    )
     augment_fade: float = option(0.0, "final share of the run in which warps get rarer", least=0)
     layout: float = option(
         0.0,
@@ -107,7 +139,8 @@ def check_range(spec: Field[Any], value: Any) -> None:
 def add_options(parser: argparse.ArgumentParser, recipe: str) -> None:
     """Give ``parser`` an ``--option`` for each field, with the recipe's defaults.
 
-    ``--input-dim`` has no default: where it isn't given, the dataset decides.
+    ``--input-dim`` has no default, nor has what the recipe says is None: where they aren't given,
+    the dataset decides.
 
     Raises:
         ConfigError: there is no such recipe.
@@ -116,7 +149,7 @@ def add_options(parser: argparse.ArgumentParser, recipe: str) -> None:
         raise ConfigError(f"recipe must be one of {', '.join(RECIPES)}; got {recipe!r}")
     for spec in fields(TrainConfig):
         default: Any = RECIPES[recipe].get(spec.name, spec.default)
-        shown = "%(default)s"
+        shown = "what fits the images" if default is None else "%(default)s"
         if spec.name == "input_dim":
             default, shown = None, "what the images have"
         parser.add_argument(
@@ -136,3 +169,21 @@ def from_options(options: argparse.Namespace) -> TrainConfig:
     """
     values = {spec.name: getattr(options, spec.name) for spec in fields(TrainConfig)}
     return TrainConfig(**{name: value for name, value in values.items() if value is not None})
+
+
+def fit_to_set(config: TrainConfig, options: argparse.Namespace, count: int) -> TrainConfig:
+    """Choose what neither the recipe nor the command line has chosen.
+
+    Args:
+        config: from ``options``.
+        options: with None where the set decides.
+        count: of the images in the dataset's training half; a fifth of them validate.
+    """
+    learned = max(1, count * 4 // 5)
+    if options.batch_size is None:  # a 16th of the images, from 16 to 128
+        power_of_2 = 2 ** int(math.log2(max(16, learned / 16)))
+        config = replace(config, batch_size=min(128, power_of_2))
+    if options.passes is None:
+        passes = math.ceil(EPOCH_STEPS * config.batch_size / learned)
+        config = replace(config, passes=min(MOST_PASSES, passes))
+    return config

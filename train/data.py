@@ -17,6 +17,7 @@ def load_dataset(
     size: int = 28,
     framing: str = "pad",
     skip_unreadable: bool = False,
+    split_by: str = "image",
 ) -> Dataset:
     """Read a dataset, downloading it into ``data_dir`` if it isn't there.
 
@@ -27,6 +28,7 @@ def load_dataset(
         size: for ``folder`` only, the height and width that images are brought to.
         framing: for ``folder`` only, how files are cut to a square.
         skip_unreadable: leave out a folder's broken files instead of refusing the folder.
+        split_by: for ``folder`` only, what stays on one side; of train.folder.SPLITS.
 
     Raises:
         DatasetError: unknown name, or files are missing, damaged or can't be downloaded.
@@ -34,7 +36,7 @@ def load_dataset(
     if name == "digits":
         return load_digits()
     if name == "folder":
-        return load_folder(data_dir, channels, size, framing, skip_unreadable)
+        return load_folder(data_dir, channels, size, framing, skip_unreadable, split_by)
     if name in TORCHVISION:
         return load_torchvision(name, data_dir)
     raise DatasetError(f"no dataset is called {name!r}; there are {', '.join(DATASETS)}")

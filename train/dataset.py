@@ -20,6 +20,10 @@ class Dataset:
         polarity: ``auto`` lets serving invert pictures of dark ink on a light ground; ``keep``
             leaves every picture as it is.
         framing: how serving cuts the picture out of a file; see serve.bundle.framing.
+        classes: the name of each label, by its number; empty where the numbers are the names.
+        split_by: what is kept on one side when images are split: image | folder | prefix.
+        train_groups: int64[N]: images of one group train together or validate together; None where
+            images are split one by one.
     """
 
     name: str
@@ -29,6 +33,9 @@ class Dataset:
     test_labels: Tensor
     polarity: str = "keep"
     framing: str = "pad"
+    classes: tuple[str, ...] = ()
+    split_by: str = "image"
+    train_groups: Tensor | None = None
 
     @property
     def checksum(self) -> str:
@@ -44,3 +51,11 @@ def split(count: int, seed: int) -> tuple[Tensor, Tensor]:
     order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
     cut = count * 4 // 5
     return order[:cut], order[cut:]
+
+
+def split_groups(groups: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+    """Cut images 80/20 as ``split`` does, by their groups: int64[N], two groups or more."""
+    numbers = torch.tensor(sorted(set(groups.tolist())))
+    chosen = numbers[split(len(numbers), seed)[0]]
+    trains = torch.isin(groups, chosen)
+    return trains.nonzero().flatten(), (~trains).nonzero().flatten()

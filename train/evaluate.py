@@ -5,7 +5,7 @@ the data, and exits 1 if a metric differs from the checkpoint's card.
 
 The metrics, all on the test images:
 
-- the reconstruction error, and that of PCA with as many components;
+- the reconstruction error, that of PCA with as many components, and that of the mean image;
 - the accuracy of nearest neighbours among the embeddings of the training images, if the images have
   more than one label;
 - trustworthiness, the share of each embedding's neighbours that are neighbours as images too (Venna
@@ -15,7 +15,7 @@ The metrics, all on the test images:
 import argparse
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -28,14 +28,16 @@ from train.checkpoint import load_checkpoint
 from train.data import load_dataset
 from train.dataset import Dataset
 from train.errors import DatasetError, TrainError
-from train.loop import EVALUATION_BATCH
+from train.loop import evaluation_batches
 from train.model import Autoencoder, to_unit_range
+from train.pca import Pca, fit_pca
 
 # Relative tolerance when metrics are compared with the card: another processor's kernels add in
 # another order.
 METRIC_RTOL = 1e-3
 # Most images that trustworthiness is computed on: the distance matrix grows with their square.
 TRUSTWORTHINESS_SAMPLE = 2_000
+COLUMNS = 500  # pixels whose distances are added up at a time: 8 MB of float64 for such a sample
 
 
 @dataclass(frozen=True)
@@ -59,22 +61,44 @@ class Evaluation:
 
 def evaluate(model: Autoencoder, dataset: Dataset) -> Evaluation:
     """Measure ``model`` on the test half of ``dataset``."""
-    train_embeddings, _ = embed_and_score(model, dataset.train_images)
+    found = score(model, dataset)
+    pca = fit_pca(dataset.train_images, found.embeddings.shape[1])
+    return replace(found, metrics=found.metrics | judge(model, dataset, found, pca))
+
+
+def score(model: Autoencoder, dataset: Dataset) -> Evaluation:
+    """What a checkpoint can't do without; its only metric is the mse."""
     embeddings, errors = embed_and_score(model, dataset.test_images)
-    train_labels, labels = dataset.train_labels.numpy(), dataset.test_labels.numpy()
-    metrics = {
-        "mse": float(errors.mean()),
-        "pca_mse": pca_mse(dataset, components=embeddings.shape[1]),
-        "trustworthiness": neighbourhood_trust(dataset.test_images, embeddings),
-    }
-    if len(np.unique(labels)) > 1:
-        for k in (1, 5):
-            metrics[f"knn{k}_accuracy"] = knn_accuracy(
-                k, train_embeddings, train_labels, embeddings, labels
-            )
     relative = relative_errors(dataset.test_images.numpy(), errors.astype(np.float32))
     quantiles = np.quantile([errors, relative], np.linspace(0, 1, 101), axis=1).T
+    metrics = {"mse": float(errors.mean())}
+    labels = dataset.test_labels.numpy()
     return Evaluation(metrics, quantiles[0], quantiles[1], embeddings, labels)
+
+
+def judge(model: Autoencoder, dataset: Dataset, found: Evaluation, pca: Pca) -> dict[str, float]:
+    """The other metrics: how the model compares, and what its embeddings are worth.
+
+    Args:
+        model: on the CPU.
+        dataset: the images.
+        found: what ``score`` found.
+        pca: of the training images.
+    """
+    mean_image_mse, pca_mse = pca.errors(dataset.test_images, found.embeddings.shape[1])
+    metrics = {
+        "pca_mse": pca_mse,
+        "mean_image_mse": mean_image_mse,
+        "trustworthiness": neighbourhood_trust(dataset.test_images, found.embeddings),
+    }
+    if len(np.unique(found.labels)) > 1:
+        train_embeddings, _ = embed_and_score(model, dataset.train_images)
+        train_labels = dataset.train_labels.numpy()
+        for k in (1, 5):
+            metrics[f"knn{k}_accuracy"] = knn_accuracy(
+                k, train_embeddings, train_labels, found.embeddings, found.labels
+            )
+    return metrics
 
 
 @torch.inference_mode()
@@ -84,26 +108,13 @@ def embed_and_score(
     """uint8[N, C, H, W] → embeddings float32[N, D] and each image's mse float64[N]."""
     device = next(model.parameters()).device
     embeddings, errors = [], []
-    for batch in torch.split(images, EVALUATION_BATCH):
+    for batch in evaluation_batches(images):
         batch = batch.to(device)
         z = model.encode(batch)
         squared = (model.decode(z) - to_unit_range(batch)).square()
         embeddings.append(z.cpu())
         errors.append(squared.flatten(1).mean(1).double().cpu())
     return torch.cat(embeddings).numpy(), torch.cat(errors).numpy()
-
-
-def pca_mse(dataset: Dataset, components: int) -> float:
-    """The mse of PCA on the test images: the best linear autoencoder with so many numbers."""
-    from sklearn.decomposition import PCA
-
-    train, test = (
-        to_unit_range(part).flatten(1).numpy()
-        for part in (dataset.train_images, dataset.test_images)
-    )
-    pca = PCA(min(components, *train.shape), random_state=0).fit(train)
-    restored = pca.inverse_transform(pca.transform(test))
-    return float(np.square(restored - test).mean())
 
 
 def knn_accuracy(
@@ -121,16 +132,30 @@ def knn_accuracy(
 
 
 def neighbourhood_trust(images: Tensor, embeddings: NDArray[np.float32]) -> float:
-    """Trustworthiness of the first TRUSTWORTHINESS_SAMPLE embeddings, 5 neighbours each.
+    """Trustworthiness of TRUSTWORTHINESS_SAMPLE random embeddings, 5 neighbours each.
 
-    The measure is only defined for fewer neighbours than half of the images.
+    Random, because a folder's images are sorted by class: the first of them have few classes. The
+    measure is only defined for fewer neighbours than half of the images.
     """
     from sklearn.manifold import trustworthiness
 
-    pixels = to_unit_range(images[:TRUSTWORTHINESS_SAMPLE]).flatten(1).numpy()
-    neighbours = min(5, (len(pixels) - 1) // 2)
-    sample = embeddings[:TRUSTWORTHINESS_SAMPLE]
-    return float(trustworthiness(pixels, sample, n_neighbors=neighbours))
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
+    sample = order[:TRUSTWORTHINESS_SAMPLE]
+    away = distances(images[sample])
+    neighbours = min(5, (len(away) - 1) // 2)
+    chosen = embeddings[sample.numpy()]
+    return float(trustworthiness(away, chosen, n_neighbors=neighbours, metric="precomputed"))
+
+
+def distances(images: Tensor) -> NDArray[np.float64]:
+    """Between all pairs of uint8[N, C, H, W]: float64[N, N], added up a few pixels at a time."""
+    products = torch.zeros(len(images), len(images), dtype=torch.float64)
+    for columns in torch.split(images.flatten(1), COLUMNS, dim=1):
+        values = columns.double()
+        products.addmm_(values, values.T)
+    squares = products.diagonal()
+    squared = squares[:, None] + squares - 2 * products  # whole numbers, so nothing is rounded
+    return squared.sqrt().numpy()
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -171,6 +196,7 @@ def compare_with_card(folder: Path, data_dir: Path) -> int:
         config.image_size,
         card["framing"],
         skip_unreadable=True,
+        split_by=card.get("split_by", "image"),
     )
     if dataset.checksum != card["dataset"]["sha256"]:
         raise DatasetError(f"{data_dir} holds another {dataset.name} than the card names")

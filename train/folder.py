@@ -5,6 +5,7 @@ function that serving reads them with, so the model meets in production what it 
 """
 
 import os
+import re
 import sys
 from collections import Counter
 from pathlib import Path
@@ -14,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
+from torch import Tensor
 
 from serve.bundle.errors import RequestError
 from serve.bundle.images import PixelBudget, read_image
@@ -25,10 +27,17 @@ from train.errors import DatasetError
 # Fewest images that make a dataset: 3 of 15 are test images, and the metric trustworthiness is not
 # defined for fewer.
 FEWEST = 15
+SPLITS = ("image", "folder", "prefix")  # what isn't torn apart into training and test images
+FEWEST_GROUPS = 5  # 1 of 5 is for the test, 1 of the other 4 for validation
 
 
 def load_folder(
-    folder: Path, channels: int | None, size: int, framing: str, skip_unreadable: bool
+    folder: Path,
+    channels: int | None,
+    size: int,
+    framing: str,
+    skip_unreadable: bool,
+    split_by: str = "image",
 ) -> Dataset:
     """Read every image file below ``folder``; every fifth, by name, is a test image.
 
@@ -38,9 +47,12 @@ def load_folder(
         size: height and width to bring the images to.
         framing: how files are cut to a square; of serve.bundle.manifest.FRAMINGS.
         skip_unreadable: leave out broken files, naming them, instead of refusing the folder.
+        split_by: ``folder`` keeps the images of each folder on one side, ``prefix`` those of a
+            folder whose names differ in their last number only, as in a burst. Then every fifth
+            group is for the test.
 
     Raises:
-        DatasetError: no folder, too few images, or broken ones.
+        DatasetError: no folder, too few images or groups of images, or broken ones.
     """
     if channels not in (None, 1, 3):
         raise DatasetError(f"images have 1 or 3 channels; input_dim is {channels}")
@@ -56,15 +68,23 @@ def load_folder(
         print(f"left out: {line}", file=sys.stderr)
     if len(images) < FEWEST:
         raise DatasetError(f"{folder} holds {len(images)} images; at least {FEWEST} are needed")
-    numbers = label_by_subfolder(folder, paths)
-    labels = torch.tensor([numbers[path] for path in images])
+    classes, labels = label_by_subfolder(folder, list(images))
+    groups = group(list(images), split_by)
     read = np.stack(list(images.values()))
     if channels is None and (read.min(axis=1) == read.max(axis=1)).all():
         read = read[:, :1]
     pixels = torch.from_numpy(np.ascontiguousarray(read))
-    test = torch.arange(len(pixels)) % 5 == 4
+    test = groups % 5 == 4
     parts = pixels[~test], labels[~test], pixels[test], labels[test]
-    return Dataset("folder", *parts, polarity="keep", framing=framing)
+    return Dataset(
+        "folder",
+        *parts,
+        polarity="keep",
+        framing=framing,
+        classes=classes,
+        split_by=split_by,
+        train_groups=None if split_by == "image" else groups[~test],
+    )
 
 
 def find_images(folder: Path) -> list[Path]:
@@ -112,8 +132,33 @@ def read_all(paths: list[Path], spec: ImageSpec) -> tuple[dict[Path, NDArray[np.
     return images, broken
 
 
-def label_by_subfolder(folder: Path, paths: list[Path]) -> dict[Path, int]:
-    """A number for each path: the place of its first subfolder among all of them, by name."""
+def label_by_subfolder(folder: Path, paths: list[Path]) -> tuple[tuple[str, ...], Tensor]:
+    """The first subfolders' names, sorted, and for each path the place of its own: int64[N].
+
+    There are no names if there is only one class.
+    """
     names = [path.relative_to(folder).parts[0] if path.parent != folder else "" for path in paths]
     numbers = {name: number for number, name in enumerate(sorted(set(names)))}
-    return {path: numbers[name] for path, name in zip(paths, names, strict=True)}
+    classes = tuple(name or "(no folder)" for name in numbers) if len(numbers) > 1 else ()
+    return classes, torch.tensor([numbers[name] for name in names])
+
+
+def group(paths: list[Path], split_by: str) -> Tensor:
+    """A number for each path, int64[N]: equal where ``split_by`` keeps the images on one side.
+
+    Raises:
+        DatasetError: there are fewer than FEWEST_GROUPS groups.
+    """
+    if split_by == "image":
+        return torch.arange(len(paths))
+    if split_by == "folder":
+        names = [str(path.parent) for path in paths]
+    else:
+        names = [str(path.parent / re.sub(r"[\W_]*\d+$", "", path.stem)) for path in paths]
+    numbers = {name: number for number, name in enumerate(sorted(set(names)))}
+    if len(numbers) < FEWEST_GROUPS:
+        raise DatasetError(
+            f"split by {split_by}, the images make {len(numbers)} groups; at least "
+            f"{FEWEST_GROUPS} are needed"
+        )
+    return torch.tensor([numbers[name] for name in names])

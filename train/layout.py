@@ -80,7 +80,7 @@ def draw_map(
         early_exaggeration_iter=EXAGGERATED_ITERATIONS,
         n_iter=ITERATIONS,
         n_jobs=torch.get_num_threads(),
-        random_state=seed,
+        random_state=seed % 2**32,  # numpy takes no more
         callbacks=report_progress,
         callbacks_every_iters=PROGRESS_EVERY,
     )

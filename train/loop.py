@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -16,20 +17,26 @@ from torch import Tensor
 from torch.nn import functional
 
 from train.config import TrainConfig
-from train.dataset import Dataset, split
+from train.dataset import Dataset, split, split_groups
 from train.device import choose_device
 from train.errors import ConfigError, Diverged
 from train.layout import WIDEST, lay_out
 from train.model import Autoencoder, to_unit_range
+from train.pca import fit_pca, mean_image, mean_image_mse
 from train.schedule import learning_rate, pull, warped_share
 from train.step import CapturedStep, Step
 
-EVALUATION_BATCH = 500  # images; fits a laptop's cache and any GPU
+EVALUATION_PIXELS = 500 * 28 * 28  # of a batch, in one channel; fits a laptop's memory and any GPU
+
+# Training that is stuck draws every picture alike. Then the error, after so many steps, is still
+# more than this share of the error of the mean image.
+STUCK_STEPS = 200
+STUCK_SHARE = 0.95
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """The mean squared errors per pixel of a pass over the training images."""
+    """The mean squared errors per pixel of a pass (or passes) over the training images."""
 
     epoch: int
     train_mse: float
@@ -70,7 +77,8 @@ class Trainer:
         self._checksum = dataset.checksum
         self._images = dataset.train_images.to(device)
         self._places: Tensor | None = None  # the images' places on the map, once it is drawn
-        self._train, self._validate = split_for(config, len(self._images))  # indices of images
+        self._train, self._validate = split_for(config, dataset)  # indices of images
+        self._best: dict[str, Tensor] | None = None  # weights; kept if there is a patience
         # Two sources of random numbers: the order of the images, and everything done to them.
         self._order = torch.Generator().manual_seed(config.seed)
         self._noise = torch.Generator(device).manual_seed(config.seed)
@@ -86,7 +94,58 @@ class Trainer:
     @property
     def images_per_epoch(self) -> int:
         """How many images an epoch learns."""
-        return len(self._train)
+        return len(self._train) * self.config.passes
+
+    @property
+    def steps(self) -> int:
+        """How many optimiser steps the finished epochs took."""
+        return len(self.history) * math.ceil(self.images_per_epoch / self.config.batch_size)
+
+    @property
+    def best_epoch(self) -> int:
+        """The number of the epoch with the least validation error; of the last if none has any."""
+        best = min(self.history, key=lambda epoch: epoch.val_mse or math.inf, default=None)
+        return best.epoch if best and best.val_mse is not None else len(self.history)
+
+    @property
+    def finished(self) -> bool:
+        """Whether all epochs are done, or the last ``patience`` epochs brought nothing."""
+        patience = self.config.patience or math.inf
+        done = len(self.history)
+        return done >= self.config.epochs or done - self.best_epoch >= patience
+
+    def is_stuck(self) -> bool:
+        """Whether STUCK_STEPS steps have taught the model next to nothing, where PCA learns more.
+
+        A variational autoencoder isn't asked: with a great ``kl_weight`` the mean image is right.
+        """
+        if self.steps < STUCK_STEPS or self.config.model == "vae":
+            return False
+        best = self.history[self.best_epoch - 1]
+        error = best.train_mse if best.val_mse is None else best.val_mse
+        limit = STUCK_SHARE * self._mean_image_mse
+        if error <= limit:
+            return False
+        width = self.config.output_dim
+        pca = fit_pca(self._on_cpu(self._train), width)
+        return pca.errors(self._on_cpu(self._judged), width)[1] < limit
+
+    @cached_property
+    def _mean_image_mse(self) -> float:
+        """The error, of the images that an epoch is judged by, of drawing the mean image."""
+        return mean_image_mse(mean_image(self._on_cpu(self._train)), self._on_cpu(self._judged))
+
+    @property
+    def _judged(self) -> Tensor:
+        return self._validate if len(self._validate) else self._train
+
+    def _on_cpu(self, indices: Tensor) -> Tensor:
+        return self._images[indices.to(self._images.device)].cpu()
+
+    def take_best(self) -> None:
+        """Give the model the weights after ``best_epoch``, if there is a patience."""
+        if self._best is not None:
+            self.model.load_state_dict(self._best)
 
     def lay_out(self, on_progress: Callable[[float], None]) -> Tensor:
         """The images' places on the map that training starts from, drawn on the first call.
@@ -103,14 +162,14 @@ class Trainer:
             places = torch.full((1, 1), torch.nan).expand(len(self._images), width)
             if self._draws_map:
                 places = places.clone()
-                images = self._images[self._train.to(self._images.device)].cpu()
+                images = self._on_cpu(self._train)
                 places[self._train] = lay_out(images, width, self.config.seed, on_progress)
             self._places = places.to(self._images.device)
             self.seconds += time.monotonic() - started
         return self._places
 
     def run_epoch(self, on_batch: Callable[[int], None]) -> Epoch:
-        """Learn every training image once.
+        """Learn every training image ``passes`` times.
 
         Args:
             on_batch: called after every step with its number of images.
@@ -121,7 +180,7 @@ class Trainer:
         """
         places = self.lay_out(lambda _: None)
         started, number = time.monotonic(), len(self.history) + 1
-        shuffled = self._train[torch.randperm(len(self._train), generator=self._order)]
+        shuffled = torch.cat([self._shuffled() for _ in range(self.config.passes)])
         batches = torch.split(shuffled.to(self._images.device), self.config.batch_size)
         self._step.mse_sum.zero_()
         steps = self.config.epochs * len(batches)
@@ -131,14 +190,20 @@ class Trainer:
             self._step.pull.fill_(pull(self.config, step, steps))
             self._learn_batch(self._images[batch], places[batch])
             on_batch(len(batch))
-        epoch = Epoch(number, self._step.mse_sum.item() / len(self._train), self._val_mse())
+        epoch = Epoch(number, self._step.mse_sum.item() / len(shuffled), self._val_mse())
         if not self._is_finite(epoch):
             raise Diverged(
                 f"the loss became NaN or infinite in epoch {number}; lower learning_rate"
             )
         self.history.append(epoch)
+        if self.config.patience and self.best_epoch == number:
+            self._best = copied(self.model.state_dict())
         self.seconds += time.monotonic() - started
         return epoch
+
+    def _shuffled(self) -> Tensor:
+        """The indices of the training images in a random order."""
+        return self._train[torch.randperm(len(self._train), generator=self._order)]
 
     def _is_finite(self, epoch: Epoch) -> bool:
         """Whether the losses and, after the last update, all weights are finite."""
@@ -162,6 +227,7 @@ class Trainer:
             "order": self._order.get_state(),
             "noise": self._noise.get_state(),
             "places": copied(self._places) if self._draws_map else None,
+            "best": self._best,  # is replaced, never changed
             "history": [asdict(epoch) for epoch in self.history],
         }
 
@@ -174,10 +240,11 @@ class Trainer:
         """
         here = {"dataset": self._checksum, "device": self._images.device.type}
         now = asdict(self.config) | here
-        then = state["config"] | {name: state[name] for name in here}
+        # A hyperparameter that the run didn't know yet was at its default.
+        then = asdict(TrainConfig()) | state["config"] | {name: state[name] for name in here}
         for name, value in now.items():
-            if name != "epochs" and then.get(name) != value:
-                raise ConfigError(f"the run to resume had {name} {then.get(name)}, not {value}")
+            if name != "epochs" and then[name] != value:
+                raise ConfigError(f"the run to resume had {name} {then[name]}, not {value}")
         if len(state["history"]) > self.config.epochs:
             raise ConfigError(
                 f"the run to resume has finished {len(state['history'])} epochs; "
@@ -193,6 +260,7 @@ class Trainer:
         self._noise.set_state(state["noise"])
         if state["places"] is not None:
             self._places = state["places"].to(self._images.device)
+        self._best = state.get("best")  # runs of earlier versions kept none
         self.history = [Epoch(**fields) for fields in state["history"]]
 
 
@@ -207,9 +275,12 @@ def copied(value: Any) -> Any:
     return value
 
 
-def split_for(config: TrainConfig, count: int) -> tuple[Tensor, Tensor]:
+def split_for(config: TrainConfig, dataset: Dataset) -> tuple[Tensor, Tensor]:
     """Indices of the training and of the validation images; with ``fit_on`` ``all`` all train."""
-    train, validate = split(count, config.seed)
+    if dataset.train_groups is None:
+        train, validate = split(len(dataset.train_images), config.seed)
+    else:
+        train, validate = split_groups(dataset.train_groups, config.seed)
     if config.fit_on == "all":
         return torch.cat([train, validate]), validate[:0]
     return train, validate
@@ -224,8 +295,7 @@ def start_from_mean(model: Autoencoder, images: Tensor) -> None:
     every sigmoid was saturated and no gradient came back (mse stuck at 0.11). With the two other
     seeds it only cost time (docs/experiments.md).
     """
-    parts = torch.split(images, EVALUATION_BATCH)
-    total = sum(part.sum(dtype=torch.int64).item() for part in parts)
+    total = sum(part.sum(dtype=torch.int64).item() for part in evaluation_batches(images))
     mean = torch.tensor(total / images.numel() / 255).clamp(0.01, 0.99)
     *_, last_bias = model.decoder.convolutions.parameters()
     last_bias.fill_(mean.logit().item())
@@ -234,9 +304,17 @@ def start_from_mean(model: Autoencoder, images: Tensor) -> None:
 @torch.inference_mode()
 def mean_squared_error(model: Autoencoder, images: Tensor) -> float:
     """Mean squared error per pixel, pixels in [0, 1], of any number of images, in float32."""
-    batches = torch.split(images, EVALUATION_BATCH)
-    errors = (functional.mse_loss(model(b), to_unit_range(b)).item() * len(b) for b in batches)
+    errors = (
+        functional.mse_loss(model(batch), to_unit_range(batch)).item() * len(batch)
+        for batch in evaluation_batches(images)
+    )
     return sum(errors) / len(images)
+
+
+def evaluation_batches(images: Tensor) -> tuple[Tensor, ...]:
+    """Cut uint8[N, C, H, W] into batches of at most EVALUATION_PIXELS, or of one image."""
+    height, width = images.shape[2:]
+    return torch.split(images, max(1, EVALUATION_PIXELS // (height * width)))
 
 
 def check_shape(config: TrainConfig, dataset: Dataset) -> None:

@@ -38,7 +38,14 @@ def load_torchvision(name: str, data_dir: Path) -> Dataset:
     if name == "emnist":
         images = [half.transpose(2, 3) for half in images]  # EMNIST's files lie on their side
     dataset = Dataset(
-        name, images[0], train.targets, images[1], test.targets, polarity="auto", framing=framing
+        name,
+        images[0],
+        train.targets,
+        images[1],
+        test.targets,
+        polarity="auto",
+        framing=framing,
+        classes=() if name == "mnist" else tuple(train.classes),  # a digit needs no other name
     )
     if name == "mnist" and dataset.checksum != MNIST_SHA256:
         raise DatasetError(f"{data_dir} holds another MNIST: its pixels have the wrong checksum")

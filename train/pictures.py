@@ -1,10 +1,12 @@
 """Pictures of a trained model: its losses, reconstructions, map of embeddings and manifold."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
@@ -16,6 +18,9 @@ from train.model import Autoencoder
 PER_CLASS = 10  # images of each class on the sheet of reconstructions
 MANIFOLD_SIDE = 20  # decoded points along each side of the manifold sheet
 DPI = 100
+FEW_EPOCHS = 10  # fewer are drawn as points too
+FEW_POINTS = 1_000  # up to so many, the map shows all
+INK = 5_000  # area of all of a map's points, in square points of print
 
 
 def draw_all(
@@ -28,7 +33,8 @@ def draw_all(
     """Write every picture as a PNG into ``folder``."""
     folder.mkdir(parents=True, exist_ok=True)
     draw_losses(history).savefig(folder / "losses.png")
-    draw_map(embeddings, dataset.test_labels.numpy()).savefig(folder / "map.png")
+    found = draw_map(embeddings, dataset.test_labels.numpy(), dataset.classes)
+    found.savefig(folder / "map.png")
     save_sheet(reconstruction_sheet(model, dataset), folder / "reconstructions.png")
     if embeddings.shape[1] == 2:
         save_sheet(manifold_sheet(model, embeddings), folder / "manifold.png")
@@ -39,30 +45,42 @@ def draw_losses(history: list[Epoch]) -> Figure:
     figure = Figure(figsize=(8, 4), dpi=DPI, layout="constrained")
     axes = figure.subplots()
     epochs = [epoch.epoch for epoch in history]
-    axes.plot(epochs, [epoch.train_mse for epoch in history], label="training images")
+    marker = "o" if len(history) < FEW_EPOCHS else ""  # a line needs two points to be seen
+    train_mse = [epoch.train_mse for epoch in history]
+    axes.plot(epochs, train_mse, marker=marker, label="training images")
     val_mse = [epoch.val_mse for epoch in history if epoch.val_mse is not None]
     if val_mse:
-        axes.plot(epochs, val_mse, label="validation images")
-    axes.set(xlabel="epoch", ylabel="mse per pixel", yscale="log")
+        axes.plot(epochs, val_mse, marker=marker, label="validation images")
+    axes.set(xlabel="epoch", ylabel="mse per pixel", yscale="log", xlim=(0.5, len(history) + 0.5))
+    axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True, min_n_ticks=1))
+    for ticks in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
+        ticks("{x:.3g}")  # a short range on a log axis has no power of ten to name
     axes.grid(alpha=0.3, which="both")
     axes.legend(frameon=False)
     return figure
 
 
-def draw_map(embeddings: NDArray[np.float32], labels: NDArray[np.int64]) -> Figure:
-    """A scatter plot of the test images' embeddings, coloured by label.
+def draw_map(
+    embeddings: NDArray[np.float32], labels: NDArray[np.int64], classes: Sequence[str] = ()
+) -> Figure:
+    """A scatter plot of the test images' embeddings, coloured and named by label.
 
     Embeddings of more or fewer than two numbers are drawn along their principal axes.
     """
     points = embeddings if embeddings.shape[1] == 2 else principal_axes(embeddings)
     figure = Figure(figsize=(8, 8), dpi=DPI, layout="constrained")
     axes = figure.subplots()
+    area = np.clip(INK / len(points), 3, 60)
     for label in np.unique(labels):
         group = points[labels == label]
-        axes.scatter(group[:, 0], group[:, 1], s=3, alpha=0.6, linewidths=0, label=str(label))
-        axes.annotate(str(label), np.median(group, axis=0), fontsize=16, weight="bold", ha="center")
-    (left, bottom), (right, top) = np.quantile(points, (0.01, 0.99), axis=0)
-    axes.set(xlim=(left, right), ylim=(bottom, top))  # a few far points would shrink the rest
+        name = classes[label] if classes else str(label)
+        axes.scatter(group[:, 0], group[:, 1], s=area, alpha=0.6, linewidths=0)
+        axes.annotate(name, np.median(group, axis=0), fontsize=16, weight="bold", ha="center")
+    # A few far points of many would shrink the rest.
+    margin = 0.01 if len(points) > FEW_POINTS else 0
+    (left, bottom), (right, top) = np.quantile(points, (margin, 1 - margin), axis=0)
+    wide, high = (right - left) / 20 or 1, (top - bottom) / 20 or 1
+    axes.set(xlim=(left - wide, right + wide), ylim=(bottom - high, top + high))
     axes.grid(alpha=0.2)
     return figure
 

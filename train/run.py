@@ -2,6 +2,7 @@
 
 metrics.jsonl        a line for each epoch
 events.out.tfevents… the same numbers for TensorBoard
+settings.json        the run's options, which --resume takes up
 state.pt             the state after the newest epoch that was saved; --resume reads it
 checkpoint/          the result, once the run is done
 pictures/            pictures of the result
@@ -22,6 +23,7 @@ from torch.utils.tensorboard import SummaryWriter
 from train.errors import CheckpointError
 from train.loop import Epoch, Trainer
 
+SETTINGS = "settings.json"
 OUTPUTS = ("state.pt", "checkpoint", "pictures")
 SAVE_EVERY_S = 20.0  # shortest time between two saved states; an epoch may take under a second
 
@@ -91,6 +93,10 @@ class RunFolder:
         trainer.restore(state)
         self._write_metrics(trainer.history)
 
+    def keep_settings(self, settings: dict[str, Any]) -> None:
+        """Write down the run's options, name → value, for ``read_settings``."""
+        (self.folder / SETTINGS).write_text(json.dumps(settings, indent=2) + "\n")
+
     def start_afresh(self) -> None:
         """Begin the metrics of a new run."""
         self._write_metrics([])
@@ -126,3 +132,27 @@ class RunFolder:
         self._events = SummaryWriter(str(self.folder), purge_step=len(history) + 1)
         lines = [json.dumps(asdict(epoch)) + "\n" for epoch in history]
         (self.folder / "metrics.jsonl").write_text("".join(lines))
+
+
+def read_settings(folder: Path) -> dict[str, Any]:
+    """The options of the run in ``folder``, name → value; none where it wrote none down.
+
+    Raises:
+        CheckpointError: the file that holds them is damaged.
+    """
+    path = folder / SETTINGS
+    try:
+        settings = json.loads(path.read_text())
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise CheckpointError(f"{path} is damaged: {error}") from error
+    if not isinstance(settings, dict):
+        raise CheckpointError(f"{path} is damaged: it holds no options")
+    return settings
+
+
+def newest_run(runs: Path) -> Path | None:
+    """The folder in ``runs`` whose training saved its state last; None if none did."""
+    states = sorted(runs.glob("*/state.pt"), key=lambda path: path.stat().st_mtime)
+    return states[-1].parent if states else None

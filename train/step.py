@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from train.augment import augment
+from train.augment import augment, relight
 from train.config import TrainConfig
 from train.device import choose_precision
 from train.model import Autoencoder, to_unit_range
@@ -73,7 +73,8 @@ class Step:
             images: uint8[N, C, H, W].
             places: float32[N, D], the images' places on the map; NaN for an image without a place.
         """
-        images = augment(images, self._config.augment, self.warped_share, self._random)
+        change = relight if self._config.warps == "photograph" else augment
+        images = change(images, self._config.augment, self.warped_share, self._random)
         with torch.autocast(
             self._device.type, torch.bfloat16, enabled=self._bf16, cache_enabled=False
         ):

@@ -5,7 +5,7 @@ import argparse
 import pytest
 
 from train.__main__ import main
-from train.config import RECIPES, TrainConfig, add_options, from_options
+from train.config import RECIPES, TrainConfig, add_options, fit_to_set, from_options
 from train.errors import ConfigError
 
 
@@ -34,15 +34,37 @@ def test_recipes_are_defaults(recipe: str) -> None:
     parser = argparse.ArgumentParser()
     add_options(parser, recipe)
 
-    assert from_options(parser.parse_args([])) == TrainConfig(**RECIPES[recipe])
+    given = {name: value for name, value in RECIPES[recipe].items() if value is not None}
+    assert from_options(parser.parse_args([])) == TrainConfig(**given)
     assert from_options(parser.parse_args(["--epochs", "3"])).epochs == 3
+
+
+@pytest.mark.parametrize(
+    ("count", "batch_size", "passes"),
+    [(15, 16, 8), (40, 16, 8), (320, 16, 4), (4_000, 128, 2), (48_000, 128, 1)],
+)
+def test_pictures_recipe_fits_the_set(count: int, batch_size: int, passes: int) -> None:
+    """A small set is learned in small batches, up to 50 steps and 8 passes an epoch."""
+    parser = argparse.ArgumentParser()
+    add_options(parser, "pictures")
+    options = parser.parse_args([])
+
+    config = fit_to_set(from_options(options), options, count)
+
+    assert (config.batch_size, config.passes) == (batch_size, passes)
+    asked = parser.parse_args(["--batch-size", "64", "--passes", "3"])
+    assert fit_to_set(from_options(asked), asked, count).batch_size == 64
+    assert fit_to_set(from_options(asked), asked, count).passes == 3
 
 
 def test_unknown_recipe_lists_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
     """An unknown recipe costs one line on stderr and exit code 1."""
     assert main(["--recipe", "secret"]) == 1
 
-    assert capsys.readouterr().err == "train: recipe must be one of seed, best; got 'secret'\n"
+    assert (
+        capsys.readouterr().err
+        == "train: recipe must be one of seed, best, pictures; got 'secret'\n"
+    )
 
 
 @pytest.mark.parametrize(

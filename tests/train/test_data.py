@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from train.data import load_dataset
-from train.dataset import Dataset, split
+from train.dataset import Dataset, split, split_groups
 from train.errors import DatasetError
 
 
@@ -18,6 +18,17 @@ def test_split_is_80_20_and_complete() -> None:
     assert sorted(torch.cat([learn, watch]).tolist()) == list(range(1_000))
     assert torch.equal(learn, split(1_000, seed=3)[0])
     assert not torch.equal(learn, split(1_000, seed=4)[0])
+
+
+def test_groups_are_not_torn_apart() -> None:
+    """A fifth of the groups validate, whole; every image is on one of the sides."""
+    groups = torch.arange(10).repeat_interleave(7)
+
+    learn, watch = split_groups(groups, seed=3)
+
+    assert len(groups[learn].unique()) == 8
+    assert len(groups[watch].unique()) == 2
+    assert sorted(torch.cat([learn, watch]).tolist()) == list(range(70))
 
 
 def test_digits_look_like_mnist(digits: Dataset) -> None:

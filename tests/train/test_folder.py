@@ -35,6 +35,7 @@ def test_images_decide_their_channels(tmp_path: Path, coloured: bool, channels: 
     assert dataset.train_images.shape == (16, channels, 32, 32)
     assert dataset.test_images.shape == (4, channels, 32, 32)
     assert set(dataset.train_labels.tolist()) == {0, 1}
+    assert dataset.classes == ("blocks", "stripes")
 
 
 def test_channels_can_be_asked_for(tmp_path: Path) -> None:
@@ -59,6 +60,53 @@ def test_broken_files_are_counted_and_named(
     dataset = load_dataset("folder", tmp_path, skip_unreadable=True)
     assert len(dataset.train_images) + len(dataset.test_images) == 20
     assert "broken.png" in capsys.readouterr().err
+
+
+def test_images_outside_a_subfolder_have_a_class_of_their_own(tmp_path: Path) -> None:
+    """Names exist where there are two classes or more, and every class has one."""
+    make_folder(tmp_path / "photos", coloured=False)
+    assert load_dataset("folder", tmp_path).classes == ()
+
+    (tmp_path / "photos" / "blocks" / "000.jpg").rename(tmp_path / "000.jpg")
+    assert load_dataset("folder", tmp_path).classes == ("(no folder)", "photos")
+
+
+def make_bursts(folder: Path) -> Path:
+    """Six bursts of four pictures, each burst in a grey of its own, three bursts in a folder."""
+    for burst in range(6):
+        below = folder / f"day{burst // 3}"
+        below.mkdir(exist_ok=True, parents=True)
+        for index in range(4):
+            name = below / f"burst{burst}_{index:04}.png"
+            Image.new("L", (8, 8), 40 * burst).save(name)
+    return folder
+
+
+def test_bursts_stay_on_one_side(tmp_path: Path) -> None:
+    """Split by prefix, no burst is both learned and tested, or both learned and validated."""
+    dataset = load_dataset("folder", make_bursts(tmp_path), split_by="prefix")
+
+    learned, tested = dataset.train_images.unique(), dataset.test_images.unique()
+    assert len(learned) == 5
+    assert tested.tolist() == [160]
+    assert dataset.train_groups is not None
+    assert dataset.train_groups.tolist() == [number for number in (0, 1, 2, 3, 5) for _ in range(4)]
+
+    alone = load_dataset("folder", tmp_path)
+    assert set(alone.test_images.unique().tolist()) & set(alone.train_images.unique().tolist())
+
+
+def test_too_few_groups_are_counted(tmp_path: Path) -> None:
+    """Two folders can't be split by folder; ten can."""
+    make_bursts(tmp_path)
+    with pytest.raises(DatasetError, match="split by folder, the images make 2 groups; at least 5"):
+        load_dataset("folder", tmp_path, split_by="folder")
+
+    for number in range(2, 10):
+        (tmp_path / f"day{number}").mkdir()
+        Image.new("L", (8, 8)).save(tmp_path / f"day{number}" / "0.png")
+    tested = load_dataset("folder", tmp_path, split_by="folder").test_labels
+    assert tested.tolist() == [4, 9]
 
 
 def test_too_little_is_refused(tmp_path: Path) -> None:

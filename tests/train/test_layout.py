@@ -26,6 +26,11 @@ def test_map_puts_like_beside_like(digits: Dataset) -> None:
     assert shares[-1] == 1
 
 
+def test_any_seed_draws_a_map(digits: Dataset) -> None:
+    """A seed that is more than numpy takes is no error."""
+    assert not lay_out(digits.train_images[:20], 2, 5_000_000_000, lambda share: None).isnan().any()
+
+
 def test_images_beyond_the_sample_have_no_place(
     digits: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:

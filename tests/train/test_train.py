@@ -18,6 +18,7 @@ from train.errors import CheckpointError, ConfigError, Diverged
 from train.evaluate import evaluate
 from train.evaluate import main as evaluate_main
 from train.loop import Epoch, Trainer
+from train.pca import fit_pca
 from train.run import RunFolder
 from train.schedule import warped_share
 
@@ -58,6 +59,7 @@ def test_card_tells_the_truth(trained: Path, digits: Dataset) -> None:
     assert again.embeddings == pytest.approx(checkpoint.embeddings, abs=1e-4)
     assert checkpoint.card["dataset"]["sha256"] == digits.checksum
     assert len(checkpoint.card["calibration"]["mse_quantiles"]) == 101
+    assert again.metrics["mean_image_mse"] > again.metrics["pca_mse"]
 
 
 def test_damaged_checkpoint_is_named(trained: Path, tmp_path: Path) -> None:
@@ -262,6 +264,151 @@ def test_ctrl_c_saves_and_resume_goes_on(
         "reconstructions.png",
     }
     assert list(tmp_path.glob("events.out.tfevents.*"))
+
+
+def test_resume_alone_takes_up_the_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """--resume without any other option goes on with the newest run as it was begun."""
+    monkeypatch.chdir(tmp_path)
+    run_epoch = Trainer.run_epoch
+
+    def interrupted(self: Trainer, on_batch: Callable[[int], None]) -> Epoch:
+        if len(self.history) == 1:
+            raise KeyboardInterrupt
+        return run_epoch(self, on_batch)
+
+    monkeypatch.setattr(Trainer, "run_epoch", interrupted)
+    options = ["--dataset", "digits", "--recipe", "seed", "--hidden-dim", "4", "--epochs", "3"]
+    assert main([*options, "--batch-size", "256"]) == 130
+
+    monkeypatch.setattr(Trainer, "run_epoch", run_epoch)
+    assert main(["--resume"]) == 0
+    config = load_checkpoint(Path("runs/digits/checkpoint")).card["config"]
+    expected = {"dataset": "digits", "hidden_dim": 4, "epochs": 3, "batch_size": 256, "layout": 0}
+    assert {name: config[name] for name in expected} == expected
+
+    capsys.readouterr()
+    assert main(["--resume", "--out", "runs/digits", "--hidden-dim", "8"]) == 1
+    assert "had hidden_dim 4, not 8" in capsys.readouterr().err
+    Path("runs/digits/settings.json").write_text("{")
+    assert main(["--resume"]) == 1
+    assert "settings.json is damaged" in capsys.readouterr().err
+
+
+def test_runs_of_earlier_versions_can_be_resumed(digits: Dataset) -> None:
+    """A hyperparameter that the run didn't know was at its default."""
+    state = Trainer(SMALL, digits).state()
+    del state["config"]["passes"], state["config"]["warps"], state["best"]
+
+    Trainer(SMALL, digits).restore(state)
+    with pytest.raises(ConfigError, match="passes 1, not 2"):
+        Trainer(replace(SMALL, passes=2), digits).restore(state)
+
+
+def test_checkpoint_is_there_before_it_is_judged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever happens while the model is judged, its checkpoint can be loaded; resume judges."""
+    options = ["--dataset", "digits", "--hidden-dim", "4", "--epochs", "1", "--out", str(tmp_path)]
+
+    def fails(*_: object) -> None:
+        raise OSError("out of memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("train.__main__.fit_pca", fails)
+        assert main(options) == 1
+    assert set(load_checkpoint(tmp_path / "checkpoint").card["metrics"]) == {"mse"}
+
+    assert main(["--resume", "--out", str(tmp_path)]) == 0
+    assert "pca_mse" in load_checkpoint(tmp_path / "checkpoint").card["metrics"]
+
+
+def test_patience_ends_the_run_and_keeps_the_best(
+    digits: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two epochs after the best the run ends, with the best weights, over a restart too."""
+    errors = iter([0.5, 0.3, 0.4, 0.35])
+    monkeypatch.setattr(Trainer, "_val_mse", lambda self: next(errors))
+    config = replace(SMALL, epochs=99, patience=2)
+    trainer = Trainer(config, digits)
+    while not trainer.finished:
+        trainer.run_epoch(lambda count: None)
+        if len(trainer.history) == 2:
+            best = {name: part.clone() for name, part in trainer.model.state_dict().items()}
+        if len(trainer.history) == 3:
+            state, trainer = trainer.state(), Trainer(config, digits)
+            trainer.restore(state)
+
+    assert (len(trainer.history), trainer.best_epoch) == (4, 2)
+    trainer.take_best()
+    for name, weights in trainer.model.state_dict().items():
+        assert torch.equal(weights, best[name])
+
+
+def test_a_small_set_is_passed_repeatedly(digits: Dataset) -> None:
+    """With three passes an epoch learns every image three times."""
+    small = replace(digits, train_images=digits.train_images[:50])
+    counts: list[int] = []
+
+    trainer = Trainer(replace(SMALL, passes=3, batch_size=16), small)
+    trainer.run_epoch(counts.append)
+
+    assert sum(counts) == trainer.images_per_epoch == 3 * 40
+    assert trainer.steps == len(counts)
+
+
+def test_a_model_that_draws_all_alike_is_stuck(digits: Dataset) -> None:
+    """After 200 steps, an error like the mean image's is a fault where PCA does better."""
+    random = torch.Generator().manual_seed(0)
+    noise = torch.randint(0, 256, digits.train_images.shape, generator=random, dtype=torch.uint8)
+    config = replace(SMALL, passes=100)  # 900 steps an epoch
+    pictures, no_pictures = (
+        Trainer(config, digits),
+        Trainer(config, replace(digits, train_images=noise)),
+    )
+    mean_image_mse = fit_pca(digits.train_images, 2).errors(digits.train_images, 2)[0]
+
+    for trainer, mse, stuck in (
+        (pictures, mean_image_mse, True),
+        (pictures, mean_image_mse / 2, False),
+        (no_pictures, 1 / 12, False),  # the variance of noise
+    ):
+        trainer.history = [Epoch(1, mse, mse)]
+        assert trainer.is_stuck() == stuck
+    early = Trainer(replace(config, passes=1), digits)
+    early.history = [Epoch(1, 1.0, 1.0)]
+    assert not early.is_stuck()
+
+
+def test_stuck_training_begins_again_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is given up as soon as it is found out, and the second try is taken to its end."""
+    monkeypatch.setattr(Trainer, "is_stuck", lambda self: bool(self.history))
+    options = ["--dataset", "digits", "--hidden-dim", "4", "--epochs", "2", "--out", str(tmp_path)]
+
+    assert main([*options, "--learning-rate", "4e-3"]) == 0
+
+    assert "beginning again with learning_rate 0.001 and seed 1" in capsys.readouterr().err
+    card = load_checkpoint(tmp_path / "checkpoint").card
+    assert (card["config"]["learning_rate"], card["config"]["seed"]) == (1e-3, 1)
+    assert len(card["history"]) == 2
+    assert json.loads((tmp_path / "settings.json").read_text())["seed"] == 1
+
+
+def test_the_end_says_what_the_model_is_worth(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A model of a few steps is told apart from PCA and from the mean image, and what to try."""
+    options = ["--dataset", "digits", "--hidden-dim", "4", "--epochs", "1", "--out", str(tmp_path)]
+
+    assert main(options) == 0
+
+    said = capsys.readouterr().out
+    assert "% above that of PCA with 2 numbers, and " in said
+    assert "to try: a longer run: 9 steps are few" in said
+    assert "of the variance; 80 % takes " in said
 
 
 def test_diverged_run_keeps_its_last_good_state(

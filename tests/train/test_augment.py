@@ -1,0 +1,42 @@
+"""How photographs are changed in training."""
+
+import pytest
+import torch
+
+from train import augment
+from train.augment import reflected, relight
+
+
+def test_what_lies_beyond_an_edge_is_mirrored() -> None:
+    """Pixels moved in from outside are those inside the edge, in reverse; far moves stay inside."""
+    assert reflected(torch.tensor([0, 2, -2]), 5).tolist() == [
+        [0, 1, 2, 3, 4],
+        [2, 3, 4, 3, 2],
+        [2, 1, 0, 1, 2],
+    ]
+    assert set(reflected(torch.tensor([99, -99]), 5).flatten().tolist()) <= set(range(5))
+
+
+def test_moved_photographs_stay_sharp(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without another light, every pixel is one of the photograph's own: nothing is resampled."""
+    monkeypatch.setattr(augment, "CONTRAST", 0.0)
+    monkeypatch.setattr(augment, "BRIGHTNESS", 0.0)
+    random = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 128, (20, 3, 9, 8), generator=random, dtype=torch.uint8) * 2
+
+    moved = relight(images, 1.0, 1.0, random)
+
+    assert moved.shape == images.shape
+    assert (moved % 2 == 0).all()
+    assert (moved != images).flatten(1).any(1).sum() > 15
+
+
+def test_share_and_strength_decide_how_many_change() -> None:
+    """A share of a quarter changes about a quarter; strength 0 changes none."""
+    random = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (400, 1, 8, 8), generator=random, dtype=torch.uint8)
+
+    changed = (relight(images, 1.0, 0.25, random) != images).flatten(1).any(1).float().mean()
+
+    assert changed.item() == pytest.approx(0.25, abs=0.08)
+    assert torch.equal(relight(images, 0.0, 1.0, random), images)

@@ -1,0 +1,38 @@
+"""Pictures of small runs."""
+
+import numpy as np
+import pytest
+
+from train.loop import Epoch
+from train.pictures import draw_losses, draw_map
+
+
+def test_a_map_of_few_points_shows_them_all() -> None:
+    """80 points are drawn large, none beyond the edges, and classes have their names."""
+    points = np.random.default_rng(0).normal(size=(80, 2)).astype(np.float32)
+
+    (axes,) = draw_map(points, np.arange(80) % 2, ("circles", "squares")).axes
+
+    assert {text.get_text() for text in axes.texts} == {"circles", "squares"}
+    assert all(dots.get_sizes() == pytest.approx(60) for dots in axes.collections)
+    for (low, high), values in zip((axes.get_xlim(), axes.get_ylim()), points.T, strict=True):
+        assert low < values.min()
+        assert values.max() < high
+
+
+def test_a_map_of_many_points_leaves_out_far_ones() -> None:
+    """One far point of thousands doesn't shrink the others."""
+    points = np.random.default_rng(0).normal(size=(5_000, 2)).astype(np.float32)
+    points[0] = 1e6
+
+    (axes,) = draw_map(points, np.zeros(5_000, np.int64)).axes
+
+    assert axes.get_xlim()[1] < 10
+
+
+def test_losses_of_one_epoch_are_seen() -> None:
+    """A single epoch has no line, so it is a point; the axis counts whole epochs."""
+    (axes,) = draw_losses([Epoch(1, 0.05, 0.06)]).axes
+
+    assert [line.get_marker() for line in axes.lines] == ["o", "o"]
+    assert all(tick == int(tick) for tick in axes.get_xticks())

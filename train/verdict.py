@@ -1,0 +1,62 @@
+"""What a finished training came to, in words: how it compares, and what to try."""
+
+from train.config import TrainConfig
+from train.loop import STUCK_SHARE, STUCK_STEPS, Trainer
+from train.pca import Pca
+
+SHARES = (0.8, 0.9, 0.95)  # of the variance, for which a width of the embedding is suggested
+OVERFITTED = 0.8  # a training error below this share of the validation error was learned by heart
+
+
+def verdict(trainer: Trainer, metrics: dict[str, float], pca: Pca) -> list[str]:
+    """Lines for the end of a run.
+
+    Args:
+        trainer: after its last epoch.
+        metrics: of the evaluation.
+        pca: of the training images.
+    """
+    width = trainer.config.output_dim
+    numbers = f"{width} number{'s' if width > 1 else ''}"
+    beside_pca = compare(metrics["mse"], metrics["pca_mse"])
+    beside_mean = compare(metrics["mse"], metrics["mean_image_mse"])
+    lines = [
+        f"the model's mse is {beside_pca} that of PCA with {numbers}, and {beside_mean} that of "
+        "the mean image"
+    ]
+    if metrics["mse"] > STUCK_SHARE * metrics["mean_image_mse"]:
+        lines.append("it draws every picture nearly alike")
+    if metrics["mse"] >= metrics["pca_mse"]:
+        lines.append("to try: " + advise(trainer))
+    return [*lines, suggest_width(pca, trainer.config)]
+
+
+def compare(mse: float, other: float) -> str:
+    """E.g. ``6 % below``."""
+    if other == 0:
+        return "above" if mse > 0 else "equal to"
+    return f"{100 * abs(mse / other - 1):.0f} % {'above' if mse > other else 'below'}"
+
+
+def advise(trainer: Trainer) -> str:
+    """What may bring a model below PCA, by what its run looked like."""
+    config, best = trainer.config, trainer.history[trainer.best_epoch - 1]
+    if trainer.steps < STUCK_STEPS:
+        return f"a longer run: {trainer.steps} steps are few; leave out --epochs, or ask for more"
+    if best.val_mse and best.train_mse < OVERFITTED * best.val_mse:
+        return f"more pictures, or stronger changes to them (--augment {config.augment + 1:g})"
+    if trainer.best_epoch > 0.9 * config.epochs:
+        return f"a longer run: the error was still falling (--epochs {2 * config.epochs})"
+    return f"another --seed, or a lower rate (--learning-rate {config.learning_rate / 4:g})"
+
+
+def suggest_width(pca: Pca, config: TrainConfig) -> str:
+    """What PCA's spectrum says about the width of the embedding."""
+    width = config.output_dim
+    kept = f"PCA with {width} keeps {100 * pca.shares[min(width, len(pca.shares)) - 1]:.0f} %"
+    needs = []
+    for share in SHARES:
+        enough = int((pca.shares < share).sum()) + 1
+        needed = str(enough) if enough <= len(pca.shares) else f"more than {len(pca.shares)}"
+        needs.append(f"{100 * share:.0f} % takes {needed}")
+    return f"{kept} of the variance; {', '.join(needs)} (--output-dim; 2 draw a map)"
