@@ -25,13 +25,12 @@ class Fault:
     message: str
 
 
-def unreadable(error: Exception) -> Fault:
+def unreadable(error: OSError) -> Fault:
     """The fault of an input that the operating system, or what lies at its URL, can't read.
 
-    The text of any error but the system's is left out: it may show a URL with a password in it.
+    Text that isn't the system's is left out: it may show a URL with a password in it.
     """
-    reason = error.strerror if isinstance(error, OSError) else None
-    return Fault("Unreadable", f"can't be read: {reason or type(error).__name__}")
+    return Fault("Unreadable", f"can't be read: {error.strerror or type(error).__name__}")
 
 
 def too_large(size: int, limit: int) -> Fault:

@@ -3,7 +3,7 @@
 import io
 import time
 from collections.abc import Callable
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 from pinhole.address import without_credentials
 from pinhole.jobs.errors import JobError, too_large, unreadable
@@ -17,7 +17,27 @@ CHANGES = ("ETag", "etag", "mtime", "LastModified", "last_modified", "updated", 
 
 PAUSES_S = (0.5, 2.0)  # Before the second and the third try to read a file.
 BLOCK_BYTES = 4 << 20  # Of an archive or table, so many bytes are read at a time.
+Answer = TypeVar("Answer")
 FINAL = (FileNotFoundError, IsADirectoryError, PermissionError)  # Another try ends the same.
+
+
+class BackEndFailed(OSError):
+    """A back end has raised something else than an OSError, which is the cause of this."""
+
+
+def asked(ask: Callable[[], Answer]) -> Answer:
+    """What a back end answers.
+
+    Raises:
+        OSError: the back end raised it, or BackEndFailed for whatever else it raised: botocore,
+            aiohttp and others have errors of their own, and not all of them are installed here.
+    """
+    try:
+        return ask()
+    except OSError:
+        raise
+    except Exception as error:
+        raise BackEndFailed(0, type(error).__name__) from error
 
 
 def list_remote(fs: Any, folder: str, depth: int | None) -> dict[str, dict[str, Any]]:
@@ -27,10 +47,10 @@ def list_remote(fs: Any, folder: str, depth: int | None) -> dict[str, dict[str, 
         JobError: it can't be listed.
     """
     try:
-        found = fs.find(folder, maxdepth=depth, detail=True)
+        found = asked(lambda: fs.find(folder, maxdepth=depth, detail=True))
     except FileNotFoundError:
         return {}
-    except Exception as error:  # A back end raises what its own library raises.
+    except OSError as error:
         raise JobError(f"{without_credentials(folder)} can't be listed: {reason(error)}") from error
     start = folder if folder.endswith("/") or not folder else f"{folder}/"
     files = {name: each for name, each in found.items() if each.get("type") != "directory"}
@@ -44,10 +64,11 @@ def remote_details(fs: Any, path: str) -> dict[str, Any] | None:
         JobError: the file system doesn't answer.
     """
     try:
-        details: dict[str, Any] = fs.info(path)
-    except Exception as error:  # See list_remote.
+        details: dict[str, Any] = asked(lambda: fs.info(path))
+    except OSError as error:
         # What is on a web server that can't be reached isn't found, for fsspec.
-        cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
+        raised = error.__cause__ if isinstance(error, BackEndFailed) else error
+        cause = raised.__cause__ if raised and isinstance(raised.__cause__, OSError) else error
         if isinstance(cause, FileNotFoundError):
             return None
         raise JobError(f"{without_credentials(path)} can't be opened: {reason(cause)}") from error
@@ -75,17 +96,18 @@ def open_url(url: str) -> tuple[Any, str]:
     import fsspec
 
     try:
-        fs, path = fsspec.core.url_to_fs(url)
-    except Exception as error:  # See list_remote.
+        fs, path = asked(lambda: fsspec.core.url_to_fs(url))
+    except OSError as error:
         raise JobError(f"{without_credentials(url)} can't be opened: {reason(error)}") from error
     return fs, path
 
 
-def reason(error: Exception) -> str:
+def reason(error: OSError) -> str:
     """What went wrong, on one line, and what to install if it is a missing package."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    missing = getattr(error.__cause__ or error, "name", None)
-    if not isinstance(error, ImportError) or not missing:
+    raised = (isinstance(error, BackEndFailed) and error.__cause__) or error
+    lines = str(raised).strip().splitlines() or [type(raised).__name__]
+    missing = getattr(raised.__cause__ or raised, "name", None)
+    if not isinstance(raised, ImportError) or not missing:
         return lines[0]
     return f"{lines[0]}: pip install {missing.split('.')[0]}"
 
@@ -108,21 +130,25 @@ def read_remote(fs: Any, path: str) -> Content:
 
     try:
         data = read_persistently(read)
-    except Exception as error:  # noqa: BLE001 - see list_remote
+    except OSError as error:
         return unreadable(error)
     return data if len(data) <= LARGEST_FILE else too_large(len(data), LARGEST_FILE)
 
 
 def read_persistently(read: Callable[[], bytes]) -> bytes:
-    """What a function reads in three tries; the last error is raised."""
+    """What a function reads from a back end in three tries.
+
+    Raises:
+        OSError: the last try's; see ``asked``.
+    """
     for pause_s in PAUSES_S:
         try:
-            return read()
+            return asked(read)
         except FINAL:
             raise
-        except Exception:  # noqa: BLE001 - see list_remote
+        except OSError:
             time.sleep(pause_s)
-    return read()
+    return asked(read)
 
 
 def open_remote(fs: Any, path: str) -> IO[bytes]:
@@ -170,7 +196,7 @@ class RemoteFile(io.RawIOBase):
             return b""
         try:
             data = read_persistently(lambda: self._fs.cat_file(self._path, start=start, end=end))
-        except Exception as error:  # See list_remote.
+        except OSError as error:
             raise OSError(0, reason(error)) from error
         if len(data) == self._size:  # Some web servers send no parts of files.
             data = data[start:end]
