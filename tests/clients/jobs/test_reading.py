@@ -17,7 +17,7 @@ PAGE = Path(__file__).parents[3] / "docs" / "jobs.md"
 @pytest.mark.parametrize(
     ("library", "wanted"),
     [
-        ("pandas", "(3, 4)"),
+        ("pandas", "(3, 6)"),
         ("DuckDB", "[('0', 1.0, 5.0), ('1', 1.0, 11.0), ('2', 1.0, 17.0)]"),
         ("numpy", "(3, 2)"),
     ],
