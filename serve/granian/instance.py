@@ -4,6 +4,7 @@ import os
 import shutil
 import threading
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 from serve.bundle.manifest import Bundle
@@ -43,7 +44,8 @@ class Instance:
         self._settings, self._home = settings, home
         team = Team(settings)
         self._followers = Followers(team, home, stopping)
-        try:
+        with ExitStack() as on_error:
+            on_error.callback(self._followers.end, 0.0)
             team.take_cores(LEADER)
             self._process = Process(self._open(bundle, 1), team, LEADER, stopping)
             self.readiness = self._process.readiness
@@ -54,9 +56,7 @@ class Instance:
                 swap=Swapper(self, home, stopping).swap,
             )
             self._private = PrivateServer(settings.private_host, settings.private_port, answers)
-        except BaseException:
-            self._followers.end(0.0)
-            raise
+            on_error.pop_all()
         self._process.start()
 
     def fault(self) -> str | None:
