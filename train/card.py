@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from train.config import RECIPES, TrainConfig
 from train.dataset import Dataset
 from train.device import choose_device, choose_precision
 from train.evaluate import Evaluation
@@ -44,6 +45,7 @@ def describe(
             "embedding_max": evaluation.embeddings.max(0).tolist(),
         },
         "made_with": {
+            "command": command(config),
             "python": platform.python_version(),
             "torch": torch.__version__,
             "device": str(choose_device(config.device)),
@@ -53,6 +55,19 @@ def describe(
         },
         "history": [asdict(epoch) for epoch in trainer.history],
     }
+
+
+def command(config: TrainConfig) -> str:
+    """The shortest command that trains with ``config``: a recipe and what differs from it."""
+    differences = {}
+    for recipe, values in RECIPES.items():
+        defaults = asdict(TrainConfig()) | values
+        differences[recipe] = {
+            name: value for name, value in asdict(config).items() if value != defaults[name]
+        }
+    recipe = min(differences, key=lambda name: len(differences[name]))
+    options = [f"--{name.replace('_', '-')} {value}" for name, value in differences[recipe].items()]
+    return " ".join(["python -m train --recipe", recipe, *options])
 
 
 def git_commit() -> str | None:
