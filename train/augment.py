@@ -3,8 +3,9 @@
 Handwriting gets affine and elastic warps, by a single call of grid_sample. The strengths are those
 of a human hand: a warped digit still looks like another sample by the same writer. Its strokes stay
 nearly as sharp as they were: the cubic interpolation takes 3 % of the variance of MNIST's pixels,
-where a linear one would take 13 %. A photograph is moved, mirrored and lit in another way; it is neither
-slanted nor resampled. A CPU and CUDA run the same code, and nothing has to be loaded or queued.
+where a linear one would take 13 %. A photograph is moved, mirrored and lit in another way; it is
+neither slanted nor resampled. A CPU and CUDA run the same code, and nothing has to be loaded or
+queued.
 """
 
 import torch
