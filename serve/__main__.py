@@ -41,9 +41,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def stop_on_signals() -> threading.Event:
-    """An event that SIGTERM, SIGINT and SIGHUP set."""
+    """An event that SIGTERM, SIGINT and SIGHUP set; what is ignored, as under nohup, stays so."""
     stopping = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    for number in (each for each in numbers if signal.getsignal(each) is not signal.SIG_IGN):
         # A thread sets the event: the signal interrupts the main thread, which may hold its lock.
         signal.signal(number, lambda *_: threading.Thread(target=stopping.set).start())
     return stopping

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 from serve.errors import InternalError
 from serve.service import Operation, Report
+from serve.wire.message import Message
 from serve.wire.replies import Reply, error_reply
-from serve.wire.requests import Message
 
 logger = logging.getLogger(__name__)
 

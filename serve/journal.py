@@ -5,8 +5,8 @@ import time
 from collections.abc import Callable, Sequence
 
 from serve.service import PHASE_NAMES, Report
+from serve.wire.message import CANARY_HEADER, Message, trace_of
 from serve.wire.replies import Reply
-from serve.wire.requests import CANARY_HEADER, Message, trace_of
 
 logger = logging.getLogger(__name__)
 

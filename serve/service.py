@@ -27,6 +27,7 @@ from serve.bundle.score import (
 )
 from serve.endpoints import ENDPOINTS
 from serve.errors import InvalidEmbedding
+from serve.wire.message import Message
 from serve.wire.replies import (
     Reconstruction,
     Reply,
@@ -38,7 +39,6 @@ from serve.wire.replies import (
 )
 from serve.wire.requests import (
     Item,
-    Message,
     Request,
     check_failures,
     read_embedding_request,

@@ -5,6 +5,7 @@
 #   PINHOLE_RATE         requests a second that one caller may make
 #   PINHOLE_CONNECTIONS  requests that one caller may have running
 #   PINHOLE_LARGE        large requests that may run, of all callers together
+#   PINHOLE_CORS         origins whose web pages may call, separated by commas or spaces, or * for any
 #   PINHOLE_SERVICE      host name of the replicas, which has an address for each; default: service
 #   PINHOLE_RESOLVER     address of the name server that knows them; default: the system's first
 #   /tls                 tls.crt and tls.key: HTTPS instead of HTTP
@@ -67,6 +68,26 @@ write_keys() {
   echo '}'
 }
 
+# The origin of the page that calls, if its pages may.
+write_origins() {
+  form='[a-z][a-z0-9+.-]*://([a-z0-9.-]+|\[[0-9a-f:]+\])(:[0-9]{1,5})?'
+  names=$(printf '%s' "${PINHOLE_CORS:-}" | tr ',\t\n' '   ')
+  echo 'map $http_origin $cors_origin {'
+  echo '  default "";'
+  for name in $names; do
+    if [ "$name" = '*' ]; then
+      echo '  "~." $http_origin;'
+    elif printf '%s' "$name" | grep -Eqix "$form"; then
+      echo "  \"~*^$(printf '%s' "$name" | sed 's/[].[+]/\\&/g')\$\" \$http_origin;"
+    else
+      refuse "PINHOLE_CORS must be origins such as https://site.example (no path), or *;" \
+        "got '$name'"
+    fi
+  done
+  echo '}'
+  echo "map \"\" \$cors_vary { default \"${names:+Origin}\"; }"
+}
+
 check_number PINHOLE_RATE "${PINHOLE_RATE:=1000}" 1000000
 check_number PINHOLE_CONNECTIONS "${PINHOLE_CONNECTIONS:=64}" 65535
 check_number PINHOLE_LARGE "${PINHOLE_LARGE:=8}" 65535
@@ -76,6 +97,7 @@ large_each=$(((PINHOLE_LARGE + 1) / 2)) # so that no caller can keep all others 
 
 mkdir -p /tmp/gateway
 write_keys >/tmp/gateway/http.conf
+write_origins >>/tmp/gateway/http.conf
 cat >>/tmp/gateway/http.conf <<CONF
 map "" \$rate { default $PINHOLE_RATE; }
 map "" \$connections { default $PINHOLE_CONNECTIONS; }

@@ -6,6 +6,7 @@
     team.py         what the processes know of each other
     model.py        what a process serves
     app.py          HTTP: a request becomes a message, a reply becomes a response
+    cors.py         which web pages of other origins may call
     dispatcher.py   the threads that answer messages, and which of them is next
     files.py        the explorer's page and the API's documentation, where they are installed
 

@@ -7,7 +7,7 @@ limit) is answered here, in the contract's form.
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Collection, Mapping, Set
 from dataclasses import replace
 from typing import Any
 
@@ -15,14 +15,15 @@ from serve.bundle.errors import PayloadTooLarge, RequestError
 from serve.bundle.limits import MAX_BODY_BYTES
 from serve.endpoints import ENDPOINTS
 from serve.errors import InvalidRequest, Unavailable
+from serve.granian.cors import cors_headers
 from serve.granian.dispatcher import Dispatcher, Task, Tell
 from serve.granian.files import StaticFile, hint
 from serve.launcher.private import Pages
 from serve.launcher.readiness import MISDIRECTED
 from serve.service import Report, Service
 from serve.wire.media import OPENAI
+from serve.wire.message import CANARY_HEADER, Dialect, Message, request_id_of
 from serve.wire.replies import NO_HEADERS, Reply, error_reply, refusal
-from serve.wire.requests import CANARY_HEADER, Dialect, Message, request_id_of
 from serve.wire.weight import LIGHT_PIXELS, weigh
 
 # A request of at most so many pixels that comes alone is answered in the event loop's own thread:
@@ -50,6 +51,7 @@ class App:
         files: path → file of the explorer and of the documentation.
         stopping: whether the service is stopping, so that connections are closed.
         others: tokens of the canaries that other processes of the service mean for themselves.
+        origins: whose pages may call, see serve.granian.cors; empty for none.
     """
 
     def __init__(
@@ -61,10 +63,12 @@ class App:
         files: Mapping[str, StaticFile],
         stopping: Callable[[], bool],
         others: Set[str],
+        origins: Collection[str],
     ) -> None:
         self._dispatcher, self._tell = dispatcher, tell
         self._service, self._pages = service, pages
         self._files, self._stopping, self._others = files, stopping, others
+        self._origins = origins
         self.open = 0
 
     async def __rsgi__(self, scope: Any, protocol: Any) -> None:
@@ -75,7 +79,7 @@ class App:
             if path in POSTS and scope.method == "POST":
                 await self._predict(scope, protocol, *POSTS[path])
             else:
-                self._send(protocol, self._page(scope))
+                self._send(scope, protocol, self._page(scope))
         finally:
             self.open -= 1
 
@@ -84,7 +88,7 @@ class App:
         headers = read_headers(scope)
         if headers.get(CANARY_HEADER.lower()) in self._others:
             await read_body(protocol, headers)
-            self._send(protocol, Reply(b"", MISDIRECTED), {"Connection": "close"})
+            self._send(scope, protocol, Reply(b"", MISDIRECTED), {"Connection": "close"})
             return
         if dialect == "openai":
             headers["content-type"] = OPENAI
@@ -99,7 +103,7 @@ class App:
             task = Task(endpoint, Message(b"", headers), request_id, 1, True)
             report = Report(bad=Counter({type(error).__name__: 1}))
             self._tell(endpoint, (task,), (reply,), report)
-        self._send(protocol, reply, {"X-Request-Id": request_id})
+        self._send(scope, protocol, reply, {"X-Request-Id": request_id})
 
     async def _dispatch(self, task: Task, protocol: Any) -> Reply:
         """The reply to a message; a heavy message whose caller hangs up is dropped."""
@@ -138,9 +142,13 @@ class App:
             return replace(reply, headers={"Allow": allowed})
         return page
 
-    def _send(self, protocol: Any, reply: Reply, headers: Mapping[str, str] = NO_HEADERS) -> None:
+    def _send(
+        self, scope: Any, protocol: Any, reply: Reply, headers: Mapping[str, str] = NO_HEADERS
+    ) -> None:
         """Send a reply. Granian leaves out the body of a reply to HEAD."""
         fields = [("content-type", reply.content_type), *headers.items(), *reply.headers.items()]
+        if self._origins:
+            fields += cors_headers(scope, self._origins)
         if self._stopping():
             fields.append(("connection", "close"))
         protocol.response_bytes(reply.status, fields, reply.body)

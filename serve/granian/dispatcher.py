@@ -18,14 +18,14 @@ from dataclasses import dataclass, field
 
 from serve.errors import Unavailable
 from serve.service import Report
+from serve.wire.message import Message
 from serve.wire.replies import Reply
-from serve.wire.requests import Message
 from serve.wire.weight import LIGHT_PIXELS
 
 BATCH_PIXELS = LIGHT_PIXELS  # from here on, a batch takes in no further message
 MAX_WAITING_BYTES = 256 << 20  # bodies that wait; 16 of the largest
 # Expected waits from which on messages are refused: a caller of a light one is soon told.
-MAX_WAIT_S, MAX_LIGHT_WAIT_S = 20.0, 2.0
+MAX_WAIT_S, MAX_LIGHT_WAIT_S = 20.0, 4.0
 FIRST_GUESS = 2e-7  # seconds a pixel takes, until there is something to learn from
 LEARNING_RATE = 0.1  # weight of a new measurement of the seconds a pixel takes
 NICENESS = 5  # of the threads of heavy messages: a third of a light thread's share of a core

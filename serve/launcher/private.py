@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 
 MAX_SWAP_BYTES = 65_536  # of the body of a request to swap, which holds a path
 PATIENCE_S = 5.0  # for a caller to send the request it has begun
+HINT = "no such path; this is the private port, with /ready, /metrics, /v2 and /map.json"
 TEXT = "text/plain; version=0.0.4; charset=utf-8"  # Prometheus' format
 
 
@@ -123,7 +124,7 @@ class PrivateHandler(BaseHTTPRequestHandler):
         if path == "/metrics":
             self._send(Reply(answers.metrics(), content_type=TEXT))
         else:
-            self._send(answers.page(path) or refusal(404, "NotFound", "no such path"))
+            self._send(answers.page(path) or refusal(404, "NotFound", HINT))
 
     do_HEAD = do_GET
 

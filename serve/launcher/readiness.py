@@ -23,7 +23,7 @@ from serve.canary import Canary
 from serve.errors import LaunchError
 from serve.launcher.loopback import loopback_session
 from serve.launcher.settings import Settings
-from serve.wire.requests import CANARY_HEADER
+from serve.wire.message import CANARY_HEADER
 
 TIMEOUT_S = 5.0  # for each answer of a check
 # Where several processes share a port (serve/granian/followers.py), each sends canaries to itself.

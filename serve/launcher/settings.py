@@ -2,6 +2,7 @@
 
 import argparse
 import ipaddress
+import re
 import secrets
 import sys
 from collections.abc import Mapping
@@ -26,6 +27,7 @@ PRIVATE_OFFSET = 3  # from the inference port to the private port
 # two for gRPC.
 OFFSETS = {"torchserve": (0, PRIVATE_OFFSET, 4, 5), "granian": (0, PRIVATE_OFFSET)}
 PORTS_NEEDED = 6
+ORIGIN = re.compile(r"\*|[a-z][a-z0-9+.-]*://([a-z0-9.-]+|\[[0-9a-f:]+\])(:[0-9]{1,5})?")
 SWITCHES = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 
 EXAMPLES = """
@@ -65,6 +67,16 @@ def port_number(text: str) -> int:
     if not text.isdecimal() or not 1024 <= int(text) <= highest:
         raise argparse.ArgumentTypeError(f"must be within 1024 and {highest}; got {text!r}")
     return int(text)
+
+
+def origins(text: str) -> frozenset[str]:
+    """Origins of web pages, separated by commas or spaces, for argparse; ``*`` is any origin."""
+    names = text.lower().replace(",", " ").split()
+    if not names or not all(map(ORIGIN.fullmatch, names)):
+        raise argparse.ArgumentTypeError(
+            f"must be origins such as https://site.example (no path), or *; got {text!r}"
+        )
+    return frozenset(names)
 
 
 @dataclass(frozen=True)
@@ -119,6 +131,12 @@ class Settings:
     )
     precision: str = option(
         "fp32", "bf16 on processors that have it, fp16 on cuda", choices=PRECISIONS
+    )
+    cors: frozenset[str] | None = option(
+        None,
+        "granian: origins whose web pages may call, such as https://site.example, separated by "
+        "commas, or * for any (default: none)",
+        type=origins,
     )
     log_format: str = option("text", "json writes one object a line, for machines", choices=FORMATS)
     canary_token: str = field(default_factory=lambda: secrets.token_hex(16), repr=False)
@@ -196,6 +214,8 @@ def parse(arguments: list[str], environment: Mapping[str, str]) -> argparse.Name
         parser.error(
             f"--processes {options.processes} is for --server granian on Linux; see --workers"
         )
+    if options.cors and options.server != "granian":
+        parser.error("--cors is for --server granian; before torchserve, the gateway answers pages")
     return options
 
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from serve.torchserve.upstream import PARTS
 from serve.wire.media import MULTIPART
+from serve.wire.message import Message
 from serve.wire.replies import Reply
-from serve.wire.requests import Message
 
 Row = Mapping[str, Any]
 

@@ -68,6 +68,7 @@ def start(settings: Settings, home: Path) -> subprocess.Popen[bytes]:
         *(sys.executable, "-m", "serve.torchserve.supervised", str(os.getpid())),
         find_java(),
         *memory_flags(len(ENDPOINTS) * settings.worker_count),
+        "-XX:+DisplayVMOutputToStderr",  # why Java itself has crashed, which would go to stdout
         f"-XX:ActiveProcessorCount={usable_cores()}",  # sizes its thread pools; rounds no quota up
         f"-Dmodel_server_home={torchserve_home()}",
         f"-Dlog4j.configurationFile={resources.files('serve.torchserve') / 'log4j2.xml'}",
@@ -93,6 +94,8 @@ def start(settings: Settings, home: Path) -> subprocess.Popen[bytes]:
         command,
         cwd=home,
         stdin=subprocess.DEVNULL,
+        # What it prints there at every start reads like failures, and its log goes to stderr.
+        stdout=subprocess.DEVNULL,
         start_new_session=True,
         env=environment(home),
     )

@@ -16,8 +16,8 @@ from serve.isolation import reply_isolating_faults
 from serve.journal import Count, Journal
 from serve.service import Report, Service
 from serve.torchserve.messages import Row, set_head, to_message
+from serve.wire.message import Message, request_id_of
 from serve.wire.replies import Reply
-from serve.wire.requests import Message, request_id_of
 from serve.wire.weight import LIGHT_PIXELS, weigh
 
 

@@ -18,10 +18,11 @@ from serve.bundle.limits import MAX_REPLY_BYTES
 from serve.bundle.score import PERCENTILE_DIGITS
 from serve.errors import InvalidRequest
 from serve.wire.media import JSON, NPY, PNG
+from serve.wire.message import Dialect
 from serve.wire.npy import write_npy
 from serve.wire.oip import HEADER_LENGTH, write_oip
 from serve.wire.openai import write_openai
-from serve.wire.requests import Dialect, Item, Request
+from serve.wire.requests import Item, Request
 
 BINARY = "application/octet-stream"
 NO_HEADERS: Mapping[str, str] = {}
@@ -87,7 +88,7 @@ def embed_reply(
         whole = [row for row in embeddings if row is not None]  # a failure has failed the request
         return Reply(write_openai(request.openai, whole))
     if request.reply_type == NPY:
-        return npy_reply(embeddings, np.full(width, np.nan, np.float32))
+        return npy_reply(request, embeddings, np.full(width, np.nan, np.float32))
     if request.singular:
         return json_reply({"embedding": embeddings[0]})
     return json_reply({"embeddings": embeddings, "errors": item_errors(request.items)})
@@ -109,14 +110,14 @@ def reconstruct_reply(
         mse = [np.float32(answer.mse) for answer in answers if answer]
         return oip_reply(request, "reconstruct", {"reconstructions": images, "mse": mse})
     if request.seen and request.reply_type == PNG:
-        return strip_reply(request.file, answers, blank)
+        return strip_reply(request, answers, blank)
     if request.reply_type == PNG:
-        return png_reply(images, blank)
+        return png_reply(request, images, blank)
     if request.seen and request.reply_type == NPY:
         images = [None if each is None else np.stack((each.seen, each.pixels)) for each in answers]
         blank = np.stack((blank, blank))
     if request.reply_type == NPY:
-        return npy_reply(images, blank, scores(answers))
+        return npy_reply(request, images, blank, scores(answers))
     if not request.pictures:
         rows = [answer and describe_score(answer) for answer in answers]
         fields = {"embedding": "embeddings", "mse": "mse", "anomaly": "anomaly"}
@@ -131,21 +132,22 @@ def reconstruct_reply(
 
 
 def strip_reply(
-    file: bytes | None, answers: Sequence[Reconstruction | None], blank: NDArray[np.uint8]
+    request: Request, answers: Sequence[Reconstruction | None], blank: NDArray[np.uint8]
 ) -> Reply:
     """One picture: sent | seen | remembered of one file; seen | remembered of each of several.
 
     Args:
-        file: the one file, or None.
+        request: to answer.
         answers: None where an item failed.
         blank: uint8[C, H, W], in the place of what failed.
     """
     strips = [None if each is None else side_by_side(each.seen, each.pixels) for each in answers]
-    if file is None or strips[0] is None:
-        return png_reply(strips, side_by_side(blank, blank))
+    if request.file is None or strips[0] is None:
+        return png_reply(request, strips, side_by_side(blank, blank))
     factor = max(1, STRIP_PX // max(blank.shape))
     strip = strips[0].repeat(factor, axis=1).repeat(factor, axis=2)
-    sent = read_whole(file, (blank.shape[0], factor * blank.shape[1], factor * blank.shape[2]))
+    channels, height, width = blank.shape
+    sent = read_whole(request.file, (channels, factor * height, factor * width))
     return Reply(write_png(side_by_side(sent, strip)), content_type=PNG)
 
 
@@ -202,23 +204,26 @@ def decode_reply(
     if request.oip is not None:
         return oip_reply(request, "decode", {"images": images})
     if request.reply_type == PNG:
-        return png_reply(images, blank)
+        return png_reply(request, images, blank)
     if request.reply_type == NPY:
-        return npy_reply(images, blank)
+        return npy_reply(request, images, blank)
     pictures = [None if pixels is None else base64_png(pixels) for pixels in images]
     return json_reply({"images": pictures, "errors": item_errors(request.items)})
 
 
-def png_reply(images: Sequence[NDArray[np.uint8] | None], blank: NDArray[np.uint8]) -> Reply:
+def png_reply(
+    request: Request, images: Sequence[NDArray[np.uint8] | None], blank: NDArray[np.uint8]
+) -> Reply:
     """One picture: the image itself, or many in one grid, black where an item failed."""
     if not images:
         return error_reply(InvalidRequest(NOTHING))
     grid = np.stack([blank if pixels is None else pixels for pixels in images])
     picture = write_png(grid[0]) if len(grid) == 1 else write_grid(grid)
-    return Reply(picture, content_type=PNG, headers=failures(images))
+    return Reply(picture, content_type=PNG, headers=failures(request.items))
 
 
 def npy_reply(
+    request: Request,
     rows: Sequence[NDArray[Any] | None],
     blank: NDArray[Any],
     headers: Mapping[str, str] = NO_HEADERS,
@@ -227,13 +232,17 @@ def npy_reply(
     array = np.empty((len(rows), *blank.shape), blank.dtype)
     for index, row in enumerate(rows):
         array[index] = blank if row is None else row
-    return Reply(write_npy(array), content_type=NPY, headers={**headers, **failures(rows)})
+    told = {**headers, **failures(request.items)}
+    return Reply(write_npy(array), content_type=NPY, headers=told)
 
 
-def failures(rows: Sequence[Any]) -> dict[str, str]:
-    """The header X-Failed-Indices, if anything failed."""
-    failed = [str(index) for index, row in enumerate(rows) if row is None]
-    return {"X-Failed-Indices": ",".join(failed)} if failed else {}
+def failures(items: Sequence[Item]) -> dict[str, str]:
+    """The headers X-Failed-Indices and X-First-Failure, if anything failed."""
+    failed = {str(at): str(item) for at, item in enumerate(items) if isinstance(item, RequestError)}
+    if not failed:
+        return {}
+    why = next(iter(failed.values())).encode("ascii", "replace").decode()
+    return {"X-Failed-Indices": ",".join(failed), "X-First-Failure": why}
 
 
 def oip_reply(request: Request, model: str, rows: Mapping[str, Sequence[Any]]) -> Reply:

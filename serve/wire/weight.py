@@ -15,8 +15,8 @@ from serve.bundle.pictures.sizes import DENSEST, DENSEST_JPEG
 from serve.errors import InvalidRequest
 from serve.wire.json_bodies import read_text
 from serve.wire.media import MULTIPART, NPY
+from serve.wire.message import Message, is_file_type
 from serve.wire.oip import HEADER_LENGTH, split_files
-from serve.wire.requests import Message, is_file_type
 
 # A request of at most so many pixels is light: it needn't wait for heavy requests. They are some
 # 300 images of 28 x 28, or a picture of 512 x 512, and take about ten milliseconds.

@@ -35,6 +35,7 @@ from .conftest import (
 )
 
 URL = f"http://127.0.0.1:{PORT}"
+SITE, OTHER = "https://site.example", "https://other.example:8443"
 STATIC = ("/", "/docs/", "/openapi.yaml")
 BODY_LIMIT = 16 << 20
 
@@ -43,7 +44,7 @@ BODY_LIMIT = 16 << 20
 def keyed(compose: Compose) -> Compose:
     """A gateway with two keys, and with limits too high to matter."""
     started = time.monotonic()
-    compose.up(PINHOLE_API_KEY=", ".join(KEYS), **ROOMY)
+    compose.up(PINHOLE_API_KEY=", ".join(KEYS), PINHOLE_CORS=f"{SITE}, {OTHER}", **ROOMY)
     print(f"cold start to healthy: {time.monotonic() - started:.1f} s")
     return compose
 
@@ -443,3 +444,60 @@ def kill_all_that_answers(compose: Compose) -> None:
             "os.kill(int(m[0]['workers'][0]['pid']), 9)"
         )
         compose.run("exec", "service", "python", "-c", code)
+
+
+def call(method: str, path: str, origin: str, **headers: str) -> requests.Response:
+    """What a browser sends for a page of an origin."""
+    sent = {"Origin": origin, **{name.replace("_", "-"): each for name, each in headers.items()}}
+    body = b"broken" if method == "POST" else None
+    return requests.request(method, URL + path, data=body, headers=sent, timeout=30)
+
+
+@pytest.mark.parametrize("path", ["/predictions/embed", "/v1/embeddings", "/v2", "/ready", "/nope"])
+@pytest.mark.parametrize("origin", [SITE, OTHER])
+def test_preflight_needs_no_key(path: str, origin: str) -> None:
+    """A page of a listed origin may send a key and any other header, to every path."""
+    names = "authorization,content-type,x-stainless-os"
+    asks = {"Access_Control_Request_Method": "POST", "Access_Control_Request_Headers": names}
+    reply = call("OPTIONS", path, origin, **asks)
+
+    assert (reply.status_code, reply.content) == (204, b"")
+    assert reply.headers["Access-Control-Allow-Origin"] == origin
+    assert reply.headers["Access-Control-Allow-Methods"] == "GET, HEAD, POST"
+    assert reply.headers["Access-Control-Allow-Headers"] == names
+    assert reply.headers["Vary"] == "Origin"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "key", "status"),
+    [
+        ("POST", "/predictions/embed", KEYS[0], 400),
+        ("POST", "/predictions/embed", "wrong", 401),
+        ("GET", "/predictions/embed", KEYS[0], 405),
+        ("GET", "/map.json", KEYS[0], 200),
+        ("GET", "/ready", "", 200),
+        ("GET", "/nope", "", 404),
+        ("GET", "/", "", 200),
+    ],
+)
+def test_pages_of_listed_origins_read_replies(
+    method: str, path: str, key: str, status: int
+) -> None:
+    """Whatever the reply, it may be read, all headers included; no page of another origin may."""
+    told = call(method, path, SITE, Authorization=f"Bearer {key}")
+    untold = call(method, path, SITE + ".evil.example", Authorization=f"Bearer {key}")
+
+    assert (told.status_code, untold.status_code) == (status, status)
+    assert told.headers["Access-Control-Allow-Origin"] == SITE
+    assert told.headers["Access-Control-Expose-Headers"] == "*"
+    assert told.headers["Vary"] == "Origin"
+    assert not [name for name in untold.headers if name.startswith("Access-Control")]
+
+
+def test_preflight_of_an_unlisted_origin_is_a_wrong_method() -> None:
+    """It gets what OPTIONS gets of anybody."""
+    asks = {"Access_Control_Request_Method": "POST"}
+    reply = call("OPTIONS", "/predictions/embed", "https://evil.example", **asks)
+
+    assert reply.status_code == 405
+    assert not [name for name in reply.headers if name.startswith("Access-Control")]

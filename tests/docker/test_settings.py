@@ -56,6 +56,18 @@ def test_strangers_are_limited_too(compose: Compose) -> None:
     assert {page.status_code for page in pages} == {200, 429}
 
 
+def test_any_origin(compose: Compose, seven: bytes) -> None:
+    """With ``*``, a page of any origin reads replies, refusals for the rate included."""
+    compose.up(PINHOLE_CORS="*", PINHOLE_RATE="5")
+    url, headers = f"{compose.url}/predictions/embed", {"Origin": "https://any.example"}
+    headers["Content-Type"] = "image/png"
+    replies = [requests.post(url, seven, headers=headers, timeout=30) for _ in range(40)]
+
+    assert {reply.status_code for reply in replies} == {200, 429}
+    allowed = {reply.headers["Access-Control-Allow-Origin"] for reply in replies}
+    assert allowed == {"https://any.example"}
+
+
 def test_tls_where_a_certificate_is_mounted(compose: Compose, tmp_path: Path) -> None:
     """With a certificate, the gateway's port speaks HTTPS only."""
     authority, folder = trustme.CA(), tmp_path / "tls"
@@ -102,6 +114,13 @@ def test_tls_where_a_certificate_is_mounted(compose: Compose, tmp_path: Path) ->
         ),
         ("PINHOLE_RESOLVER", "dns", "PINHOLE_RESOLVER must be an address such as 127.0.0.11"),
         ("PINHOLE_RESOLVER", "256.0.0.1", "PINHOLE_RESOLVER must be an address"),
+        (
+            "PINHOLE_CORS",
+            "https://site.example/page",
+            "PINHOLE_CORS must be origins such as https://site.example (no path), or *; "
+            "got 'https://site.example/page'",
+        ),
+        ("PINHOLE_CORS", '"x', "PINHOLE_CORS must be origins such as"),
         ("PINHOLE_SERVICE", "a b", "PINHOLE_SERVICE must be a host name; got 'a b'"),
     ],
 )

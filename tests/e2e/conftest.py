@@ -1,5 +1,6 @@
 """Real services on the shipped weights, one of each server, for tests that only talk to them."""
 
+import atexit
 import json
 import socket
 import subprocess
@@ -61,14 +62,22 @@ class Running:
 
 
 def free_port() -> int:
-    """The first of six free ports in a row."""
+    """The first of six free ports in a row.
+
+    The port after them is kept for as long as the tests run, and stands for the six: another run of
+    the tests on this machine would find the same six free until a service listens on them.
+    """
     for first in range(21_000, 31_000, 10):
+        claim = socket.socket()
         try:
+            claim.bind(("127.0.0.1", first + 6))
             for port in range(first, first + 6):
                 with socket.socket() as probe:
                     probe.bind(("127.0.0.1", port))
         except OSError:
+            claim.close()
             continue
+        atexit.register(claim.close)
         return first
     raise RuntimeError("no six free ports in a row")
 

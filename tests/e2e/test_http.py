@@ -269,6 +269,39 @@ def test_callers_who_hang_up_leave_nothing_behind(small_bundle: Bundle, tmp_path
         assert "Traceback" not in service.log.read_text()
 
 
+def test_pages_of_a_listed_origin_may_call(small_bundle: Bundle, tmp_path: Path) -> None:
+    """A preflight is allowed, and replies can be read, refusals too; of no other origin."""
+    site, rights = "https://site.example", "Access-Control-Allow-Origin"
+    asks = {"Access-Control-Request-Method": "POST"}
+    asks["Access-Control-Request-Headers"] = "authorization,content-type,x-api-key"
+
+    with running(small_bundle, tmp_path, "--cors", site, server="granian") as service:
+
+        def call(method: str, path: str, origin: str, **options: Any) -> requests.Response:
+            headers = {"Origin": origin, **options.pop("headers", {})}
+            return requests.request(
+                method, service.url + path, headers=headers, timeout=10, **options
+            )
+
+        preflight = call("OPTIONS", EMBED, site, headers=asks)
+        stranger = call("OPTIONS", EMBED, "https://other.example", headers=asks)
+        replies = [
+            call("POST", EMBED, site, data=FILE, headers=PNG),
+            call("POST", EMBED, site, data=b"broken"),
+            call("POST", EMBED, site, data=bytes(MAX_BODY_BYTES + 1)),
+            call("GET", EMBED, site),
+            call("GET", "/nowhere", site),
+            call("GET", "/ready", site),
+        ]
+
+    assert preflight.status_code == 204
+    assert preflight.headers["Access-Control-Allow-Methods"] == "GET, HEAD, POST"
+    assert preflight.headers["Access-Control-Allow-Headers"] == asks.popitem()[1]
+    assert [reply.status_code for reply in replies] == [200, 400, 413, 405, 404, 200]
+    assert all(reply.headers[rights] == site for reply in (preflight, *replies))
+    assert not [name for name in stranger.headers if name.startswith("Access-Control")]
+
+
 def test_a_stuck_request_ends_the_service(small_bundle: Bundle, tmp_path: Path) -> None:
     """A request that will never be answered is named, and the service exits for its supervisor."""
     port, log = free_port(), tmp_path / "serve.log"

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -27,7 +28,15 @@ from serve.bundle.manifest import Bundle
 from serve.torchserve.java import find_java
 from train.dataset import Dataset
 
-from .conftest import START_S, STOP_S, free_port, running, wait_until
+from .conftest import START_S, STOP_S, Running, free_port, running, wait_until
+
+
+def test_a_healthy_start_looks_healthy(service: Running) -> None:
+    """Until it is ready, nothing on stdout or stderr reads like a failure."""
+    start, ready, _ = service.log.read_text().partition(" READY ")
+
+    assert ready
+    assert not re.search("warn|fail|error|not available|no proper answer", start, re.IGNORECASE)
 
 
 def test_a_worker_dies_and_returns(small_bundle: Bundle, tmp_path: Path) -> None:

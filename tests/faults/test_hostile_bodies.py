@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from serve.bundle.manifest import Bundle
 from serve.endpoints import ENDPOINTS
 from serve.service import Service
+from serve.wire.message import Message
 from serve.wire.replies import Reply
-from serve.wire.requests import Message
 from tests.serve.conftest import FakeEngine
 from tests.serve.pictures.files import whole_files
 

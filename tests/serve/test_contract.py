@@ -19,8 +19,8 @@ from serve.launcher.metadata import pages
 from serve.launcher.private import Answers, PrivateServer
 from serve.service import Service
 from serve.wire.media import OPENAI
+from serve.wire.message import Message
 from serve.wire.npy import write_npy
-from serve.wire.requests import Message
 
 from .conftest import b64, png
 

@@ -14,8 +14,8 @@ from serve.errors import Unavailable
 from serve.granian import dispatcher as module
 from serve.granian.dispatcher import Dispatcher, Task
 from serve.service import Report
+from serve.wire.message import Message
 from serve.wire.replies import Reply
-from serve.wire.requests import Message
 
 WAIT_S = 10
 

@@ -22,8 +22,8 @@ from serve.torchserve import startup
 from serve.torchserve.handler import Handler
 from serve.torchserve.worker import Worker
 from serve.wire import replies
+from serve.wire.message import Message
 from serve.wire.npy import write_npy
-from serve.wire.requests import Message
 from train.dataset import Dataset
 
 from .conftest import FakeEngine, png

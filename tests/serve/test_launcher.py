@@ -17,7 +17,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from serve.__main__ import locked, main
+from serve.__main__ import locked, main, stop_on_signals
 from serve.bundle.engine import host
 from serve.bundle.images import write_png
 from serve.bundle.manifest import Bundle
@@ -72,6 +72,20 @@ def test_taken_port_is_named(small_bundle: Bundle, capsys: pytest.CaptureFixture
         assert main([str(small_bundle.folder), "--port", str(port)]) == 1
 
     assert f"can't listen on port {port}" in capsys.readouterr().err
+
+
+def test_ignored_signals_stay_ignored() -> None:
+    """Under nohup a service outlives the terminal, and in a script's background its Ctrl-C."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+
+    stopping = stop_on_signals()
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.raise_signal(number)
+
+    assert not stopping.wait(0.2)
+    signal.raise_signal(signal.SIGTERM)
+    assert stopping.wait(5)
 
 
 def test_variables_stand_for_options(capsys: pytest.CaptureFixture[str]) -> None:
@@ -141,7 +155,17 @@ def test_engine_that_cannot_start_is_one_line(
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--port", "80"], ["--port", "65535"], ["--workers", "0"], ["--runtime", "tvm"]]
+    "arguments",
+    [
+        ["--port", "80"],
+        ["--port", "65535"],
+        ["--workers", "0"],
+        ["--runtime", "tvm"],
+        ["--server", "granian", "--cors", "site.example"],
+        ["--server", "granian", "--cors", "https://site.example/"],
+        ["--server", "granian", "--cors", ","],
+        ["--server", "torchserve", "--cors", "*"],
+    ],
 )
 def test_impossible_options_are_usage_errors(arguments: list[str]) -> None:
     """Impossible values of options end the command with argparse's exit code 2."""

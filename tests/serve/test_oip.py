@@ -11,9 +11,9 @@ from serve.bundle.errors import RequestError
 from serve.bundle.limits import MAX_IMAGES
 from serve.errors import InvalidRequest
 from serve.service import Service
+from serve.wire.message import Message
 from serve.wire.oip import read_oip
 from serve.wire.replies import Reply
-from serve.wire.requests import Message
 
 from .conftest import b64, png, read_outputs
 

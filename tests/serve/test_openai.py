@@ -11,8 +11,8 @@ import pytest
 from serve.bundle.limits import MAX_IMAGES
 from serve.service import Service
 from serve.wire.media import OPENAI
+from serve.wire.message import Message
 from serve.wire.replies import Reply
-from serve.wire.requests import Message
 
 from .conftest import b64, png
 

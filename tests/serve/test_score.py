@@ -11,8 +11,8 @@ from serve.bundle.engine.opening import open_engine
 from serve.bundle.manifest import Bundle, Calibration
 from serve.bundle.score import is_outlier, percentile
 from serve.service import Service
+from serve.wire.message import Message
 from serve.wire.npy import write_npy
-from serve.wire.requests import Message
 from train.dataset import Dataset
 
 SAMPLE = 300  # images: enough for an AUROC to two decimals

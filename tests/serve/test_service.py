@@ -16,9 +16,9 @@ from PIL import Image
 from serve.bundle.limits import MAX_BODY_BYTES, MAX_IMAGES
 from serve.bundle.manifest import Bundle
 from serve.service import Report, Service
+from serve.wire.message import Message
 from serve.wire.npy import read_npy, write_npy
 from serve.wire.replies import Reply
-from serve.wire.requests import Message
 
 from .conftest import FakeEngine, b64, png
 
@@ -169,10 +169,12 @@ def test_array_replies(service: Service) -> None:
     (decoded,) = service.decode([array(np.array([[51, 0]], np.float32), **wants)])
 
     assert np.array_equal(read_npy(embedded.body), [[10, 10], [np.nan] * 2], equal_nan=True)
-    assert embedded.headers == {"X-Failed-Indices": "1"}
+    broken = "6 bytes can't be read as an image"
+    assert embedded.headers["X-Failed-Indices"] == "1"
+    assert embedded.headers["X-First-Failure"].startswith(broken)
     assert read_npy(rebuilt.body)[:, 0, 0, 0].tolist() == [10, 0]
     scores = {"X-Mse": "0.0,nan", "X-Percentile": "0.0,nan"}
-    assert rebuilt.headers == {**scores, "X-Failed-Indices": "1"}
+    assert rebuilt.headers == {**scores, **embedded.headers}
     assert (read_npy(decoded.body) == 51).all()
     assert read_npy(decoded.body).dtype == np.uint8
 
@@ -229,7 +231,8 @@ def test_what_the_model_cannot_draw_fails(service: Service) -> None:
 
     assert [image is None for image in fields(told)["images"]] == [False, True]
     assert "can't draw this embedding in fp32" in fields(told)["errors"][0]["message"]
-    assert grid.headers == {"X-Failed-Indices": "1"}
+    why = fields(told)["errors"][0]["message"]
+    assert grid.headers == {"X-Failed-Indices": "1", "X-First-Failure": why}
     assert (lost.status, fields(lost)["type"]) == (400, INVALID)
     assert report.bad == {INVALID: 3}
 

@@ -67,7 +67,7 @@ def test_wrong_answers_are_one_kind_of_error(tmp_path: Path, reply: bytes, messa
 
 def test_nobody_there(tmp_path: Path) -> None:
     """Until the JVM listens there is no socket."""
-    with pytest.raises(LaunchError, match="FileNotFoundError"):
+    with pytest.raises(LaunchError, match="TorchServe doesn't listen yet"):
         Management(tmp_path).ready_workers("embed")
 
 

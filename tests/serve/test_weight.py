@@ -13,8 +13,8 @@ from PIL import Image
 from serve.bundle.limits import MAX_BODY_BYTES
 from serve.bundle.manifest import Bundle
 from serve.wire import media
+from serve.wire.message import Message
 from serve.wire.npy import write_npy
-from serve.wire.requests import Message
 from serve.wire.weight import LIGHT_PIXELS, weigh
 
 from .conftest import b64, png
