@@ -26,8 +26,8 @@ from pinhole.commands import (
 
 if TYPE_CHECKING:
     from pinhole.jobs.job import Done, Job, ShardMaker
-    from pinhole.jobs.making import Plan
     from pinhole.jobs.runners import Runner
+    from pinhole.jobs.shards import Totals
     from pinhole.jobs.sources import Source
     from pinhole.jobs.sources.suffixes import LeftOut
 
@@ -35,12 +35,14 @@ ABOUT = "embed a folder, archive, array or list of images into Parquet, .npy or 
 REQUEST_TIMEOUT_S = 120  # A request carries hundreds of files.
 PATIENCE_S = 300.0
 OUTLIER_PERCENTILE = 99.0  # As serve.bundle.score has it.
+MOST_SOURCES = 100  # The result keeps their names, to read its images again.
 SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows lacks the last.
 LEAVE_S = 0.2  # After Ctrl-C, threads that wait for a service are given this long to end.
 EPILOG = """
 examples:
   pinhole embed scans/ --out scans.parquet
   pinhole embed scans/ --out embeddings/                     a folder of shards, for millions
+  pinhole embed scans/a.png scans/b.png --out scans.parquet
   pinhole embed 'scans/2026-*/*.png' --out scans.csv --score
   pinhole embed 'train-{000..099}.tar' --out train.parquet --local build/mnist
   pinhole embed train-images-idx3-ubyte.gz --out train.npy --local build/mnist
@@ -58,14 +60,14 @@ def add(commands: Commands) -> None:
     """Add the command."""
     command = add_command(commands, "embed", ABOUT, run, EPILOG)
     add_job(command)
-    add_service(command, REQUEST_TIMEOUT_S)
+    either = add_service(command, REQUEST_TIMEOUT_S)
     command.add_argument(
         "--patience-s",
         type=positive,
         default=PATIENCE_S,
         help="longest wait for a busy or unreachable service, in seconds (default: %(default)s)",
     )
-    add_local(command)
+    add_local(command, either)
 
 
 def add_job(command: argparse.ArgumentParser) -> None:
@@ -73,8 +75,10 @@ def add_job(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "source",
         metavar="SOURCE",
+        nargs="+",
         help="a folder, searched at any depth; a pattern; a zip, tar, .npy, .npz, IDX or Parquet "
-        "file, or many of them; a .txt file that lists files; or a URL such as s3://bucket/folder",
+        "file, or many of them; a .txt file that lists files; or a URL such as s3://bucket/folder. "
+        f"Up to {MOST_SOURCES} files or folders of this host may be named",
     )
     command.add_argument(
         "--out", required=True, help="a folder for shards, or a .parquet, .npy or .csv file"
@@ -115,9 +119,9 @@ def add_job(command: argparse.ArgumentParser) -> None:
     )
 
 
-def add_local(command: argparse.ArgumentParser) -> None:
-    """Add the options of the jobs that need no service."""
-    command.add_argument(
+def add_local(command: argparse.ArgumentParser, either: argparse._MutuallyExclusiveGroup) -> None:
+    """Add the options of the jobs that need no service; ``either`` is what --url is alone in."""
+    either.add_argument(
         "--local",
         "--bundle",
         type=Path,
@@ -165,7 +169,7 @@ def run(options: argparse.Namespace) -> int:
         try:
             return embed(options)
         except JobError as error:
-            raise UsageError(str(error)) from error
+            raise UsageError(str(error).replace("\n", "\\n")) from error
         except KeyboardInterrupt as interrupt:
             tell("stopped; run the same command again to go on")
             code = 128 + int((interrupt.args or (signal.SIGINT,))[0])
@@ -177,34 +181,64 @@ def embed(options: argparse.Namespace) -> int:
     """Run the job that the options ask for, or say what it would do; returns the exit code."""
     from pinhole.jobs.earlier import reused
     from pinhole.jobs.job import Job
-    from pinhole.jobs.making import plan
-    from pinhole.jobs.shards import identify
+    from pinhole.jobs.making import known_rows
+    from pinhole.jobs.shards import Identity, use_little_memory
     from pinhole.jobs.sinks import check_sink, parse_sink
+    from pinhole.jobs.sources import printable
     from pinhole.jobs.sources.opening import open_source
     from pinhole.progress import job_progress
 
+    use_little_memory()
     if options.outlier_percentile and not options.score:
         raise UsageError("--outlier-percentile needs --score")
+    device_is_given = (options.device, options.precision) != ("auto", "fp32")
+    if device_is_given and not (options.bundle or options.ray):
+        raise UsageError("--device and --precision need --local: a service has its own")
     options.score = options.score and (options.outlier_percentile or OUTLIER_PERCENTILE)
+    if options.ray:  # Its actors have another working directory.
+        options.source = [
+            name if "://" in name else str(Path(name).absolute()) for name in options.source
+        ]
+    options.source = joined(options.source)
     sink = parse_sink(options.out)
     check_sink(sink, options.source, bool(options.score), options.overwrite)
-    if options.ray and "://" not in options.source:
-        # Ray's actors have another working directory.
-        options.source = str(Path(options.source).absolute())
     with (
         closing(open_source(options.source, options.column)) as source,
         open_maker(options, source) as maker,
     ):
-        identity = identify(
-            options.source, source, maker.model, float(options.score), options.shard_rows
+        name, score = printable(options.source), float(options.score)
+        identity = Identity(
+            name, source.count, source.digest, maker.model, score, options.shard_rows
         )
         reuse = reused(options.reuse, identity) if options.reuse else []
         job = Job(sink, identity, source.left_out, options.overwrite, options.retry_failed, reuse)
         if options.dry_run:
-            return report_plan(job, plan(job, source))
+            return report_plan(job, known_rows(job, source))
         with telling_interrupts(), job_progress(source.count) as on_rows:
             done = job.run(maker, on_rows)
     return report(sink.path, done, job.left_out)
+
+
+def joined(sources: list[str]) -> str:
+    """Several sources as one pattern, which the result keeps: ``{a.png,b.png}``.
+
+    Raises:
+        UsageError: they are too many for that, or can't be parts of a pattern.
+    """
+    if len(sources) == 1:
+        return sources[0]
+    if len(sources) > MOST_SOURCES:
+        raise UsageError(
+            f"SOURCE is {len(sources):,} names; the limit is {MOST_SOURCES}: quote a pattern, so "
+            "that pinhole expands it and not the shell, or list the files in a .txt file"
+        )
+    for name in sources:
+        if "://" in name or any(letter in name for letter in "{},"):
+            raise UsageError(
+                f"SOURCE {name}: a URL, a comma or a brace can't stand among several names; list "
+                "them in a .txt file"
+            )
+    return f"{{{','.join(sources)}}}"
 
 
 @contextmanager
@@ -300,15 +334,16 @@ def report(out: Path, done: "Done", left_out: "LeftOut") -> int:
     return SOME_FAILED
 
 
-def report_plan(job: "Job", plan: "Plan") -> int:
+def report_plan(job: "Job", known: "Totals") -> int:
     """Say what the job would do; returns the exit code."""
     from pinhole.jobs.sources import printable
 
     identity = job.identity
+    left = identity.inputs - known.rows + (known.failed if job.retry else 0)
     print(
-        f"{identity.inputs:,} inputs in {identity.source}; {plan.known:,} have a row in "
-        f"{printable(os.fspath(job.sink.path))}, {plan.failed:,} of them failed; "
-        f"{plan.left:,} would be embedded by model {identity.model.digest[:12]} "
+        f"{identity.inputs:,} inputs in {identity.source}; {known.rows:,} have a row in "
+        f"{printable(os.fspath(job.sink.path))}, {known.failed:,} of them failed; "
+        f"{left:,} would be embedded by model {identity.model.digest[:12]} "
         f"in {identity.model.precision}"
     )
     if job.left_out:

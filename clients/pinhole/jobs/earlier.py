@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from pinhole.jobs.errors import Fault, JobError
 from pinhole.jobs.folder import check_foreign, former_shards, has_job, read_job
 from pinhole.jobs.rows import Answer, Row
-from pinhole.jobs.shards import COLUMNS, PREFIX, SCORES, Identity, is_shard
+from pinhole.jobs.shards import COLUMNS, SCORES, Identity, is_shard, schema_of, told
 from pinhole.jobs.sinks import Sink
 from pinhole.outputs import local_path
 
@@ -30,8 +30,7 @@ DIFFERENCES = {
 
 def put_aside(sink: Sink) -> list[Path]:
     """OUT itself if it is a Parquet file, and the shards in its folder that were put aside."""
-    one = sink.one_file and sink.path.suffix.lower() == ".parquet" and sink.path.is_file()
-    return [sink.path] * one + former_shards(sink.folder)
+    return [sink.path] * (sink.tells_rows and sink.path.is_file()) + former_shards(sink.folder)
 
 
 def finished(sink: Sink) -> list[Path]:
@@ -46,9 +45,8 @@ def check_earlier(sink: Sink, identity: Identity) -> None:
         JobError: the reason.
     """
     check_foreign(sink.folder)
-    results = [read_job(sink.folder)] if has_job(sink.folder) else []
-    results += [described(path) for path in put_aside(sink) if path == sink.path]
-    for result in results:
+    in_folder = read_job(sink.folder) if has_job(sink.folder) else {}
+    for result in (in_folder, description(sink.path) if sink.tells_rows else {}):
         if change := difference(result, identity):
             raise JobError(
                 f"{sink.path} holds another job: {change}; name another OUT, or replace that job's "
@@ -65,33 +63,21 @@ def reused(given: str, identity: Identity) -> list[Path]:
     path = local_path(given)
     sink = Sink(path.absolute(), one_file=not path.is_dir())
     paths = put_aside(sink) + finished(sink)
-    if not any(map(described, paths)):
+    found = [description(path) for path in paths]
+    if not any(found):
         raise JobError(
             f"--reuse: {given} is no job's result from which rows can be taken: a folder of shards "
             "or a .parquet file"
         )
-    for path in paths:
-        if change := difference(described(path), identity):
+    for result in found:
+        if change := difference(result, identity):
             raise JobError(f"--reuse: the rows of {given} can't be taken over: {change}")
     return paths
 
 
-def described(path: Path) -> dict[str, Any]:
-    """What a Parquet file's metadata say of its rows; empty if no job has written it."""
-    try:
-        with path.open("rb") as file:
-            return description(pq.read_schema(file))
-    except (pa.ArrowException, OSError):
-        return {}
-
-
-def description(schema: Any) -> dict[str, Any]:
-    """The metadata in a Parquet file's schema, by the names that _job.json has for them."""
-    found = {
-        key.decode("utf-8", "replace").removeprefix(PREFIX): value.decode("utf-8", "replace")
-        for key, value in (schema.metadata or {}).items()
-        if key.startswith(PREFIX.encode())
-    }
+def description(path: Path) -> dict[str, Any]:
+    """What a Parquet file says of its rows; empty if no job has written it."""
+    found = told(schema_of(path))
     score = float(found.get("outlier_percentile", 0))
     return {**found, "score": score} if "model_digest" in found else {}
 
@@ -117,14 +103,14 @@ def earlier_rows(path: Path, identity: Identity) -> Iterator[Row]:
         identity: of the job. The rows of another source lose their stamps: its files may have the
             same names, sizes and times.
     """
+    result = description(path)
+    if not result or difference(result, identity):
+        return
+    # On Ray, a source has an absolute name.
+    same = absolute(result.get("source", "")) == absolute(identity.source)
     try:
         with path.open("rb") as opened, pq.ParquetFile(opened, pre_buffer=False) as file:
-            result = description(file.schema_arrow)
-            if not result or difference(result, identity):
-                return
             columns = [name for name in COLUMNS if name in file.schema_arrow.names]
-            # On Ray, a source has an absolute name.
-            same = absolute(result.get("source", "")) == absolute(identity.source)
             for batch in file.iter_batches(BATCH_ROWS, columns=columns):
                 yield from rows_of(batch, identity, same)
     except (pa.ArrowException, OSError):

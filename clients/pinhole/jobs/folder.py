@@ -67,8 +67,11 @@ def locked(folder: Path) -> Iterator[None]:
     Raises:
         JobError: another job is at work there, or the folder can't be made.
     """
+    handle: int | None = None
     try:
-        handle = lock(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        while fcntl and (handle := try_lock(folder)) is None:
+            folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise JobError(f"{folder} can't be used: {error.strerror}") from error
     try:
@@ -76,21 +79,6 @@ def locked(folder: Path) -> Iterator[None]:
     finally:
         if handle is not None:
             os.close(handle)
-
-
-def lock(folder: Path) -> int | None:
-    """Make the folder and lock it; returns the locked file's descriptor, None without locks.
-
-    Raises:
-        JobError: another process holds the lock.
-        OSError: the folder can't be made.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    if fcntl is None:
-        return None
-    while (handle := try_lock(folder)) is None:
-        folder.mkdir(parents=True, exist_ok=True)
-    return handle
 
 
 def try_lock(folder: Path) -> int | None:

@@ -56,17 +56,18 @@ class Known:
     def __exit__(self, *_: object) -> None:
         self._database.close()
 
-    def add(self, rows: Iterable[Row]) -> None:
-        """Remember the results of rows, by sha256."""
-        stored = (stored_row(row) for row in rows if row.sha256)
-        self._write("INSERT OR IGNORE INTO known VALUES (?, ?, ?, ?, ?, ?, ?)", stored)
+    def add(self, rows: Sequence[Row]) -> None:
+        """Remember the results of rows, by sha256; an answer replaces a fault."""
+        for verb, kind in (("REPLACE", Answer), ("INSERT OR IGNORE", Fault)):
+            some = (stored_row(row) for row in rows if row.sha256 and isinstance(row.result, kind))
+            self._write(f"{verb} INTO known VALUES (?, ?, ?, ?, ?, ?, ?)", some)
 
-    def learn(self, rows: Iterable[Row]) -> None:
-        """Remember rows of an earlier job, by name and stamp too; an answer replaces a fault."""
+    def learn(self, rows: Iterable[Row], by_name: bool) -> None:
+        """Remember rows of an earlier job, ``by_name`` and stamp too."""
         for some in batches(rows):
-            answers = (stored_row(row) for row in some if isinstance(row.result, Answer))
-            self._write("REPLACE INTO known VALUES (?, ?, ?, ?, ?, ?, ?)", answers)
-            self.add(row for row in some if isinstance(row.result, Fault))
+            self.add(some)
+            if not by_name:
+                continue
             named = (
                 (input_key(row.path, row.stamp), bytes.fromhex(row.sha256 or ""))
                 for row in some

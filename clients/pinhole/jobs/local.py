@@ -77,19 +77,16 @@ class LocalRunner:
             JobError: they are of another size: no image of the source fits the model.
         """
         if isinstance(content, np.ndarray):
-            return self._check_shape(content)
+            if content.shape != self._spec.shape:
+                raise JobError(
+                    f"the model takes uint8[N, {', '.join(map(str, self._spec.shape))}]; "
+                    f"the source holds uint8[N, {', '.join(map(str, content.shape))}]"
+                )
+            return content
         try:
             return read_image(content, self._spec, PixelBudget())
         except RequestError as error:
             return Fault(type(error).__name__, str(error))
-
-    def _check_shape(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        if pixels.shape != self._spec.shape:
-            raise JobError(
-                f"the model takes uint8[N, {', '.join(map(str, self._spec.shape))}]; "
-                f"the source holds uint8[N, {', '.join(map(str, pixels.shape))}]"
-            )
-        return pixels
 
     def embed(self, images: Sequence[Prepared | Fault]) -> list[Answer | Fault]:
         """One answer for each image."""

@@ -1,8 +1,8 @@
 """Makes shards in this process: the pipeline's rows, shard after shard, into the job's folder."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
 
@@ -15,82 +15,60 @@ from pinhole.jobs.job import Job, OnRows
 from pinhole.jobs.known import Known
 from pinhole.jobs.pipeline import READERS, Made, Pipeline
 from pinhole.jobs.rows import Row
-from pinhole.jobs.runners import Model, Runner
-from pinhole.jobs.shards import shard_path, write_shard
+from pinhole.jobs.runners import Runner
+from pinhole.jobs.shards import Totals, shard_path, write_shard
 from pinhole.jobs.sources import Source
 
 
-@dataclass(frozen=True)
 class InProcess:
     """Embeds by this process, or by a service that it calls; see ShardMaker.
 
-    Attributes:
+    Args:
         source: of the job's images.
         runner: embeds them.
         readers: threads that read files.
     """
 
-    source: Source
-    runner: Runner
-    readers: int = READERS
-
-    @property
-    def name(self) -> str:
-        """The runner's name."""
-        return self.runner.name
-
-    @property
-    def model(self) -> Model:
-        """The runner's model."""
-        return self.runner.model
+    def __init__(self, source: Source, runner: Runner, readers: int = READERS) -> None:
+        self.name, self.model = runner.name, runner.model
+        self._source, self._runner, self._readers = source, runner, readers
 
     def make(self, job: Job, shards: Sequence[int], on_rows: OnRows) -> Made:
         """See ShardMaker."""
         with Known() as known:
-            learn(known, job, job.earlier() + finished(job.sink))
-            pipeline = Pipeline(self.source, self.runner, known, self.readers)
+            again = [shard_path(job.sink.folder, shard) for shard in shards]
+            learn(known, job, job.earlier() + again)
+            # No input of the other shards is left, but equal contents may be.
+            learn(known, job, set(finished(job.sink)).difference(again), by_name=False)
+            pipeline = Pipeline(self._source, self._runner, known, self._readers)
             make_shards(job, shards, pipeline, on_rows)
         return pipeline.made
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What a job would do, as far as it can be told without reading a file.
-
-    Attributes:
-        known: inputs that have a row already.
-        failed: those of them whose row has an error.
-        left: inputs that would be read, and embedded unless an equal file is known.
-    """
-
-    known: int
-    failed: int
-    left: int
-
-
-def plan(job: Job, source: Source) -> Plan:
-    """Look at what there is; nothing is written.
+def known_rows(job: Job, source: Source) -> Totals:
+    """The rows that are there, or are known by name and stamp; nothing is read or written.
 
     Raises:
         JobError: OUT holds something else.
     """
     found = job.progress()
-    known, failed = found.totals.rows, found.totals.failed
+    known, failures = found.totals.rows, Counter(found.totals.failures)
     if source.stamps and found.missing:
         with Known() as earlier:
-            learn(earlier, job, job.earlier() + finished(job.sink))
+            learn(earlier, job, job.earlier())
             for shard in found.missing:
                 rows = earlier.take_over(source.stamps(job.identity.numbers(shard)))
                 known += len(rows)
-                failed += sum(isinstance(row.result, Fault) for row in rows)
-    return Plan(known, failed, job.identity.inputs - known + (failed if job.retry else 0))
+                failures.update(row.result.reason for row in rows if isinstance(row.result, Fault))
+    return Totals(known, failures)
 
 
-def learn(known: Known, job: Job, paths: Iterable[Path]) -> None:
+def learn(known: Known, job: Job, paths: Iterable[Path], by_name: bool = True) -> None:
     """Take over from earlier results what needn't be embedded again."""
     for path in paths:
         rows = earlier_rows(path, job.identity)
-        known.learn(row for row in rows if not (job.retry and isinstance(row.result, Fault)))
+        wanted = (row for row in rows if not (job.retry and isinstance(row.result, Fault)))
+        known.learn(wanted, by_name)
 
 
 def make_shards(job: Job, shards: Sequence[int], pipeline: Pipeline, on_rows: OnRows) -> None:

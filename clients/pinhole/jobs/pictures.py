@@ -3,25 +3,32 @@
 from contextlib import closing, suppress
 from typing import Any
 
+from pinhole.address import upstreams
 from pinhole.answers import expecting_contract
 from pinhole.errors import PinholeError
-from pinhole.explorer.server import upstreams
 from pinhole.transport import Transport
 from serve.bundle.manifest import FRAMINGS, POLARITIES, ImageSpec
 
 
 def find_image_spec(url: str, api_key: str, timeout_s: float, digest: str) -> ImageSpec | None:
-    """Ask a service for the pictures that its model takes.
+    """The pictures that the model of a service takes; None where nobody says it. See find_page."""
+    page = find_page(url, api_key, timeout_s, "/v2/models/embed", digest)
+    return to_image_spec(page.get("image"))
+
+
+def find_page(url: str, api_key: str, timeout_s: float, path: str, digest: str) -> dict[str, Any]:
+    """Ask a service for a page about its model.
 
     Args:
         url: the service's. A gateway serves the metadata; without a gateway, the private port of a
             launcher on this host does.
         api_key: of the service, or "".
         timeout_s: longest wait for an answer.
+        path: of the page.
         digest: of the model; the service may be given another model at any time.
 
     Returns:
-        None where nobody says it.
+        The page, or {} where nobody has it.
     """
     for place in upstreams(url):
         with (
@@ -29,10 +36,10 @@ def find_image_spec(url: str, api_key: str, timeout_s: float, digest: str) -> Im
             suppress(PinholeError),
             expecting_contract(),
         ):
-            page = transport.get("/v2/models/embed").json()
+            page: dict[str, Any] = transport.get(path).json()
             if page["digest"] == digest:
-                return to_image_spec(page["image"])
-    return None
+                return page
+    return {}
 
 
 def to_image_spec(fields: Any) -> ImageSpec | None:

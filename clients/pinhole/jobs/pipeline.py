@@ -28,41 +28,34 @@ T = TypeVar("T")
 U = TypeVar("U")
 
 
-@dataclass(frozen=True)
-class Loaded:
+@dataclass
+class Batch:
     """A chunk that has been read.
 
     Attributes:
-        chunk: its numbers and names.
-        digests: sha256 of each content; None for what couldn't be read.
-        images: each content as the runner wants it, or why there is none.
+        inputs: (number, name, sha256, stamp) of each; sha256 is None for what couldn't be read.
+        images: each content as the runner wants it, or why there is none; empty once embedded.
+        results: by place in the chunk; missing where that of an equal content counts.
+        new: places of the images that are embedded, each distinct content once.
     """
 
-    chunk: Chunk
-    digests: list[str | None]
-    images: list[Prepared | Fault]
+    inputs: list[tuple[int, str, str | None, str]] = field(default_factory=list)
+    images: list[Prepared | Fault] = field(default_factory=list)
+    results: dict[int, Answer | Fault] = field(default_factory=dict)
+    new: list[int] = field(default_factory=list)
 
-    @property
-    def columns(self) -> list[tuple[int, str, str | None, str]]:
-        """(number, name, sha256, stamp) of each content."""
-        chunk = self.chunk
-        stamps = chunk.stamps or [""] * len(chunk.numbers)
-        return list(zip(chunk.numbers, chunk.names, self.digests, stamps, strict=True))
+    def left(self) -> dict[int, str]:
+        """The sha256, by place, of what has been read and has no result yet."""
+        digests = ((place, digest) for place, (_, _, digest, _) in enumerate(self.inputs))
+        return {at: digest for at, digest in digests if digest and at not in self.results}
 
-
-@dataclass(frozen=True)
-class Embedded:
-    """A chunk whose new images have been embedded.
-
-    Attributes:
-        loaded: the chunk; its images have been let go of.
-        new: positions in the chunk that were embedded, each distinct content once.
-        answers: the runner's answer for each of these positions.
-    """
-
-    loaded: Loaded
-    new: list[int]
-    answers: list[Answer | Fault]
+    def rows(self, places: Iterable[int]) -> list[Row]:
+        """The rows of the inputs in these places."""
+        return [
+            Row(number, name, digest, self.results[place], stamp)
+            for place in places
+            for number, name, digest, stamp in [self.inputs[place]]
+        ]
 
 
 @dataclass
@@ -98,7 +91,7 @@ class Pipeline:
     # Digests of what is being embedded now.
     _pending: set[str] = field(default_factory=set, init=False)
     # Chunks that were embedded when a chunk before them was interrupted.
-    _left_over: list[Embedded | list[Row]] = field(default_factory=list, init=False)
+    _left_over: list[Batch | list[Row]] = field(default_factory=list, init=False)
 
     def rows(self, shards: Iterable[Sequence[int]]) -> Generator[list[Row], None, None]:
         """Yield the rows of these inputs, shard after shard, and in any order within a shard.
@@ -112,11 +105,9 @@ class Pipeline:
         threads = self.runner.threads
         reading, embedding = ThreadPoolExecutor(self.readers), ThreadPoolExecutor(threads)
         loaded = overlap(reading, 2 * self.readers, self._load, self._items(shards), [])
-        sorted_out = (
-            each if isinstance(each, list) else (each, self._new_images(each)) for each in loaded
-        )
+        chosen = map(self._choose, loaded)
         try:
-            for each in overlap(embedding, 2 * threads, self._embed, sorted_out, self._left_over):
+            for each in overlap(embedding, 2 * threads, self._embed, chosen, self._left_over):
                 yield each if isinstance(each, list) else self._to_rows(each)
         finally:
             loaded.close()
@@ -127,12 +118,8 @@ class Pipeline:
 
     def left_over(self) -> list[Row]:
         """Rows that were embedded and not yielded, because the job ended before; in any order."""
-        return [
-            row
-            for each in self._left_over
-            if isinstance(each, Embedded)
-            for row in self._new_rows(each)
-        ]
+        batches = [each for each in self._left_over if isinstance(each, Batch)]
+        return [row for batch in batches for row in batch.rows(batch.new)]
 
     def _items(self, shards: Iterable[Sequence[int]]) -> Iterator[Chunk | list[Row]]:
         """Yield the rows that are taken over, and chunks of all other inputs."""
@@ -147,79 +134,56 @@ class Pipeline:
             taken = {row.number for row in rows}
             yield from self.source.chunks((n for n in numbers if n not in taken), size)
 
-    def _load(self, chunk: Chunk | list[Row]) -> Loaded | list[Row]:
+    def _load(self, chunk: Chunk | list[Row]) -> Batch | list[Row]:
         """Read a chunk's contents, one at a time, and turn each into what the runner wants."""
         if isinstance(chunk, list):
             return chunk
-        digests: list[str | None] = []
-        images: list[Prepared | Fault] = []
-        for content in chunk.load():
-            digests.append(digest_of(content))
-            images.append(content if isinstance(content, Fault) else self.runner.prepare(content))
-        return Loaded(chunk, digests, images)
+        batch, stamps = Batch(), chunk.stamps or [""] * len(chunk.names)
+        inputs = zip(chunk.numbers, chunk.names, stamps, chunk.load(), strict=True)
+        for place, (number, name, stamp, content) in enumerate(inputs):
+            image = content if isinstance(content, Fault) else self.runner.prepare(content)
+            batch.inputs.append((number, name, digest_of(content), stamp))
+            batch.images.append(image)
+            if isinstance(image, Fault):
+                batch.results[place] = image
+        return batch
 
-    def _new_images(self, loaded: Loaded) -> list[int]:
-        """Positions of the images to embed: unknown, not being embedded, each content once."""
-        pending, new = self._pending, []
-        found = self.known.find([each for each in loaded.digests if each and each not in pending])
-        for position, (digest, image) in enumerate(zip(loaded.digests, loaded.images, strict=True)):
-            if not digest or isinstance(image, Fault) or digest in found or digest in pending:
-                continue
-            pending.add(digest)
-            new.append(position)
-        return new
+    def _choose(self, batch: Batch | list[Row]) -> Batch | list[Row]:
+        """Choose the images to embed: unknown, not being embedded, each content once."""
+        if isinstance(batch, list):
+            return batch
+        pending, left = self._pending, batch.left()
+        found = self.known.find(digest for digest in left.values() if digest not in pending)
+        for place, digest in left.items():
+            if digest not in found and digest not in pending:
+                pending.add(digest)
+                batch.new.append(place)
+        return batch
 
-    def _embed(self, given: tuple[Loaded, list[int]] | list[Row]) -> Embedded | list[Row]:
-        """Embed a chunk's new images, and let go of the pixels of all its images."""
-        if isinstance(given, list):
-            return given
-        loaded, new = given
-        images = [loaded.images[position] for position in new]
-        loaded.images[:] = [image if isinstance(image, Fault) else b"" for image in loaded.images]
-        return Embedded(loaded, new, self.runner.embed(images) if images else [])
+    def _embed(self, batch: Batch | list[Row]) -> Batch | list[Row]:
+        """Embed a chunk's new images, and let go of all its images."""
+        if isinstance(batch, list):
+            return batch
+        images = [batch.images[place] for place in batch.new]
+        batch.images.clear()
+        answers = self.runner.embed(images) if images else []
+        batch.results.update(zip(batch.new, answers, strict=True))
+        return batch
 
-    def _to_rows(self, embedded: Embedded) -> list[Row]:
+    def _to_rows(self, batch: Batch) -> list[Row]:
         """A chunk's rows.
 
         The chunks before it have become rows already, so what this chunk shares with them is known.
         """
-        loaded = embedded.loaded
-        columns, digests = loaded.columns, loaded.digests
-        results: dict[int, Answer | Fault] = dict(zip(embedded.new, embedded.answers, strict=True))
-        self.made.read += len(columns)
-        self.made.embedded += sum(isinstance(answer, Answer) for answer in embedded.answers)
-        for position, image in enumerate(loaded.images):
-            if isinstance(image, Fault):
-                results[position] = image
-        new = self._new_rows(embedded)
+        new = batch.rows(batch.new)
+        self.made.read += len(batch.inputs)
+        self.made.embedded += sum(isinstance(row.result, Answer) for row in new)
         self.known.add(new)
         self._pending.difference_update(row.sha256 for row in new if row.sha256)
-        results |= self._known_results(digests, results)
-        return [to_row(column, results[position]) for position, column in enumerate(columns)]
-
-    def _new_rows(self, embedded: Embedded) -> list[Row]:
-        """The rows of those of a chunk's images that were embedded."""
-        columns = embedded.loaded.columns
-        pairs = zip(embedded.new, embedded.answers, strict=True)
-        return [to_row(columns[position], answer) for position, answer in pairs]
-
-    def _known_results(
-        self, digests: list[str | None], results: dict[int, Answer | Fault]
-    ) -> dict[int, Answer | Fault]:
-        """The results of the positions that have none yet: an equal content was embedded before."""
-        left = {
-            position: digest
-            for position, digest in enumerate(digests)
-            if digest and position not in results
-        }
-        found = self.known.find(list(left.values()))
-        return {position: found[digest] for position, digest in left.items()}
-
-
-def to_row(column: tuple[int, str, str | None, str], result: Answer | Fault) -> Row:
-    """The row of an input, given as (number, name, sha256, stamp)."""
-    number, name, digest, stamp = column
-    return Row(number, name, digest, result, stamp)
+        left = batch.left()
+        found = self.known.find(left.values())
+        batch.results.update((place, found[digest]) for place, digest in left.items())
+        return batch.rows(range(len(batch.inputs)))
 
 
 def overlap(

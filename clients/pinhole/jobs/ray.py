@@ -29,7 +29,7 @@ from pinhole.jobs.known import Known
 from pinhole.jobs.making import learn, make_shards
 from pinhole.jobs.pipeline import Made, Pipeline
 from pinhole.jobs.runners import Model
-from pinhole.jobs.shards import shard_path
+from pinhole.jobs.shards import shard_path, use_little_memory
 from pinhole.jobs.sources.opening import open_source
 from serve.bundle.distribution import missing_module
 from serve.bundle.errors import BundleError
@@ -99,17 +99,15 @@ class RayCluster:
         """The shards to make, mapped by the actors that make them."""
         # The command's own progress bar counts rows; Ray's would count shards beside it.
         DataContext.get_current().enable_progress_bars = False
-        resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-        kind = "GPU" if self.setup.device == "cuda" else "CPU"
-        most = self.workers or max(1, int(resources.get(kind, 1)))
         items = [{"shard": shard} for shard in shards]
         return ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
             Actor,
             fn_constructor_args=(self.setup, job),
             batch_size=1,
-            compute=ActorPoolStrategy(min_size=1, max_size=min(most, len(items))),
+            # Ray adds actors as long as the cluster has room, on nodes that join late too.
+            compute=ActorPoolStrategy(min_size=1, max_size=self.workers),
             num_cpus=1,
-            num_gpus=1 if kind == "GPU" else 0,
+            num_gpus=1 if self.setup.device == "cuda" else 0,
         )
 
 
@@ -120,6 +118,7 @@ class Actor:
     """
 
     def __init__(self, setup: Setup, job: Job) -> None:
+        use_little_memory()
         self._setup, self._job, self._known, self._fault = setup, job, Known(), ""
         try:
             self._open()

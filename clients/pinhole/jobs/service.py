@@ -156,18 +156,14 @@ class ServiceRunner:
         if len(images) == 1 or sum(map(len, images)) <= LARGEST_TOGETHER:
             try:
                 return self._embed_at_once(images)
-            except Late as error:
-                if len(images) == 1:
-                    return [Fault("Late", str(error))]
-                self._most = max(1, min(self._most, len(images) // 2))
-            except ServerError as error:
-                if len(images) == 1:
-                    return [Fault("ServerError", str(error))]
-            except BadRequest as error:
-                if isinstance(images[0], np.ndarray):
+            except (BadRequest, Late, ServerError) as error:
+                if isinstance(error, BadRequest) and isinstance(images[0], np.ndarray):
                     raise JobError(f"the service refuses the source's arrays: {error}") from error
                 if len(images) == 1:
-                    return [Fault(error.type, str(error))]
+                    name = type(error).__name__
+                    return [Fault(getattr(error, "type", name), str(error))]
+                if isinstance(error, Late):
+                    self._most = max(1, min(self._most, len(images) // 2))
         middle = len(images) // 2
         return self.embed(images[:middle]) + self.embed(images[middle:])
 

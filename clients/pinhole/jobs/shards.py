@@ -23,7 +23,6 @@ from pinhole import outputs
 from pinhole.jobs.errors import Fault, JobError
 from pinhole.jobs.rows import Answer, Row
 from pinhole.jobs.runners import Model
-from pinhole.jobs.sources import Source, printable
 
 ROWS = 10_000
 SCORES = ("mse", "percentile", "outlier")  # The columns of a job with --score.
@@ -102,17 +101,9 @@ class Totals:
         return self.rows - self.failed
 
 
-def identify(name: str, source: Source, model: Model, score: float, shard_rows: int) -> Identity:
-    """The identity of the job that embeds a source.
-
-    Args:
-        name: the source as the user named it.
-        source: has been listed.
-        model: embeds it.
-        score: see Identity.
-        shard_rows: number of inputs in a shard.
-    """
-    return Identity(printable(name), source.count, source.digest, model, score, shard_rows)
+def use_little_memory() -> None:
+    """Have pyarrow allocate as Python does: its own allocator keeps 30 MB more, and they grow."""
+    pa.set_memory_pool(pa.system_memory_pool())
 
 
 def shard_path(folder: Path, shard: int) -> Path:
@@ -188,34 +179,42 @@ def job_metadata(identity: Identity) -> dict[str, str]:
     return {PREFIX + key: value for key, value in fields.items()}
 
 
+def schema_of(path: Path) -> Any:
+    """A Parquet file's schema; empty if the file is damaged, or isn't there."""
+    try:
+        with path.open("rb") as file:  # pyarrow would take a name such as run:1/x for a URI.
+            return pq.read_schema(file)
+    except (pa.ArrowException, OSError):
+        return pa.schema([])
+
+
+def told(schema: Any) -> dict[str, str]:
+    """What a job has written of itself into a schema's metadata, by the names in _job.json."""
+    found = [(key.decode(errors="replace"), text) for key, text in (schema.metadata or {}).items()]
+    own = {key: text.decode(errors="replace") for key, text in found if key.startswith(PREFIX)}
+    return {key.removeprefix(PREFIX): text for key, text in own.items()}
+
+
 def shard_totals(path: Path, identity: Identity, shard: int) -> Totals | None:
     """What a shard holds; None if it isn't there, or is damaged and has to be made again.
 
     Raises:
         JobError: it is another job's.
     """
-    try:
-        with path.open("rb") as file:  # pyarrow would take a name such as run:1/x for a URI.
-            footer = pq.read_metadata(file)
-    except (pa.ArrowException, OSError):
+    schema = schema_of(path)
+    if not schema.names:
         return None
-    found = {key.decode(): value.decode() for key, value in (footer.metadata or {}).items()}
-    expected = metadata(identity, shard, [])
+    found, expected = told(schema), metadata(identity, shard, [])
     for key in ("source_digest", "model_digest", "precision", "shard"):
-        if found.get(PREFIX + key) != expected[PREFIX + key]:
+        if found.get(key) != expected[PREFIX + key]:
             raise JobError(f"{path} is another job's: its {key} differs")
-    return Totals(footer.num_rows, Counter(json.loads(found[PREFIX + "failures"])))
+    return Totals(int(found["rows"]), Counter(json.loads(found["failures"])))
 
 
 def write_whole(
     path: Path, write: Callable[[IO[bytes]], object], folder: Path | None = None
 ) -> None:
-    """Write a file under a temporary name, flush it to the disk, and rename it to ``path``.
-
-    Args:
-        path: see outputs.write_whole.
-        write: see outputs.write_whole.
-        folder: see outputs.write_whole.
+    """Write a file as outputs.write_whole does, and flush it to the disk before it is renamed.
 
     Raises:
         JobError: there is no room, or no permission; a file that was at ``path`` is untouched.

@@ -6,28 +6,24 @@ file is there. Beside other files it stays: the next run takes their rows from i
 """
 
 import csv
-import glob
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from pinhole.jobs.errors import JobError
-from pinhole.jobs.folder import check_foreign, former_shards, has_job
+from pinhole.jobs.folder import JOB, check_foreign, former_shards, has_job
 from pinhole.jobs.formats import FORMATS
-from pinhole.jobs.shards import COLUMNS, PREFIX, Identity, write_whole
+from pinhole.jobs.shards import COLUMNS, Identity, schema_of, told, write_whole
 from pinhole.jobs.sources.files import list_names
-from pinhole.jobs.sources.opening import LISTS, file_source
-from pinhole.jobs.sources.patterns import expand_braces
-from pinhole.jobs.sources.places import Place
+from pinhole.jobs.sources.opening import LISTS, file_source, matching
+from pinhole.jobs.sources.patterns import expand_braces, split_pattern
+from pinhole.jobs.sources.places import Place, find_place
 from pinhole.jobs.sources.suffixes import is_collection
+from pinhole.jobs.sources.walking import Choice
 from pinhole.outputs import file_key, local_path
 
 KNOWN = f"a folder, which ends in / if its name has a dot, or a file in {', '.join(FORMATS)}"
@@ -46,6 +42,11 @@ class Sink:
     one_file: bool
 
     @property
+    def tells_rows(self) -> bool:
+        """Whether it is a file that says of itself what its rows are."""
+        return self.one_file and self.path.suffix.lower() == ".parquet"
+
+    @property
     def folder(self) -> Path:
         """Where the shards lie: OUT itself, or the hidden folder beside a one-file OUT."""
         return self.path.with_name(f".{self.path.name}.job") if self.one_file else self.path
@@ -59,7 +60,7 @@ def parse_sink(given: str) -> Sink:
         OSError: it is a URL.
     """
     path = local_path(given)
-    one_file = bool(path.suffix) and not path.is_dir() and not given.endswith(("/", os.sep))
+    one_file = "." in path.name and not path.is_dir() and not given.endswith(("/", os.sep))
     if given in ("", "-") or (one_file and path.suffix.lower() not in FORMATS):
         raise JobError(f"OUT can't be {given or 'empty'}: name {KNOWN}")
     if not one_file and path.exists() and not path.is_dir():
@@ -92,26 +93,39 @@ def check_sink(sink: Sink, source: str, score: bool, overwrite: bool) -> None:
 
 def check_apart(sink: Sink, source: str) -> None:
     """Raise JobError if OUT, under whatever name, is an input or is a folder that holds inputs."""
+    is_input = JobError(f"{sink.path} is SOURCE, or one of its files: name another OUT")
     taken = {file_key(sink.path), file_key(sink.folder)} - {None}
-    if not taken:
+    place = find_place(source)
+    if place.fs is not None:
         return
+    if not place.kind() and any(reaches(each, sink) for each in expand_braces(place.path)):
+        raise is_input
     holders = set[str]()
-    for name in named_by(source):
+    for name in named_by(place) if taken else ():
         holders.add(os.path.dirname(name))  # noqa: PTH120 - called for every input
         if file_key(name) in taken:
-            raise JobError(f"{sink.path} is SOURCE, or one of its files: name another OUT")
+            raise is_input
     for holder in holders:
         path = Path(holder).resolve()
         if any(file_key(folder) in taken for folder in (path, *path.parents)):
             raise JobError(f"{sink.path} is a folder that holds SOURCE: name another OUT")
-    folder, out = Path(source), sink.path.resolve()
-    if folder.is_dir() and folder.resolve() in out.parents and holds_images(out):
-        raise JobError(f"{sink.path} is one of SOURCE's files: name another OUT")
+    if place.kind() == "folder" and holds_images(sink.path, Path(place.path)):
+        raise is_input
 
 
-def holds_images(path: Path) -> bool:
-    """Whether a file, met in a folder that is SOURCE, is read for the images in it."""
-    if not path.is_file() or not is_collection(path.name):
+def reaches(pattern: str, sink: Sink) -> bool:
+    """Whether a pattern matches what the job writes, so that the next run would read it."""
+    root, names = split_pattern(pattern, os.path.lexists)
+    written = os.path.realpath(sink.path if sink.one_file else sink.path / JOB)
+    start = os.path.join(os.path.realpath(root), "")  # noqa: PTH118 - ends in a slash
+    return bool(names and written.startswith(start) and names.fits(written.removeprefix(start)))
+
+
+def holds_images(path: Path, folder: Path) -> bool:
+    """Whether a file lies in a folder, and is read there for the images in it."""
+    if not (path.is_file() and is_collection(path.name)):
+        return False
+    if folder.resolve() not in path.resolve().parents:
         return False
     try:
         with closing(file_source(Place(os.fspath(path)), None, alone=False)) as source:
@@ -120,18 +134,15 @@ def holds_images(path: Path) -> bool:
         return False
 
 
-def named_by(source: str) -> Iterator[str]:
-    """Yield SOURCE itself, and the files of this host that it names as a list or a pattern."""
-    source = source.removeprefix("file://")
-    names: Iterable[str] = ()
-    if Path(source).is_file():
-        if source.lower().endswith(LISTS):
-            names = list_names(Place(source))
-    else:
-        patterns = expand_braces(source)
-        names = chain.from_iterable(glob.iglob(each, recursive=True) for each in patterns)  # noqa: PTH207
-    names = chain((source, os.path.realpath(source)), names)
-    yield from (name for name in names if "://" not in name)
+def named_by(place: Place) -> Iterator[str]:
+    """Yield the name of SOURCE itself, and the files that it names as a list or a pattern."""
+    yield from (place.path, os.path.realpath(place.path))
+    kind, choice = place.kind(), Choice()
+    if kind == "file" and place.path.lower().endswith(LISTS):
+        yield from (name for name in list_names(place) if "://" not in name)
+    for pattern in [] if kind else expand_braces(place.path):
+        yield from (name for name, _, _ in matching(Place(pattern), choice))
+    yield from choice.collections
 
 
 def is_result(sink: Sink) -> bool:
@@ -152,14 +163,9 @@ def is_result(sink: Sink) -> bool:
 
 def parquet_columns(path: Path) -> set[str]:
     """The columns of a Parquet file that a job has assembled; none of another file, or a shard."""
-    try:
-        with path.open("rb") as file:
-            schema = pq.read_schema(file)
-    except (pa.ArrowException, OSError):
-        return set()
-    keys = {key.decode(errors="replace") for key in schema.metadata or {}}
-    ours = f"{PREFIX}model_digest" in keys and f"{PREFIX}shard" not in keys
-    return set(schema.names) if ours else set()
+    schema = schema_of(path)
+    found = told(schema)
+    return set(schema.names) if "model_digest" in found and "shard" not in found else set()
 
 
 def csv_columns(path: Path) -> set[str]:
@@ -183,7 +189,7 @@ def assemble(sink: Sink, identity: Identity) -> None:
 
 def clear(sink: Sink) -> None:
     """Remove what a finished job has no more use for."""
-    if sink.one_file and sink.path.suffix.lower() == ".parquet":
+    if sink.tells_rows:
         shutil.rmtree(sink.folder)
         return
     for path in former_shards(sink.folder):

@@ -1,4 +1,4 @@
-"""A fake runner whose answers depend on the image, and a job in one call."""
+"""A fake runner whose answers depend on the image, a job in one call, and folders to work in."""
 
 import threading
 from collections.abc import Callable, Sequence
@@ -10,16 +10,18 @@ import numpy as np
 import pytest
 
 from pinhole import Unavailable
+from pinhole.jobs import service
 from pinhole.jobs.errors import Fault
 from pinhole.jobs.job import Done, Job
 from pinhole.jobs.making import InProcess
 from pinhole.jobs.pipeline import READERS
 from pinhole.jobs.rows import Answer
 from pinhole.jobs.runners import Model, Prepared, Runner
-from pinhole.jobs.shards import identify
+from pinhole.jobs.shards import Identity
 from pinhole.jobs.sinks import parse_sink
-from pinhole.jobs.sources import Content, Source
+from pinhole.jobs.sources import Content, Source, printable
 from pinhole.jobs.sources.opening import open_source
+from serve.bundle.images import write_png
 
 
 class FakeRunner:
@@ -88,7 +90,8 @@ def run_listed(
     **options: Any,
 ) -> Done:
     """Run a job on a source that has been listed."""
-    identity = identify(str(source), listed, runner.model, score, rows)
+    name, model = printable(str(source)), runner.model
+    identity = Identity(name, listed.count, listed.digest, model, score, rows)
     job = Job(parse_sink(str(out)), identity, **options)
     return job.run(InProcess(listed, runner, readers), lambda count: None)
 
@@ -114,3 +117,30 @@ def folder(tmp_path: Path) -> Callable[[Sequence[bytes]], Path]:
         return images
 
     return make
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def scans(here: Path) -> Path:
+    """The working directory, with images.npy, images/0.png and images/1.png in it."""
+    pixels = np.arange(2 * 28 * 28, dtype=np.uint8).reshape(2, 1, 28, 28)
+    np.save("images.npy", pixels)
+    Path("images").mkdir()
+    for index in range(2):
+        Path(f"images/{index}.png").write_bytes(write_png(pixels[index]))
+    return here
+
+
+@pytest.fixture
+def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The lines that the runner has shown to the user; its pauses are short here."""
+    monkeypatch.setattr(service, "FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr(service, "LONGEST_PAUSE_S", 0.05)
+    monkeypatch.setattr(service, "QUIET_S", 0.1)
+    return []

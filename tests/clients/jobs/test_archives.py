@@ -23,13 +23,6 @@ from pinhole.jobs.sources.places import Place
 from .conftest import contents
 
 
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The working directory."""
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 def write_tar(path: str, names: list[str]) -> None:
     """A tar file of members that hold their own names."""
     with tarfile.open(path, "w") as archive:
@@ -251,3 +244,17 @@ def test_zip_members_that_cant_be_read(here: Path, method: int, flags: int, word
     assert isinstance(bad, Fault)
     assert re.search(words, bad.message)
     assert good == b"b.png"
+
+
+def test_empty_and_damaged_archives_are_named(here: Path) -> None:
+    """An empty zip file is one; a compressed tar file whose data are damaged isn't another kind."""
+    write_zip("empty.zip", [])
+    write_tar("a.tar", ["a.png"])
+    data = bytearray(gzip.compress(Path("a.tar").read_bytes()))
+    data[len(data) // 2] ^= 0xFF
+    Path("bad.tar.gz").write_bytes(data)
+
+    with pytest.raises(JobError, match=r"empty.zip holds no image files"):
+        open_source("empty.zip")
+    with pytest.raises(JobError, match=r"bad.tar.gz can't be read as a tar file"):
+        open_source("bad.tar.gz")

@@ -134,6 +134,24 @@ def test_refused_files_are_known_too(folder: Make, tmp_path: Path) -> None:
     assert done.totals.failures == {"InvalidImage": 1}
 
 
+def test_going_on_reads_no_names(
+    folder: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of finished shards of the same list, only contents matter: a million names take a minute."""
+    images, out = folder([*numbered(20), b"0003"]), tmp_path / "out"
+    run(images, out, FakeRunner())
+    shard_path(out, 2).unlink()
+    keyed = list[str]()
+    monkeypatch.setattr(
+        "pinhole.jobs.known.input_key", lambda name, stamp: keyed.append(name) or name.encode()
+    )
+
+    runner = FakeRunner()
+    run(images, out, runner)
+
+    assert (keyed, runner.embedded) == ([], [])
+
+
 def test_arrays_are_known_by_their_pixels(tmp_path: Path) -> None:
     """Inputs without a time of change are read, and known by their sha256."""
     pixels = np.arange(30 * 4, dtype=np.uint8).reshape(30, 2, 2)

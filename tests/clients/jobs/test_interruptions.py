@@ -1,69 +1,50 @@
 """Interrupted jobs, and places that lack what a job would use: it goes on, or says why not."""
 
+import contextlib
 import errno
-import json
 import os
 import signal
 import stat
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
 from pinhole.jobs.folder import former_shards
+from pinhole.jobs.formats import FORMATS
 from serve.bundle.images import write_png
 from serve.bundle.manifest import Bundle
 
 from .conftest import FakeRunner, run
+from .services import Handler, listening
 
 Make = Callable[[Sequence[bytes]], Path]
 PINHOLE = [sys.executable, "-m", "pinhole"]
 
 
-class Stalling(BaseHTTPRequestHandler):
+class Stalling(Handler):
     """Embeds the files of one request, and keeps all further requests waiting."""
 
-    protocol_version = "HTTP/1.1"
     requests: list[int]
 
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        many = self.headers["Content-Type"] == "application/json"
-        count = len(json.loads(body)["images"]) if many else 1
-        if many:
-            self.requests.append(count)
-            if len(self.requests) > 1:
-                time.sleep(60)
-        rows = [[0, 1]] * count
-        answer = {"embeddings": rows, "errors": []} if many else {"embedding": rows[0]}
-        data = json.dumps(answer).encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(data)))
-        self.send_header("X-Model-Digest", "digest")
-        self.send_header("X-Precision", "fp32")
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
+    def begin(self, count: int) -> None:
+        self.requests.append(count)
+        if len(self.requests) > 1:
+            time.sleep(60)
 
 
 @pytest.fixture
 def stalling() -> Iterator[str]:
     """The URL of a service that stalls."""
     Stalling.requests = []
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Stalling)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_address[1]}"
-    server.shutdown()
-    server.server_close()
+    with listening(Stalling) as url:
+        yield url
 
 
 def stopped(job: "subprocess.Popen[str]", number: int) -> tuple[int, list[str], float]:
@@ -208,3 +189,65 @@ def test_no_locks(
 
     for out in ("out", "o.parquet"):
         assert run(tmp_path / "images", tmp_path / out, FakeRunner()).totals.embedded == 1
+
+
+def test_kill_while_out_is_assembled(
+    folder: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The half-written file is gone after the next run, and an earlier OUT stays until then."""
+    images, out = folder([b"a", b"b"]), tmp_path / "o.csv"
+    run(images, out, FakeRunner())
+    before = out.read_bytes()
+    (images / "0002.png").write_bytes(b"c")
+    child = os.fork()
+    if child == 0:
+
+        def die(file: IO[bytes], *_: object) -> None:
+            file.write(b"half")
+            file.flush()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        with contextlib.suppress(BaseException):
+            monkeypatch.setitem(FORMATS, ".csv", die)
+            run(images, out, FakeRunner())
+        os._exit(1)
+    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+    assert out.read_bytes() == before
+    assert len(list(tmp_path.rglob("*.partial"))) == 1
+
+    run(images, out, FakeRunner())
+
+    assert not list(tmp_path.rglob("*.partial"))
+    assert out.read_bytes() != before
+
+
+WINDOWS = """if True:
+    import os, sys
+    for name in ("fcntl", "grp", "pwd", "resource", "termios"):
+        sys.modules[name] = None  # importing it fails
+    del os.O_NONBLOCK, os.O_CLOEXEC
+    import pinhole.client
+    from pinhole.cli import main
+    sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_windows(scans: Path, small_bundle: Bundle) -> None:
+    """Without the modules and flags that Windows lacks, and with files in a locale of its own."""
+    local = ("--local", str(small_bundle.folder))
+    environment = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    for arguments in (
+        ("embed", "images", "--out", "o", *local),
+        ("embed", "images", "--out", "o", *local),  # It reads its _job.json.
+        ("embed", "images", "--out", "o.parquet", *local),
+        ("atlas", "o.parquet", "--out", "o.html"),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-c", WINDOWS, *arguments],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            env=os.environ | environment,
+        )
+        assert done.returncode == 0, done.stderr
+    assert "−" in Path("o.html").read_text("utf-8")

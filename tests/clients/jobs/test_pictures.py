@@ -43,6 +43,6 @@ def test_without_a_gateway_the_launcher_says_it(monkeypatch: pytest.MonkeyPatch)
     """The private port of a launcher on this host has the metadata that TorchServe lacks."""
     with serve(Script()) as torchserve, serve(Script(page=PAGE)) as launcher:
         ports = [urlsplit(script.url).port or 0 for script in (torchserve, launcher)]
-        monkeypatch.setattr("pinhole.explorer.server.PRIVATE_OFFSET", ports[1] - ports[0])
+        monkeypatch.setattr("pinhole.address.PRIVATE_OFFSET", ports[1] - ports[0])
 
         assert find_image_spec(torchserve.url, "", 5, "digest") == SPEC

@@ -1,4 +1,4 @@
-"""Jobs on a real Ray cluster of two nodes on this host."""
+"""Jobs on a real Ray cluster, of up to three nodes at a time, on this host."""
 
 import json
 import subprocess
@@ -19,14 +19,39 @@ utils = pytest.importorskip("ray.cluster_utils", reason="the extra ray isn't ins
 
 ROWS = 40
 SHARDS = 60
+STORE_BYTES = 80 << 20  # Of each node's object store; the least that Ray takes is 75 MB.
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
-    """A cluster whose head has one CPU; tests add another node."""
-    cluster = utils.Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    """A cluster whose head embeds nothing; tests add nodes."""
+    head = {"num_cpus": 0, "object_store_memory": STORE_BYTES}
+    cluster = utils.Cluster(initialize_head=True, head_node_args=head)
     yield cluster
     cluster.shutdown()
+
+
+def add_node(cluster: Any) -> Any:
+    """Add a node with one CPU."""
+    node = cluster.add_node(num_cpus=1, object_store_memory=STORE_BYTES)
+    cluster.wait_for_nodes()
+    return node
+
+
+@pytest.fixture
+def node(cluster: Any) -> Iterator[None]:
+    """A node for one test."""
+    added = add_node(cluster)
+    yield
+    cluster.remove_node(added)
+
+
+def wait_for_shards(out: Path, count: int) -> None:
+    """Wait until the job has made so many shards."""
+    deadline = time.monotonic() + 60
+    while len(list(out.glob("shard-*"))) < count:
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
 
 
 def command(cluster: Any, bundle: Bundle, source: Path, out: Path) -> list[str]:
@@ -36,10 +61,9 @@ def command(cluster: Any, bundle: Bundle, source: Path, out: Path) -> list[str]:
     return [sys.executable, "-m", "pinhole.cli", *what, *where]
 
 
-def test_node_dies_half_way(cluster: Any, small_bundle: Bundle, tmp_path: Path) -> None:
-    """The head makes the dead node's shards: every input once, the numbers as in a local job."""
-    second = cluster.add_node(num_cpus=1)
-    cluster.wait_for_nodes()
+def test_nodes_die_and_join(cluster: Any, small_bundle: Bundle, tmp_path: Path) -> None:
+    """Two nodes die, the third has joined late: every input once, numbers as in a local job."""
+    first, second = add_node(cluster), add_node(cluster)
     images = np.random.default_rng(0).integers(0, 256, (ROWS * SHARDS - 7, 28, 28), np.uint8)
     np.save(tmp_path / "in.npy", images)
     out = tmp_path / "out"
@@ -47,12 +71,14 @@ def test_node_dies_half_way(cluster: Any, small_bundle: Bundle, tmp_path: Path) 
     with subprocess.Popen(
         command(cluster, small_bundle, tmp_path / "in.npy", out), stderr=subprocess.PIPE, text=True
     ) as job:
-        deadline = time.monotonic() + 60
-        while len(list(out.glob("shard-*"))) < SHARDS // 4 and time.monotonic() < deadline:
-            time.sleep(0.002)
+        wait_for_shards(out, SHARDS // 6)
+        cluster.remove_node(first, allow_graceful=False)
+        late = add_node(cluster)
+        wait_for_shards(out, SHARDS // 3)
         cluster.remove_node(second, allow_graceful=False)
-        assert job.poll() is None, "it was done before the node died"
+        assert job.poll() is None, "it was done before the nodes died"
         _, said = job.communicate(timeout=120)
+    cluster.remove_node(late)
 
     assert job.returncode == 0, said
     shards = [pq.read_table(path) for path in sorted(out.glob("shard-*.parquet"))]
@@ -66,7 +92,7 @@ def test_node_dies_half_way(cluster: Any, small_bundle: Bundle, tmp_path: Path) 
 
 
 def test_failures_cost_exit_code_1_and_are_tried_again(
-    cluster: Any, small_bundle: Bundle, tmp_path: Path
+    cluster: Any, node: None, small_bundle: Bundle, tmp_path: Path
 ) -> None:
     """As in any other job; --retry-failed makes the missing shard and the failed row."""
     images = tmp_path / "images"
@@ -88,7 +114,7 @@ def test_failures_cost_exit_code_1_and_are_tried_again(
 
 
 def test_node_that_sees_something_else_is_named(
-    cluster: Any, small_bundle: Bundle, tmp_path: Path
+    cluster: Any, node: None, small_bundle: Bundle, tmp_path: Path
 ) -> None:
     """No cluster, no bundle, an array of another size: one line each, exit code 2."""
     np.save(tmp_path / "in.npy", np.zeros((5, 9, 9), np.uint8))

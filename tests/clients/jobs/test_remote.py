@@ -1,6 +1,10 @@
-"""Sources at URLs whose back ends fail: with errors of their own, for a while or for good."""
+"""Sources at URLs, and back ends that fail: with errors of their own, for a while or for good."""
 
+import http.server
+import socket
+import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +13,14 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from pinhole.cli import main
+from pinhole.jobs.errors import Fault, JobError
 from pinhole.jobs.sources import remote
+from pinhole.jobs.sources.opening import open_source
 from serve.bundle.manifest import Bundle
 
-from .conftest import FakeRunner, run
+from .conftest import FakeRunner, contents, run
 from .test_job import rows_of
+from .test_sources import NAMES, make_tar
 
 
 class BackEndError(Exception):
@@ -101,3 +108,63 @@ def test_files_at_urls_have_stamps(faulty: Faulty, tmp_path: Path) -> None:
     done = run("faulty://scans", tmp_path / "out", runner)
 
     assert (runner.embedded, done.made.read) == ([b"c"], 1)
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    """Serves the working directory, and sends no parts of files."""
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def web(tmp_path: Path) -> Iterator[str]:
+    """The URL of a web server of the temporary folder."""
+    handler = partial(Quiet, directory=str(tmp_path))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_urls_of_one_file(tmp_path: Path, web: str) -> None:
+    """A URL may name one file: its name is that of the file, once; a web page is a folder."""
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.png").write_bytes(b"image")
+    make_tar(tmp_path / "in" / "b.tar", "w")
+    fsspec.filesystem("memory").pipe("/one/a.png", b"image")
+    name = f"{tmp_path}/in/a.png"
+
+    assert contents(f"file://{name}") == {name: b"image"}
+    assert contents("memory://one/a.png") == {"/one/a.png": b"image"}
+    assert contents(f"{web}/in/a.png") == {f"{web}/in/a.png": b"image"}
+    assert contents(f"{web}/in/a.png?size=9") == {f"{web}/in/a.png?size=9": b"image"}
+    assert list(contents(f"{web}/in/b.tar")) == [f"./{name}" for name in NAMES]
+    assert list(contents(f"{web}/in")) == ["a.png", *(f"b.tar/./{name}" for name in NAMES)]
+
+
+def test_urls_that_lead_nowhere(web: str) -> None:
+    """What isn't there and a server that doesn't answer are told apart, in one line."""
+    with socket.create_server(("127.0.0.1", 0)) as unused:
+        port = unused.getsockname()[1]
+
+    with pytest.raises(JobError, match=r"/gone.png is not a folder, file, pattern or URL"):
+        open_source(f"{web}/gone.png")
+    with pytest.raises(JobError, match="can't be opened: Cannot connect"):
+        open_source(f"http://127.0.0.1:{port}/a.png")
+
+
+def test_urls(tmp_path: Path) -> None:
+    """A folder and a pattern in any fsspec file system are sources, and so are lists of URLs."""
+    memory = fsspec.filesystem("memory")
+    for name in NAMES:
+        memory.pipe(f"/scans/{name}", name.encode())
+    (tmp_path / "list.txt").write_text("memory://scans/b.PNG\nmemory://scans/gone.png\n")
+
+    assert contents("memory://scans") == {name: name.encode() for name in NAMES}
+    assert list(contents("memory://scans/a/*.jpg").values()) == [b"a/z.jpg"]
+    found = contents(tmp_path / "list.txt")
+    assert found["memory://scans/b.PNG"] == b"b.PNG"
+    assert isinstance(found["memory://scans/gone.png"], Fault)
+    with pytest.raises(JobError, match="can't be opened"):
+        open_source("nowhere://x")

@@ -107,6 +107,7 @@ class Stream:
         count: number of inputs.
         digest: sha256 of their list.
         items: yields (name, content) of every input from the given number on.
+        check: raises a JobError if the source has changed.
         left_out: see Source.
     """
 
@@ -117,10 +118,11 @@ class Stream:
         count: int,
         digest: str,
         items: Callable[[int], Iterator[tuple[str, Content]]],
+        check: Callable[[], None] = lambda: None,
         left_out: LeftOut | None = None,
     ) -> None:
         self.count, self.digest, self.left_out = count, digest, left_out or LeftOut()
-        self._items = items
+        self._items, self._check = items, check
 
     def chunks(self, numbers: Iterable[int], size: int) -> Iterator[Chunk]:
         """See Source."""
@@ -138,6 +140,7 @@ class Stream:
         number = next(wanted, None)
         if number is None:
             return
+        self._check()
         for position, (name, content) in enumerate(self._items(number), number):
             if position == number:
                 yield position, name, content

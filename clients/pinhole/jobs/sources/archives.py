@@ -6,15 +6,15 @@ import lzma
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from functools import partial
 from itertools import islice
 from typing import IO, Any, cast
 
 from pinhole.jobs.errors import Fault, JobError, too_large, unreadable
-from pinhole.jobs.sources import LARGEST_FILE, Chunk, Content, Stream, cut, printable
-from pinhole.jobs.sources.files import Files
+from pinhole.jobs.sources import LARGEST_FILE, Content, Stream
+from pinhole.jobs.sources.files import Entry, Files, by_name
 from pinhole.jobs.sources.listing import Listing
 from pinhole.jobs.sources.places import Place
 from pinhole.jobs.sources.suffixes import LeftOut, is_image
@@ -56,7 +56,7 @@ def zip_source(place: Place) -> Files:
             left_out.add(name)
     sizes = ((each.filename, each.file_size, 0) for each in members.values())
     listing = Listing(f"zip {place.stamp()}", sizes)
-    return Files(listing, partial(read_member, archive, members), left_out, opened)
+    return Files(listing, by_name(partial(read_member, archive, members)), left_out, opened)
 
 
 def read_member(
@@ -83,54 +83,32 @@ def read_member(
         return Fault("Unreadable", "can't be read: damaged in the zip file")
 
 
-def tar_source(place: Place) -> "PlainTar | Stream":
+def tar_source(place: Place) -> Files | Stream:
     """The images in a tar file, in the file's order.
 
     Raises:
         JobError: the file is damaged.
     """
-    return packed_tar_source(place) if packing(place) else PlainTar(place)
+    return packed_tar_source(place) if packing(place) else plain_tar_source(place)
 
 
-class PlainTar:
-    """A tar file that isn't compressed: members are read from their offsets, in any order."""
+def plain_tar_source(place: Place) -> Files:
+    """The images in a tar file that isn't compressed, read from their offsets."""
+    check, left_out, sparse = place.checker(), LeftOut(), dict[int, Segments]()
 
-    stamps = None
-
-    def __init__(self, place: Place) -> None:
-        self._place, self._stamp, self.left_out = place, place.stamp(), LeftOut()
-        self._sparse = dict[int, Segments]()  # By the offset of the member's data.
-        self._listing = Listing(f"tar {self._stamp}", self._members())
-        self.count, self.digest = self._listing.count, self._listing.digest
-
-    def chunks(self, numbers: Iterable[int], size: int) -> Iterator[Chunk]:
-        """See Source."""
-        for run in cut(self._listing.entries(numbers), size, lambda entry: entry[2]):
-            spans = [(offset, length) for _, _, length, offset, _ in run]
-            names = [printable(name) for _, name, _, _, _ in run]
-            yield Chunk([number for number, *_ in run], names, self._loader(spans))
-
-    def close(self) -> None:
-        """See Source."""
-        self._listing.close()
-
-    def _members(self) -> Iterator[tuple[str, int, int]]:
-        """Yield (name, size, offset) of each image; note what is sparse."""
-        for _, member in members(self._place, self.left_out):
+    def images() -> Iterator[tuple[str, int, int]]:
+        for _, member in members(place, left_out):
             if (segments := segments_of(member)) is not None:
-                self._sparse[member.offset_data] = segments
+                sparse[member.offset_data] = segments
             yield member.name, member.size, member.offset_data
 
-    def _loader(self, spans: list[tuple[int, int]]) -> Callable[[], Iterator[Content]]:
-        """A function that reads these (offset, length) spans when it is called."""
+    def load(run: list[Entry]) -> Iterator[Content]:
+        check()
+        with place.open() as file:
+            for _, _, length, offset, _ in run:
+                yield read_span(file, offset, length, sparse.get(offset))
 
-        def load() -> Iterator[Content]:
-            self._place.check_stamp(self._stamp)
-            with self._place.open() as file:
-                for offset, length in spans:
-                    yield read_span(file, offset, length, self._sparse.get(offset))
-
-        return load
+    return Files(Listing(f"tar {place.stamp()}", images()), load, left_out)
 
 
 def segments_of(member: tarfile.TarInfo) -> Segments | None:
@@ -166,7 +144,7 @@ def packed_tar_source(place: Place) -> Stream:
         for file, member in islice(members(place, LeftOut()), start, None):
             yield member.name, read_span(file, member.offset_data, member.size, segments_of(member))
 
-    return Stream(count, digest, items, left_out)
+    return Stream(count, digest, items, place.checker(), left_out)
 
 
 def members(place: Place, left_out: LeftOut) -> Iterator[tuple[IO[bytes], tarfile.TarInfo]]:

@@ -8,11 +8,11 @@ import gzip
 import math
 import struct
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
-from itertools import islice
 from typing import IO, cast
 
 import numpy as np
@@ -56,27 +56,23 @@ class Rows:
     def __init__(self, place: Place, layout: Layout) -> None:
         self.count, self.digest = layout.count, array_digest(place, layout)
         self.left_out = LeftOut()
-        self._place, self._layout, self._stamp = place, layout, place.stamp()
+        self._place, self._layout, self._check = place, layout, place.checker()
 
     def chunks(self, numbers: Iterable[int], size: int) -> Iterator[Chunk]:
         """See Source."""
         for run in cut(numbers, size, lambda _: self._layout.size):
-            yield Chunk(run, [str(number) for number in run], self._loader(run))
+            yield Chunk(run, list(map(str, run)), partial(self._load, run))
 
     def close(self) -> None:
         """Do nothing: no file is kept open."""
 
-    def _loader(self, wanted: list[int]) -> Callable[[], Iterator[Content]]:
-        """A function that reads the images of these numbers when it is called."""
-
-        def load() -> Iterator[Content]:
-            self._place.check_stamp(self._stamp)
-            with self._place.open() as file:
-                for first, count in runs(wanted):
-                    file.seek(self._layout.offset + first * self._layout.size)
-                    yield from read_rows(file, count, self._layout)
-
-        return load
+    def _load(self, wanted: list[int]) -> Iterator[Content]:
+        """Read the images of these numbers."""
+        self._check()
+        with self._place.open() as file:
+            for first, count in runs(wanted):
+                file.seek(self._layout.offset + first * self._layout.size)
+                yield from read_rows(file, count, self._layout)
 
 
 def runs(numbers: list[int]) -> Iterator[tuple[int, int]]:
@@ -185,18 +181,15 @@ def packed_idx_source(place: Place, layout: Layout) -> Stream:
     """The images of a compressed IDX file, unpacked from its beginning for each reading."""
 
     def items(start: int) -> Iterator[tuple[str, Content]]:
-        return islice(all_items(), start, None)
-
-    def all_items() -> Iterator[tuple[str, Content]]:
         try:
             with open_idx(place) as file:
-                file.read(layout.offset)
-                for number in range(layout.count):
+                file.seek(layout.offset + start * layout.size)
+                for number in range(start, layout.count):
                     yield str(number), read_rows(file, 1, layout)[0]
         except (EOFError, OSError, zlib.error) as error:
             raise JobError(f"{place} can't be read as an IDX file: {error}") from error
 
-    return Stream(layout.count, array_digest(place, layout), items)
+    return Stream(layout.count, array_digest(place, layout), items, place.checker())
 
 
 def is_gzip(place: Place) -> bool:

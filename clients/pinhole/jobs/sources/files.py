@@ -6,22 +6,24 @@ import os
 import stat
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
+from functools import partial
 
-from pinhole.jobs.errors import too_large, unreadable
+from pinhole.jobs.errors import Fault, JobError, too_large, unreadable
 from pinhole.jobs.sources import LARGEST_FILE, Chunk, Content, cut, printable
 from pinhole.jobs.sources.listing import Listing
 from pinhole.jobs.sources.places import OPEN, Place
+from pinhole.jobs.sources.remote import read_remote
 from pinhole.jobs.sources.suffixes import LeftOut
 
-Read = Callable[[str], Content]
+Entry = tuple[int, str, int, int, str]  # See Listing.entries.
 
 
 class Files:
-    """Files by name.
+    """Files, or members of an archive, in any order.
 
     Args:
         listing: the files' names.
-        read: reads the file of a name.
+        load: reads some of them; may be called in any thread.
         left_out: see Source.
         held: what reading needs to be open; closed with the source.
     """
@@ -29,20 +31,19 @@ class Files:
     def __init__(
         self,
         listing: Listing,
-        read: Read,
+        load: Callable[[list[Entry]], Iterator[Content]],
         left_out: LeftOut | None = None,
         held: ExitStack | None = None,
     ) -> None:
         self.count, self.digest = listing.count, listing.digest
         self.left_out = left_out or LeftOut()
-        self._listing, self._read, self._held = listing, read, held or ExitStack()
+        self._listing, self._load, self._held = listing, load, held or ExitStack()
 
     def chunks(self, numbers: Iterable[int], size: int) -> Iterator[Chunk]:
         """See Source."""
         for run in cut(self._listing.entries(numbers), size, lambda entry: entry[2]):
-            wanted, names = [number for number, *_ in run], [name for _, name, *_ in run]
-            stamps = [stamp for *_, stamp in run]
-            yield Chunk(wanted, [printable(name) for name in names], self._loader(names), stamps)
+            wanted, names, _, _, stamps = zip(*run, strict=True)
+            yield Chunk(wanted, list(map(printable, names)), partial(self._load, run), stamps)
 
     def stamps(self, numbers: Iterable[int]) -> Iterator[tuple[int, str, str]]:
         """See Source."""
@@ -54,9 +55,10 @@ class Files:
         self._listing.close()
         self._held.close()
 
-    def _loader(self, names: list[str]) -> Callable[[], Iterator[Content]]:
-        """A function that reads these files when it is called."""
-        return lambda: (self._read(name) for name in names)
+
+def by_name(read: Callable[[str], Content]) -> Callable[[list[Entry]], Iterator[Content]]:
+    """What loads entries with a function that reads the file of a name."""
+    return lambda run: (read(name) for _, name, *_ in run)
 
 
 def list_names(place: Place) -> Iterator[str]:
@@ -80,6 +82,15 @@ def list_names(place: Place) -> Iterator[str]:
 def bare(line: str, separator: str) -> str:
     """A line of a list without the carriage return of Windows' line ends."""
     return line.removesuffix("\r") if separator == "\n" else line
+
+
+def read_named(place_of: Callable[[str], Place], name: str) -> Content:
+    """The content of the file that a name stands for, or why it can't be read."""
+    try:
+        place = place_of(name)
+    except JobError as error:  # Of a URL in a list.
+        return Fault("Unreadable", f"can't be read: {error}")
+    return read_file(place.path) if place.fs is None else read_remote(place.fs, place.path)
 
 
 def read_file(name: str) -> Content:

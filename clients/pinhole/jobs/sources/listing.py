@@ -4,8 +4,10 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Any
+
+from pinhole.jobs.errors import JobError
 
 IN_MEMORY = 1 << 20  # A list of more bytes than this goes to a temporary file.
 STRIDE = 4_096  # The offset of every STRIDE-th line is remembered, so that reading can start there.
@@ -18,6 +20,9 @@ class Listing:
         stamp: what tells two sources apart besides their inputs; the digest begins with it.
         entries: (name, size in bytes, offset in an archive) of each input, or with its stamp too: a
             short text that changes when the input does.
+
+    Raises:
+        JobError: there is no room for it.
     """
 
     def __init__(
@@ -45,12 +50,17 @@ class Listing:
         # Escapes newlines, and bytes that aren't UTF-8: the line is ASCII.
         key, mark = json.dumps(name), json.dumps(stamp)
         self._sum.update(f"{key} {mark}\n".encode())
-        self._file.write(f"[{key}, {size}, {offset}, {mark}]\n".encode())
+        try:
+            self._file.write(f"[{key}, {size}, {offset}, {mark}]\n".encode())
+        except OSError as error:
+            room = f"no room for the list of inputs (see $TMPDIR): {error.strerror}"
+            raise JobError(room) from error
         self.count += 1
 
     def close(self) -> None:
         """Delete the list."""
-        self._file.close()
+        with suppress(OSError):  # Of a line that there was no room for.
+            self._file.close()
 
     def entries(self, numbers: Iterable[int]) -> Iterator[tuple[int, str, int, int, str]]:
         """Yield (number, name, size, offset, stamp) of growing numbers."""

@@ -39,7 +39,8 @@ def npz_source(place: Place, column: str | None) -> Stream:
         called = f" called {column}" if column else ""
         raise HoldsNoImages(f"{place} holds no uint8[N, H, W] or uint8[N, C, H, W]{called}")
     count = sum(layout.count for _, layout in arrays)
-    return Stream(count, array_digest(place, arrays), partial(npz_items, place, arrays))
+    items = partial(npz_items, place, arrays)
+    return Stream(count, array_digest(place, arrays), items, place.checker())
 
 
 def npz_items(

@@ -10,17 +10,17 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import chain
 
-from pinhole.jobs.errors import Fault, JobError
-from pinhole.jobs.sources import Content, Source, printable
+from pinhole.jobs.errors import JobError
+from pinhole.jobs.sources import Source, printable
 from pinhole.jobs.sources.archives import tar_source, zip_source
 from pinhole.jobs.sources.arrays import idx_source, is_idx, npy_source
-from pinhole.jobs.sources.files import Files, list_names, read_file
+from pinhole.jobs.sources.files import Files, by_name, list_names, read_named
 from pinhole.jobs.sources.listing import Listing
 from pinhole.jobs.sources.npz import is_npz, npz_source
 from pinhole.jobs.sources.patterns import EVERYTHING, expand_braces, split_pattern
 from pinhole.jobs.sources.places import Place, find_place
-from pinhole.jobs.sources.remote import ASSUMED_SIZE, read_remote
 from pinhole.jobs.sources.several import Several
+from pinhole.jobs.sources.suffixes import TARS
 from pinhole.jobs.sources.tables import parquet_source
 from pinhole.jobs.sources.walking import Choice, Found, Walk, size_of
 from serve.bundle.pictures.kinds import SUFFIXES
@@ -76,7 +76,7 @@ def matching(place: Place, choice: Choice) -> Iterator[Found]:
     elif place.kind() == "folder":
         yield from Walk(place, f"{path}/", EVERYTHING, True, choice).files()
     elif choice.takes(path, by_suffix=False):
-        yield path, *((ASSUMED_SIZE, "") if place.fs else size_of(path))
+        yield path, *size_of(path, elsewhere=place.fs is not None)
 
 
 def gather(
@@ -100,22 +100,13 @@ def gather(
         return file_source(place_of(name), column, alone=False)
 
     listing = Listing(f"files {stamp}", ((name, size, 0, mark) for name, size, mark in found))
-    files = Files(listing, lambda name: read(place_of, name), choice.left_out)
+    files = Files(listing, by_name(partial(read_named, place_of)), choice.left_out)
     if not choice.collections:
         return files
     names = ((printable(name), partial(collection, name)) for name in choice.collections)
     several = Several(files, names)
     # What was made for something else, such as this job's own result, changes nothing.
     return several if several.count > files.count else files
-
-
-def read(place_of: Callable[[str], Place], name: str) -> Content:
-    """The content of a file, or why it can't be read."""
-    try:
-        place = place_of(name)
-    except JobError as error:  # Of a URL in a list.
-        return Fault("Unreadable", f"can't be read: {error}")
-    return read_file(place.path) if place.fs is None else read_remote(place.fs, place.path)
 
 
 def file_source(place: Place, column: str | None, alone: bool = True) -> Source:
@@ -134,7 +125,7 @@ def file_source(place: Place, column: str | None, alone: bool = True) -> Source:
         return one_file(place)
     try:
         start = beginning(place)
-        if start.startswith(b"PK\x03\x04"):
+        if start.startswith((b"PK\x03\x04", b"PK\x05\x06")):  # The second is of an empty file.
             return npz_source(place, column) if is_npz(place, start) else zip_source(place)
         if start.startswith(b"\x93NUMPY"):
             return npy_source(place)
@@ -146,7 +137,7 @@ def file_source(place: Place, column: str | None, alone: bool = True) -> Source:
             return list_source(place, column)
         if name.endswith(SUFFIXES):
             return one_file(place)
-        if is_tar(place):
+        if name.endswith(TARS) or is_tar(place):
             return tar_source(place)
     except OSError as error:
         raise JobError(f"{place} can't be read: {error.strerror or error}") from error
@@ -160,10 +151,8 @@ def file_source(place: Place, column: str | None, alone: bool = True) -> Source:
 
 def one_file(place: Place) -> Source:
     """The source that is one image."""
-    choice = Choice()
-    size, mark = (ASSUMED_SIZE, "") if place.fs else size_of(place.path)
-    found = [(place.path, size, mark)]
-    return gather(found, choice, lambda name: Place(name, place.fs), None, str(place))
+    found = [(place.path, *size_of(place.path, elsewhere=place.fs is not None))]
+    return gather(found, Choice(), lambda name: Place(name, place.fs), None, str(place))
 
 
 def list_source(place: Place, column: str | None) -> Source:
@@ -173,7 +162,7 @@ def list_source(place: Place, column: str | None) -> Source:
     """
     choice = Choice()
     found = (
-        (name, *((ASSUMED_SIZE, "") if "://" in name else size_of(name)))
+        (name, *size_of(name, elsewhere="://" in name))
         for name in list_names(place)
         if choice.takes(name, by_suffix=False)
     )

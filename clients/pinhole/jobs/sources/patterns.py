@@ -44,7 +44,7 @@ class Pattern:
             if name.startswith(".") and not wanted.startswith("."):
                 continue
             if wanted != "**":
-                reached |= {place + 1} if fnmatch(name, wanted) else set()
+                reached |= {place + 1} if wanted == "*" or fnmatch(name, wanted) else set()
             elif not linked:
                 reached.add(place)
         return self._passing_by(reached)

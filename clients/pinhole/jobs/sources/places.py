@@ -1,6 +1,7 @@
 """A file or folder of this host, or of an fsspec file system."""
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -77,14 +78,24 @@ class Place:
             return f"{Path(self.path).resolve()} {changes}"
         return f"{self.path} {remote_stamp(remote_details(self.fs, self.path) or {})}"
 
-    def check_stamp(self, before: str) -> None:
-        """Raise JobError if the file has changed: its parts would be read from the wrong places."""
-        try:
-            now = self.stamp()
-        except OSError as error:
-            raise JobError(f"{self} can't be read any more: {error.strerror}") from error
-        if now != before:
-            raise JobError(f"{self} has changed since the job began: replaced, grown or cut short")
+    def checker(self) -> Callable[[], None]:
+        """A function that raises a JobError if the file has changed since now.
+
+        Its parts would be read from the wrong places.
+        """
+        before = self.stamp()
+
+        def check() -> None:
+            try:
+                now = self.stamp()
+            except OSError as error:
+                raise JobError(f"{self} can't be read any more: {error.strerror}") from error
+            if now != before:
+                raise JobError(
+                    f"{self} has changed since the job began: replaced, grown or cut short"
+                )
+
+        return check
 
 
 def find_place(given: str) -> Place:

@@ -112,14 +112,6 @@ def reason(error: OSError) -> str:
     return f"{lines[0]}: pip install {missing.split('.')[0]}"
 
 
-def read_url(url: str) -> Content:
-    """The content of the file at a URL, or why it can't be read."""
-    try:
-        return read_remote(*open_url(url))
-    except JobError as error:
-        return unreadable(OSError(0, str(error)))
-
-
 def read_remote(fs: Any, path: str) -> Content:
     """The content of a file in an fsspec file system, or why it can't be read after three tries."""
 

@@ -7,10 +7,8 @@ from collections import Counter
 from serve.bundle.pictures.kinds import SUFFIXES
 
 # Files that hold images: archives, tables and arrays.
-COLLECTIONS = (
-    *(".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz"),
-    *(".parquet", ".npy", ".npz"),
-)
+TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
+COLLECTIONS = (*TARS, ".zip", ".parquet", ".npy", ".npz")
 
 TOLD_KINDS = 5
 MOST_KINDS = 100  # Files that are numbered by their suffixes would fill the memory otherwise.

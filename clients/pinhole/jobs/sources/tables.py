@@ -5,7 +5,7 @@ says where the file is. A list in a cell holds any number of images.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -15,19 +15,25 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pyarrow import types
 
 from pinhole.jobs.errors import Fault, HoldsNoImages, JobError, too_large
+from pinhole.jobs.shards import told
 from pinhole.jobs.sources import LARGEST_FILE, Content, Stream
-from pinhole.jobs.sources.files import Files, read_file
+from pinhole.jobs.sources.files import Files, by_name, read_named
 from pinhole.jobs.sources.listing import Listing
-from pinhole.jobs.sources.places import Place
-from pinhole.jobs.sources.remote import ASSUMED_SIZE, read_remote, read_url
+from pinhole.jobs.sources.places import Place, find_place
 from pinhole.jobs.sources.walking import size_of
 
 PAGE_BYTES = 64 << 10  # Read at a time; pyarrow would read the whole column of a row group.
 
 # The most that is read at a time, in rows and in about so many bytes.
 BATCH_ROWS, BATCH_BYTES = 256, 256 << 10
+
+# What tells a column's Arrow type.
+BYTES = (types.is_binary, types.is_large_binary, types.is_binary_view, types.is_fixed_size_binary)
+TEXTS = (types.is_string, types.is_large_string, types.is_string_view)
+LISTS = (types.is_list, types.is_large_list, types.is_fixed_size_list)
 
 BAD = (pa.ArrowException, OSError)  # What reading a damaged file raises.
 
@@ -49,14 +55,16 @@ def parquet_source(place: Place, column: str | None, alone: bool) -> Files | Str
     """
     with opened(place) as file:
         schema, metadata = file.schema_arrow, file.metadata
+    if told(schema) and not alone:
+        raise HoldsNoImages(f"{place} is a job's result")
     image = choose_column(place, schema, column, alone)
     if holds_paths(schema.field(image).type):
         return path_source(place, image)
     named = "path" if "path" in schema.names and holds_paths(schema.field("path").type) else None
-    table = Table(place, image, named, is_list(schema.field(image).type))
+    table = Table(place, image, named, is_any(schema.field(image).type, LISTS))
     count = sum(table.images_in(metadata, group) for group in range(metadata.num_row_groups))
     digest = sha256(f"parquet {place.stamp()} {image}".encode()).hexdigest()
-    return Stream(count, digest, table.items)
+    return Stream(count, digest, table.items, place.checker())
 
 
 @contextmanager
@@ -103,29 +111,24 @@ def choose_column(place: Place, schema: Any, wanted: str | None, alone: bool) ->
 
 def holds_files(kind: Any) -> bool:
     """Whether a column of this Arrow type may hold files: bytes, structs of them, lists of both."""
-    if is_list(kind) or pa.types.is_dictionary(kind):
-        return not is_list(kind.value_type) and holds_files(kind.value_type)
-    if pa.types.is_struct(kind):
+    if is_any(kind, LISTS) or types.is_dictionary(kind):
+        return not is_any(kind.value_type, LISTS) and holds_files(kind.value_type)
+    if types.is_struct(kind):
         names = [field.name for field in kind]
         # A file without any bytes has a column of nulls.
-        nulls = "path" in names and "bytes" in names and pa.types.is_null(kind.field("bytes").type)
+        nulls = "path" in names and "bytes" in names and types.is_null(kind.field("bytes").type)
         return nulls or ("bytes" in names and holds_files(kind.field("bytes").type))
-    types = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view)
-    return any(fits(kind) for fits in (*types, pa.types.is_fixed_size_binary))
+    return is_any(kind, BYTES)
 
 
 def holds_paths(kind: Any) -> bool:
     """Whether a column of this Arrow type holds texts."""
-    if pa.types.is_dictionary(kind):
-        return holds_paths(kind.value_type)
-    types = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
-    return any(fits(kind) for fits in types)
+    return is_any(kind.value_type if types.is_dictionary(kind) else kind, TEXTS)
 
 
-def is_list(kind: Any) -> bool:
-    """Whether a column of this Arrow type holds lists."""
-    types = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
-    return any(fits(kind) for fits in types)
+def is_any(kind: Any, tests: Sequence[Callable[[Any], bool]]) -> bool:
+    """Whether one of the tests is true of an Arrow type."""
+    return any(test(kind) for test in tests)
 
 
 @dataclass(frozen=True)
@@ -199,7 +202,7 @@ class Table:
         """The file that an image is, or that its path names, or why there is none."""
         data = image.get("bytes") if isinstance(image, dict) else image
         if data is None and isinstance(image, dict) and image.get("path"):
-            return read_path(self.place, image["path"])
+            return read_named(partial(named_by, self.place), image["path"])
         if data is None:
             return Fault("Unreadable", "can't be read: the cell is empty")
         return too_large(len(data), LARGEST_FILE) if len(data) > LARGEST_FILE else bytes(data)
@@ -236,24 +239,24 @@ def path_source(place: Place, column: str) -> Files:
             for batch in file.iter_batches(BATCH_ROWS, columns=[column]):
                 for cells in rows_of(batch):
                     path = (cells and cells[column]) or ""
-                    here = place.fs is None and "://" not in path
-                    size, mark = size_of(beside(place, path)) if here else (ASSUMED_SIZE, "")
+                    elsewhere = place.fs is not None or "://" in path
+                    file_name = path if elsewhere else named_by(place, path).path
+                    size, mark = size_of(file_name, elsewhere)
                     yield path, size, 0, mark
 
     listing = Listing(f"paths {place.stamp()} {column}", entries())
-    return Files(listing, partial(read_path, place))
+    return Files(listing, by_name(partial(read_named, partial(named_by, place))))
 
 
-def read_path(place: Place, path: str) -> Content:
-    """The content of the file that a path or URL in a Parquet file names."""
+def named_by(place: Place, path: str) -> Place:
+    """The file that a path in a Parquet file names: beside that or, if there is none, as it is.
+
+    Raises:
+        JobError: it is a URL that can't be opened.
+    """
     if "://" in path:
-        return read_url(path)
-    if place.fs is not None:
-        return read_remote(place.fs, place.beside(path).path)
-    return read_file(beside(place, path))
-
-
-def beside(place: Place, path: str) -> str:
-    """A path relative to the Parquet file's folder or, if there is no file, as it is."""
-    found = place.beside(path).path
-    return found if os.path.exists(found) else path  # noqa: PTH110 - speed
+        return find_place(path)
+    found = place.beside(path)
+    if place.fs is None and not os.path.exists(found.path):  # noqa: PTH110 - speed
+        return Place(path)
+    return found

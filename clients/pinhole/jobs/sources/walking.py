@@ -8,7 +8,7 @@ from pinhole.jobs.errors import JobError
 from pinhole.jobs.sources import stamp_of
 from pinhole.jobs.sources.patterns import Pattern
 from pinhole.jobs.sources.places import Place
-from pinhole.jobs.sources.remote import list_remote, remote_size, remote_stamp
+from pinhole.jobs.sources.remote import ASSUMED_SIZE, list_remote, remote_size, remote_stamp
 from pinhole.jobs.sources.suffixes import LeftOut, is_collection
 from serve.bundle.pictures.kinds import SUFFIXES
 
@@ -129,8 +129,13 @@ def is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def size_of(name: str) -> tuple[int, str]:
-    """Bytes in a file, and its stamp; 0 and "" if it can't be read: that becomes an error's row."""
+def size_of(name: str, elsewhere: bool = False) -> tuple[int, str]:
+    """Bytes in a file, and its stamp; 0 and "" if it can't be read: that becomes an error's row.
+
+    Of a file ``elsewhere``, at a URL, it would take a request of its own to learn them.
+    """
+    if elsewhere:
+        return ASSUMED_SIZE, ""
     try:
         status = os.stat(name)  # noqa: PTH116 - speed
     except (OSError, ValueError):
