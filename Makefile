@@ -5,6 +5,8 @@ CHECKPOINT ?= weights/mnist
 BUNDLE ?= build/mnist
 PORT ?= 8080
 PY := .venv/bin/python
+CLIENTS := .venv-clients-$(notdir $(PYTHON))
+override BUNDLE := $(BUNDLE:%/=%)
 export ORT_DISABLE_TELEMETRY = 1
 
 # Where torch comes from. PyTorch's CPU wheels are a tenth the size of the default wheels; where
@@ -13,8 +15,9 @@ CPU_WHEELS := https://download.pytorch.org/whl/cpu
 TORCH_INDEX ?= $(shell $(PYTHON) -c "import urllib.request; \
 	urllib.request.urlopen('$(CPU_WHEELS)/torch/', timeout=3)" 2>/dev/null && echo $(CPU_WHEELS))
 
-.PHONY: help setup demo test test-openvino test-faults browser-test lint train export serve bench \
-	bench-openvino bench-online bench-gateway bench-framing bench-jobs docker-test audit clean
+.PHONY: help setup demo test test-clients test-openvino test-faults browser-test lint train export serve bench \
+	bench-openvino bench-online bench-jobs bench-train bench-scale bench-limit bench-framing \
+	docker-test audit clean always
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,9 +27,9 @@ setup: .venv/ready  ## create .venv with everything in it
 # Each build of onnxruntime needs its own environment, since the builds overwrite each other.
 .venv/ready: EXTRAS = train,export,serve,granian,cpu,jobs,ray,completion,explore,dev
 .venv-openvino/ready: EXTRAS = train,export,serve,openvino,dev
-.venv-bench/ready: EXTRAS = serve,granian,openvino,bench
+$(CLIENTS)/ready: EXTRAS = train,export,local,jobs,ray,completion,explore,dev
 
-.venv/ready .venv-openvino/ready .venv-bench/ready: pyproject.toml constraints.txt
+.venv/ready .venv-openvino/ready $(CLIENTS)/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(@D)
 	@echo "setting up $(@D): a minute or two, torch is large"
 	$(eval INDEX := $(TORCH_INDEX))
@@ -39,6 +42,9 @@ demo: export  ## handwriting and a photograph through the real service: numbers 
 
 test: lint  ## the whole suite
 	$(PY) -m pytest
+
+test-clients: $(CLIENTS)/ready  ## test client and jobs alone, on another Python: PYTHON=python3.13
+	$(CLIENTS)/bin/python -m pytest tests/clients
 
 test-openvino: .venv-openvino/ready  ## test export and engines with OpenVINO, in .venv-openvino
 	.venv-openvino/bin/python -m pytest tests/export tests/serve/test_engine.py
@@ -65,8 +71,16 @@ lint: setup  ## check style and types
 train: setup  ## train on MNIST into runs/mnist; e.g. make train ARGS="--epochs 20"
 	$(PY) -m train $(ARGS)
 
-export: setup  ## turn CHECKPOINT (the shipped weights) into BUNDLE
+export: $(BUNDLE)/manifest.json  ## turn CHECKPOINT (the shipped weights) into BUNDLE
+
+# Written anew when the checkpoint, its name or the code that exports has changed.
+EXPORTER := $(wildcard $(addsuffix /*.py,export train serve/bundle serve/bundle/*))
+$(BUNDLE)/manifest.json: .venv/ready $(BUNDLE).from $(wildcard $(CHECKPOINT)/*) $(EXPORTER)
 	$(PY) -m export $(CHECKPOINT) --out $(BUNDLE)
+
+$(BUNDLE).from: always
+	@mkdir -p $(@D)
+	@echo '$(CHECKPOINT)' | cmp -s - $@ || echo '$(CHECKPOINT)' >$@
 
 serve: export  ## serve BUNDLE on PORT until Ctrl-C; e.g. make serve ARGS="--runtime torchscript"
 	$(PY) -m serve $(BUNDLE) --port $(PORT) $(ARGS)
@@ -77,18 +91,23 @@ bench: setup  ## images/s of the engines, beside bare onnxruntime
 bench-openvino: .venv-openvino/ready  ## the same with OpenVINO among the engines
 	.venv-openvino/bin/python -m bench.engines $(CHECKPOINT)
 
-bench-online: export .venv-bench/ready  ## requests/s, beside FastAPI and LitServe; needs wrk; ARGS=--help
-	.venv-bench/bin/python -m bench.online $(BUNDLE) $(ARGS)
+bench-online: export  ## requests/s, beside what others would serve with; needs wrk; ARGS=--help
+	$(PY) -m bench.online $(BUNDLE) $(ARGS)
 
-bench-gateway: setup  ## requests/s with and without the gateway; needs Docker and wrk
-	docker compose build
-	$(PY) -m bench.gateway $(ARGS)
+bench-jobs: export  ## files/s of batch jobs, beside their limits and what others would write
+	$(PY) -m bench.jobs $(BUNDLE) $(ARGS)
+
+bench-train: setup  ## images/s in training, beside a plain loop and Lightning
+	$(PY) -m bench.train $(ARGS)
+
+bench-scale: export  ## where each curve bends: images a request, connections, widths; needs wrk
+	$(PY) -m bench.scale $(BUNDLE) $(ARGS)
+
+bench-limit: export  ## what these cores can do, and how much of it each way uses; needs wrk
+	$(PY) -m bench.limit $(BUNDLE) $(ARGS)
 
 bench-framing: export  ## digits recognised from photographs; needs MNIST
 	$(PY) -m bench.framing $(BUNDLE)
-
-bench-jobs: export  ## images/s of batch jobs, beside their limits; ARGS="--url http://..."
-	$(PY) -m bench.jobs $(BUNDLE) $(ARGS)
 
 .venv-audit/ready: Makefile
 	$(PYTHON) -m venv $(@D)

@@ -38,8 +38,8 @@ from serve.bundle.manifest import Bundle, Calibration, ImageSpec, load_bundle
 from serve.bundle.score import OUTLIER_PERCENTILE, is_outlier, relative_errors
 from serve.service import Service
 from serve.wire.media import NPY
+from serve.wire.message import Message
 from serve.wire.npy import read_npy, write_npy
-from serve.wire.requests import Message
 from train.data import load_dataset
 from train.mnist import import_torchvision_datasets
 

@@ -17,9 +17,10 @@ import psutil
 import requests
 from numpy.typing import NDArray
 
+from bench.environments import ROOT, python_of
+from bench.forms import Form, base64_form, embedding_in, file_form, tensor_form
 from bench.wrk import Target
-from serve.bundle.engine.host import usable_cores
-from serve.bundle.engine.opening import available
+from serve.bundle.engine.host import processor_has_bf16, usable_cores
 from serve.bundle.images import write_png
 from serve.bundle.manifest import Bundle
 from serve.launcher.settings import PORTS_NEEDED
@@ -30,20 +31,49 @@ ANSWER_S = 60.0  # longest wait for a request outside the measurement
 STOP_S = 60.0  # after SIGTERM; our launcher drains for 20 s at most, then stops TorchServe in 20 s
 SAME = 1e-3  # the greatest difference from eager PyTorch's embedding, in fp32, that is accepted
 WARM_UP_S = 5.0
-JVM_WARM_UP_S = 60.0  # for the JVM to compile the code that it runs
+JVM_WARM_UP_S = 40.0  # for the JVM to compile the code that it runs
 
-FASTAPI = "fastapi"
-LITSERVE = "litserve"
-# Services of ours → module, server, device and precision, and further options.
-OURS = {
-    "granian": ("serve", "granian", "cpu", "fp32"),
-    "granian-2": ("serve", "granian", "cpu", "fp32", "--processes", "2"),
-    "torchserve": ("serve", "torchserve", "cpu", "fp32"),
-    "granian-bf16": ("serve", "granian", "openvino", "bf16"),
-    "torchserve-bf16": ("serve", "torchserve", "openvino", "bf16"),
-    "granian-nothing": ("bench.peers.nothing_service", "granian", "cpu", "fp32"),
+UVICORN = ["--loop", "uvloop", "--http", "httptools", "--no-access-log"]
+# Peer → environment, module with options, path, form of its requests.
+PEERS: dict[str, tuple[str, list[str], str, Form]] = {
+    "fastapi": (
+        "fastapi",
+        ["uvicorn", "bench.peers.fastapi_service:app", "--workers", "{cores}", *UVICORN],
+        "/embed",
+        file_form,
+    ),
+    "litserve": ("litserve", ["bench.peers.litserve_service"], "/predict", file_form),
+    "bentoml": (
+        "bentoml",
+        ["bentoml", "serve", "bench.peers.bentoml_service:EmbedService", "--host", "127.0.0.1"],
+        "/embed",
+        file_form,
+    ),
+    "ray-serve": ("ray", ["bench.peers.ray_service"], "/", file_form),
+    "mlserver": (
+        "mlserver",
+        ["bench.peers.mlserver_service"],
+        "/v2/models/embed/infer",
+        base64_form,
+    ),
+    "triton": ("triton", ["bench.peers.triton_service"], "/v2/models/embed/infer", tensor_form),
+    "torchserve-bare": (
+        "torchserve",
+        ["bench.peers.torchserve_service"],
+        "/predictions/embed",
+        file_form,
+    ),
 }
-NAMES = (LITSERVE, FASTAPI, *OURS)
+# Service of ours → environment, module, server, device and precision, and further options.
+OURS = {
+    "granian": ("granian", "serve", "granian", "cpu", "fp32"),
+    "granian-2": ("granian", "serve", "granian", "cpu", "fp32", "--processes", "2"),
+    "granian-bf16": ("granian-openvino", "serve", "granian", "openvino", "bf16"),
+    "granian-nothing": ("granian", "bench.peers.nothing_service", "granian", "cpu", "fp32"),
+    "torchserve": ("torchserve", "serve", "torchserve", "cpu", "fp32"),
+}
+NAMES = (*PEERS, *OURS)
+SERVERS = ("granian", "torchserve")  # those of OURS that are measured in every way
 
 
 @dataclass(frozen=True)
@@ -52,54 +82,47 @@ class Contender:
 
     Attributes:
         name: one of NAMES.
+        environment: one of environments.PACKAGES.
         command: what to run, without the interpreter before it and the port after it.
-        path: where to POST a PNG.
+        path: where to POST an image.
+        form: how an image is sent.
         tolerance: of its embeddings.
-        engine: device and precision of our service; None where that isn't measured alone too.
         warm_up_s: how long it is loaded before it is measured.
     """
 
     name: str
+    environment: str
     command: Sequence[str]
     path: str
+    form: Form = file_form
     tolerance: float = SAME
-    engine: tuple[str, str] | None = None
     warm_up_s: float = WARM_UP_S
 
 
-def contenders(bundle: Bundle, serve_args: Sequence[str]) -> list[Contender]:
-    """The contenders that this host can run; ``serve_args`` go to each service of ours."""
-    cores, bf16 = str(usable_cores()), has_openvino_bf16(bundle)
-    return [
-        Contender(LITSERVE, ["bench.peers.litserve_service", "--cores", cores], "/predict"),
-        Contender(FASTAPI, fastapi(cores), "/embed"),
-        *(our_service(name, bundle, serve_args) for name in OURS if bf16 or "bf16" not in name),
-    ]
+def find_contender(name: str, bundle: Bundle, serve_args: Sequence[str] = ()) -> Contender:
+    """The contender of that name; ``serve_args`` go to a service of ours.
 
-
-def has_openvino_bf16(bundle: Bundle) -> bool:
-    """Whether onnxruntime, the processor and this model allow OpenVINO in bf16."""
-    return "bf16" in bundle.manifest.tolerances and ("openvino", "bf16") in available("onnxruntime")
-
-
-def fastapi(cores: str) -> list[str]:
-    """The command of the FastAPI service, with a process for each core."""
-    app = ["uvicorn", "bench.peers.fastapi_service:app", "--workers", cores]
-    return [*app, "--loop", "uvloop", "--http", "httptools", "--no-access-log"]
-
-
-def our_service(name: str, bundle: Bundle, serve_args: Sequence[str]) -> Contender:
-    """One of OURS."""
-    module, server, device, precision, *further = OURS[name]
+    Raises:
+        RuntimeError: this processor or this model can't do it.
+    """
+    warm_up_s = JVM_WARM_UP_S if "torchserve" in name else WARM_UP_S
+    if name in PEERS:
+        environment, command, path, form = PEERS[name]
+        command = [word.format(cores=usable_cores()) for word in command]
+        return Contender(name, environment, command, path, form, warm_up_s=warm_up_s)
+    environment, module, server, device, precision, *further = OURS[name]
+    if precision == "bf16" and not (processor_has_bf16() and "bf16" in bundle.manifest.tolerances):
+        raise RuntimeError("this processor, or this model, has no bf16")
     command = [module, str(bundle.folder), *serve_args, "--server", server]
     command += ["--runtime", "onnxruntime", "--device", device, "--precision", precision, *further]
+    tolerance = bundle.manifest.tolerances[precision].embedding
     return Contender(
         name,
+        environment,
         command,
         "/predictions/embed",
-        bundle.manifest.tolerances[precision].embedding,
-        (device, precision) if module == "serve" else None,
-        JVM_WARM_UP_S if server == "torchserve" else WARM_UP_S,
+        tolerance=tolerance,
+        warm_up_s=warm_up_s,
     )
 
 
@@ -108,9 +131,10 @@ class Running:
 
     Attributes:
         contender: what was started.
-        url: where it listens.
-        single: the request that is measured, of one PNG.
-        process: the first of its processes.
+        port: where it listens, on loopback.
+        png: the file that is sent, of one golden image.
+        single: the request that is measured, of that file.
+        processes: the first of its processes, and of what is started in front of it.
         ready_s: from its start to its first right answer.
     """
 
@@ -118,16 +142,23 @@ class Running:
         self, contender: Contender, bundle: Bundle, port: int, folder: Path, process: psutil.Popen
     ) -> None:
         golden = bundle.golden()
-        self.contender, self.url, self.process = contender, f"http://127.0.0.1:{port}", process
-        self._expected = golden.embeddings[0]
-        self._picture = folder / "image.png"
-        self._picture.write_bytes(write_png(golden.images[0]))
-        self.single = self.post(contender.path)
+        self.contender, self.port, self.processes = contender, port, [process]
+        self._expected, self._folder = golden.embeddings[0], folder
+        self.png = write_png(golden.images[0])
+        self.single = self.post(contender.path, self.png, "png")
         self.ready_s = 0.0
 
-    def post(self, path: str) -> Target:
-        """A request that sends the picture to a path."""
-        return Target(self.url + path, self._picture, {"Content-Type": "image/png"})
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def post(self, path: str, file: bytes, kind: str) -> Target:
+        """A request that sends an image file of a kind (``png`` or ``jpeg``) to a path."""
+        body, headers = self.contender.form(file, kind)
+        where = self._folder / f"{len(body)}.body"
+        where.write_bytes(body)
+        return Target(self.url + path, where, headers)
 
     def is_up(self) -> bool:
         """Whether it answers, and rightly.
@@ -140,7 +171,7 @@ class Running:
         except requests.RequestException:
             return False
         if reply.ok:
-            self.compare(np.array(reply.json()["embedding"]), self._expected)
+            self.compare(np.array(embedding_in(reply.json())), self._expected)
         return reply.ok
 
     def compare(self, embeddings: NDArray[np.floating], expected: NDArray[np.floating]) -> None:
@@ -158,7 +189,7 @@ class Running:
 
     def cpu_s(self) -> float:
         """What its processes have used so far, in seconds of one core."""
-        times = [each.cpu_times() for each in self._processes()]
+        times = [each.cpu_times() for process in self.processes for each in family(process)]
         return sum(each.user + each.system for each in times)
 
     def memory_mb(self) -> float:
@@ -167,14 +198,17 @@ class Running:
         The kernel's own PSS would leave a share of each library to this process.
         """
         own, files = 0, Counter[str]()
-        for process in self._processes():
-            for each in process.memory_maps():
-                own += each.anonymous
-                files[each.path] = max(files[each.path], each.rss - each.anonymous)
+        for process in self.processes:
+            for member in family(process):
+                for each in member.memory_maps():
+                    own += each.anonymous
+                    files[each.path] = max(files[each.path], each.rss - each.anonymous)
         return (own + files.total()) / 1e6
 
-    def _processes(self) -> list[psutil.Process]:
-        return [self.process, *self.process.children(recursive=True)]
+
+def family(process: psutil.Process) -> list[psutil.Process]:
+    """A process and all that it has started."""
+    return [process, *process.children(recursive=True)]
 
 
 def ask(target: Target) -> requests.Response:
@@ -190,14 +224,15 @@ def running(contender: Contender, bundle: Bundle, folder: Path) -> Iterator[Runn
     """Start a contender, wait for its first right answer, and stop it in the end.
 
     Raises:
-        RuntimeError: it died or didn't answer in time; the message ends with its log.
+        RuntimeError: it can't be installed, died or didn't answer in time.
         ValueError: its answer is wrong.
     """
-    port, log = free_port(), folder / "service.log"
+    python, port, log = python_of(contender.environment), free_port(), folder / "service.log"
     started = time.monotonic()
     with log.open("w") as output:
         process = psutil.Popen(
-            [sys.executable, "-m", *contender.command, "--port", str(port)],
+            [python, "-m", *contender.command, "--port", str(port)],
+            cwd=ROOT,
             env=environment(bundle),
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -208,8 +243,9 @@ def running(contender: Contender, bundle: Bundle, folder: Path) -> Iterator[Runn
         service = Running(contender, bundle, port, folder, process)
         while not service.is_up():
             if process.poll() is not None or time.monotonic() > started + START_S:
-                last = "\n".join(log.read_text().splitlines()[-20:])
-                raise RuntimeError(f"{contender.name} did not start:\n{last}")
+                lines = log.read_text().splitlines() or ["nothing"]
+                print(*lines[-20:], sep="\n", file=sys.stderr)
+                raise RuntimeError(f"it did not start; its log ends with: {lines[-1]}")
             time.sleep(POLL_S)
         service.ready_s = time.monotonic() - started
         yield service
@@ -218,18 +254,31 @@ def running(contender: Contender, bundle: Bundle, folder: Path) -> Iterator[Runn
 
 
 def environment(bundle: Bundle) -> dict[str, str]:
-    """A contender's environment, without the variables that set options of python -m serve."""
+    """A contender's environment, without the variables that set options of python -m serve.
+
+    No contender reports to its makers.
+    """
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PINHOLE_")}
-    return kept | {"BUNDLE": str(bundle.folder)}
+    return kept | {
+        "BUNDLE": str(bundle.folder),
+        "PYTHONPATH": str(ROOT),  # Ray's and TorchServe's workers start elsewhere
+        "BENTOML_DO_NOT_TRACK": "True",
+        "RAY_USAGE_STATS_ENABLED": "0",
+    }
 
 
 def stop(process: psutil.Popen) -> None:
-    """Send SIGTERM, then SIGKILL to the rest of the group: LitServe's workers outlive LitServe."""
-    process.terminate()
-    with suppress(psutil.TimeoutExpired):
+    """Send SIGTERM, then SIGKILL to the rest: LitServe's and Ray's processes outlive the first."""
+    members = []
+    with suppress(psutil.NoSuchProcess, psutil.TimeoutExpired):
+        members = family(process)
+        process.terminate()
         process.wait(STOP_S)
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
+    for member in members:
+        with suppress(psutil.NoSuchProcess):
+            member.kill()
     process.wait()
 
 

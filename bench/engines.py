@@ -15,7 +15,6 @@ ratios in each round.
 """
 
 import argparse
-import platform
 import statistics
 import sys
 import tempfile
@@ -27,6 +26,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
+from bench.tables import machine
 from export.__main__ import export
 from export.graphs import write_onnx
 from serve.bundle.engine.host import usable_cores
@@ -53,24 +53,13 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("checkpoint", type=Path, nargs="?", default=Path("weights/mnist"))
     options = parser.parse_args(arguments)
-    print(f"{usable_cores()} cores of {processor()}, onnxruntime {onnxruntime.__version__}")
+    print(f"{machine()}, onnxruntime {onnxruntime.__version__}")
     with tempfile.TemporaryDirectory() as folder:
         bundle = export(options.checkpoint, Path(folder) / "bundle", "1.0")
         candidates = dict(open_candidates(bundle, options.checkpoint, Path(folder)))
         for batch in BATCHES:
             print_table(batch, race(candidates, bundle, batch))
     return 0
-
-
-def processor() -> str:
-    """The processor's name and its instructions for bf16, where Linux tells them."""
-    try:
-        text = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return platform.machine()
-    names = [line.partition(":")[2].strip() for line in text.splitlines() if "model name" in line]
-    fast = [flag for flag in ("avx512_bf16", "amx_bf16") if flag in text]
-    return f"{(names or [platform.machine()])[0]} ({' '.join(fast) or 'no bf16'})"
 
 
 def open_candidates(

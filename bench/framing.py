@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from bench.engines import processor
 from bench.photographs import KINDS, Random, blank, photograph
 from bench.reading import print_reading
+from bench.tables import processor
 from serve.bundle.engine.host import usable_cores
 from serve.bundle.engine.opening import open_engine
 from serve.bundle.engine.protocol import Engine

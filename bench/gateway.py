@@ -1,103 +1,104 @@
-"""What the gateway costs: requests/s through the gateway, and straight to its only replica.
+"""The gateway in front of a contender of ours: the host's nginx with this project's configuration.
 
-Gateway and replica are asked at their containers' own addresses, without Docker's port forwarding,
-and in turns, so that other load on the machine slows both. Linux only: elsewhere containers have no
-address that the host can reach.
-
-    make bench-gateway
-    python -m bench.gateway --rounds 9 --seconds 5
+The container's own files are used: start.sh and nginx.conf, with this host's ports and folders in
+place of the container's. Needs nginx (apt-get install nginx).
 """
 
-import argparse
+import getpass
 import os
-import statistics
+import shutil
 import subprocess
-import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from bench.wrk import Load, Target, measure
+import psutil
 
-ROOT = Path(__file__).parent.parent
-PROJECT = ["docker", "compose", "--env-file", "/dev/null", "-p", "pinhole-bench"]
-SETTINGS = {"PINHOLE_PORT": "18090", "PINHOLE_RATE": "1000000", "PINHOLE_CONNECTIONS": "1000"}
-SEVEN = ROOT / "clients" / "examples" / "digits" / "7-00017.png"
-CONNECTIONS = (64, 1)
+from bench.contenders import START_S, Running, ask, free_port, stop
+from bench.environments import ROOT
+from bench.wrk import Target
 
-
-def main(arguments: list[str] | None = None) -> int:
-    """Run the command; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m bench.gateway", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5, help="(default: %(default)s)")
-    parser.add_argument("--seconds", type=float, default=4, help="(default: %(default)s)")
-    options = parser.parse_args(arguments)
-    try:
-        compose("up", "--wait")
-        race(options.rounds, options.seconds)
-    finally:
-        compose("down", "--timeout", "10")
-    return 0
+FILES = ROOT / "serve" / "gateway"
+LIMITS = {"PINHOLE_RATE": "1000000", "PINHOLE_CONNECTIONS": "1000"}  # nothing is refused
+PRIVATE_OFFSET = 3  # from the service's port to its private port
 
 
-def race(rounds: int, seconds: float) -> None:
-    """Measure in turns, and print the table."""
-    addresses = {name: address(name) for name in ("service", "gateway")}
-    for name in addresses:
-        ask(addresses[name], 16, seconds)  # warm up
-    print("| connections | direct, requests/s | gateway, requests/s | share | p50 ms | p50 ms |")
-    print("| --- | --- | --- | --- | --- | --- |")
-    for connections in CONNECTIONS:
-        direct, through = [], []
-        for _ in range(rounds):
-            direct.append(ask(addresses["service"], connections, seconds))
-            through.append(ask(addresses["gateway"], connections, seconds))
-        print(row(connections, direct, through))
+def has_nginx() -> bool:
+    """Whether this host has nginx."""
+    return shutil.which("nginx") is not None
 
 
-def row(connections: int, direct: list[Load], through: list[Load]) -> str:
-    """A line of the table: medians over the rounds, of the share too."""
-    pairs = zip(direct, through, strict=True)
-    share = statistics.median(behind.rate / before.rate for before, behind in pairs)
-    rates = [statistics.median(load.rate for load in loads) for loads in (direct, through)]
-    waits = [statistics.median(load.p50_ms for load in loads) for loads in (direct, through)]
-    return (
-        f"| {connections} | {rates[0]:,.0f} | {rates[1]:,.0f} | {share:.2f} "
-        f"| {waits[0]:.1f} | {waits[1]:.1f} |"
-    )
-
-
-def ask(host: str, connections: int, seconds: float) -> Load:
-    """Load a host with requests of one 28 x 28 PNG each.
+@contextmanager
+def gateway(service: Running, folder: Path) -> Iterator[Target]:
+    """Start nginx in front of a service; gives the service's single request, sent through nginx.
 
     Raises:
-        SystemExit: not every answer was a 200.
+        RuntimeError: nginx doesn't answer rightly; the message ends with its log.
     """
-    target = Target(f"http://{host}:8080/predictions/embed", SEVEN, {"Content-Type": "image/png"})
-    load = measure(target, connections, seconds)
-    if load.faults:
-        sys.exit(f"bench: {host}: {dict(load.faults)}")
-    return load
-
-
-def address(service: str) -> str:
-    """The address of a service's container in the network of both services."""
-    container = compose("ps", "--quiet", service)
-    template = '{{(index .NetworkSettings.Networks "pinhole-bench_inside").IPAddress}}'
-    command = ["docker", "inspect", "--format", template, container]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-
-
-def compose(*arguments: str) -> str:
-    """``docker compose …``; returns stdout."""
-    run = subprocess.run(
-        [*PROJECT, *arguments],
-        cwd=ROOT,
-        env=os.environ | SETTINGS,
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
+    port = free_port()
+    single = Target(
+        service.single.url.replace(service.url, f"http://127.0.0.1:{port}"),
+        service.single.body,
+        service.single.headers,
     )
-    return run.stdout.strip()
+    process = start(service.port, port, folder)
+    service.processes.append(process)
+    try:
+        wait(single, process, folder)
+        yield single
+    finally:
+        service.processes.remove(process)
+        stop(process)
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def start(service_port: int, port: int, folder: Path) -> psutil.Popen:
+    """Run start.sh, which becomes nginx."""
+    (folder / "mime.types").write_text("types {}")
+    for name in ("start.sh", "nginx.conf", "errors.conf", "private.conf", "proxy.conf"):
+        text = (FILES / name).read_text()
+        for there, here in here_and_there(service_port, port, folder).items():
+            text = text.replace(there, here)
+        (folder / name).write_text(text)
+    settings = LIMITS | {"PINHOLE_SERVICE": "127.0.0.1", "PINHOLE_RESOLVER": "127.0.0.1"}
+    with (folder / "gateway.log").open("w") as log:
+        return psutil.Popen(
+            ["sh", folder / "start.sh"],
+            env=os.environ | settings,
+            stdout=log,
+            stderr=log,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+
+def here_and_there(service_port: int, port: int, folder: Path) -> dict[str, str]:
+    """What the container's files say → what they have to say on this host."""
+    return {
+        "/tmp/": f"{folder}/",  # noqa: S108 - of the container
+        "/etc/nginx/": f"{folder}/",
+        "/dev/stdout": f"{folder}/access.log",
+        ":8080 resolve": f":{service_port}",
+        ":8083 resolve": f":{service_port + PRIVATE_OFFSET}",
+        "listen 8080": f"listen 127.0.0.1:{port}",
+        "listen 8081": f"listen 127.0.0.1:{port + 1}",
+        "exec nginx -g 'daemon off;'": f"exec nginx -c {folder}/nginx.conf "
+        f"-g 'daemon off; user {getpass.getuser()};'",
+        "  add_header_inherit merge;\n": "",  # of nginx 1.29 and later; changes headers of errors
+    }
+
+
+def wait(single: Target, process: psutil.Popen, folder: Path) -> None:
+    """Wait until a request through nginx is answered.
+
+    Raises:
+        RuntimeError: it isn't.
+    """
+    end = time.monotonic() + START_S
+    while process.poll() is None and time.monotonic() < end:
+        try:
+            if ask(single).ok:
+                return
+        except OSError:  # of requests' errors the base
+            time.sleep(0.05)
+    raise RuntimeError(f"nginx did not start:\n{(folder / 'gateway.log').read_text()[-2000:]}")

@@ -1,79 +1,91 @@
-"""Batch jobs beside what limits them, in one run: 70,000 MNIST images as files and as one array.
+"""Batch jobs beside what limits them and what people write instead: 70,000 files → vectors on disk.
 
-    python -m bench.jobs build/mnist
+    python -m bench.jobs build/mnist          # or: make bench-jobs
 
-Each round measures the limits before and after the jobs, and takes the mean. The results are the
-medians over the rounds. The limits:
+Every way takes its turn in each round. Ours are the command ``pinhole embed``; the peers' code is
+in bench/peers/. A way's time is that of its process, from its start to its end. Its memory is the
+largest PSS of all its processes together, a service's included. The results are medians over the
+rounds. The limits, measured before and after the ways of a round:
 
     R    reading: files to pixels, in as many processes as there are cores
     E    the engine alone, on arrays, with all cores
     1/(1/R + 1/E)    what reading and then embedding would take, with nothing lost between
 
-A job is the command ``pinhole`` in a process of its own. Its time includes start-up, listing,
-hashing, Parquet and fsync, but not the interpreter's start. Its memory is the largest resident set.
+In the end each way is killed (kill -9) half-way, with all its processes, and run again as it was.
 """
 
 import argparse
-import json
 import os
 import shutil
-import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from bench.engines import processor
+from bench.contenders import Running, environment, family, find_contender, running
+from bench.tables import machine, print_table
 from serve.bundle.engine.host import usable_cores
 from serve.bundle.engine.opening import open_engine
 from serve.bundle.images import PixelBudget, read_image, write_png
-from serve.bundle.manifest import Bundle, load_bundle
+from serve.bundle.manifest import Bundle, ImageSpec, load_bundle
 from train.data import load_dataset
 
-FILES, ARRAY = "files, --local", "one array, --local"
-HTTP, RAY = "files, over HTTP", "files, Ray on this host"
-SCORED = "files, over HTTP, --score"
+FILES, ARRAY = "files, --local", "one .npy file, --local"
+# Way → the options of pinhole embed, or the module of a peer.
+OURS = {
+    FILES: ["--local", "{bundle}", "--device", "cpu"],
+    ARRAY: ["--local", "{bundle}", "--device", "cpu"],
+    "files, --url, granian": ["--url", "{url}"],
+    "files, --url, torchserve": ["--url", "{url}"],
+    "files, --ray": ["--ray", "local", "--bundle", "{bundle}", "--device", "cpu"],
+}
+PEERS = {
+    "PyTorch's DataLoader": "bench.peers.loader_job",
+    "onnxruntime, threads": "bench.peers.pool_job",
+    "Ray Data": "bench.peers.ray_data_job",
+    "clip-retrieval's style": "bench.peers.partitions_job",
+}
 IMAGES = 70_000
-FEW = 10_000
 CALL = 256  # images in one call, where the engine alone is measured
-KILLS = 20
-# The job is started by a small process, which prints the job's largest resident set. Linux counts
-# what a process was before exec, and the bench's own process has torch in it.
-LAUNCHER = """
-import resource, subprocess, sys
-subprocess.run(sys.argv[1:], check=True)
-print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+LOOK_S = 0.5  # between two looks at the memory
+
+EXAMPLES = """
+examples:
+  python -m bench.jobs build/mnist
+  python -m bench.jobs build/mnist --images 500 --rounds 1
+
+A full run takes 20 minutes on two cores. MNIST is read from $PINHOLE_DATA, or data/.
 """
-SAME = 1e-6  # the greatest difference that is accepted, in standard deviations of the embeddings
 
 
 @dataclass(frozen=True)
 class Run:
-    """The figures of one job.
-
-    Attributes:
-        rate: images/s, as _job.json has it.
-        whole_rate: images/s of the process, from its start to its end.
-        peak_mb: the process's largest resident set.
-        share: rate over the limit in the same round: reading and engine together; for the array,
-            the engine alone; over HTTP, the same job with --local; with --score, the same job
-            without.
-    """
+    """A way's run to the end: images/s, its largest PSS in MB, and the share of its limit."""
 
     rate: float
-    whole_rate: float
     peak_mb: float
-    share: float = 0.0
+    share: float
+
+
+@dataclass(frozen=True)
+class Sources:
+    """The same images as a folder of PNG files and as one .npy file, and a folder for results."""
+
+    files: Path
+    array: Path
+    out: Path
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -81,30 +93,28 @@ def main(arguments: list[str] | None = None) -> int:
     options = parse(arguments)
     bundle = load_bundle(options.bundle.resolve())
     with tempfile.TemporaryDirectory(dir=options.work) as name:
-        work = Path(name)
         images = load_images(options.images)
-        files, few, array = write_sources(work, images)
-        print(f"{usable_cores()} cores of {processor()}, {len(images):,} images", flush=True)
-        rounds = [
-            race(bundle, work, (files, few, array), images, options) for _ in range(options.rounds)
-        ]
-        print_table(rounds)
-        if options.kills:
-            kill_and_finish(bundle, work, files, images, options.kills)
+        sources = write_sources(Path(name), images)
+        packages = ("onnxruntime", "torch", "ray", "pyarrow")
+        print(f"{machine(*packages)}, {len(images):,} images", flush=True)
+        rounds = [race(bundle, sources, images) for _ in range(options.rounds)]
+        head = ["", "images/s", "share of its limit", "peak MB", "lost", "doubled", "to finish, s"]
+        print()
+        print_table(head, rows_of(rounds, bundle, sources))
     return 0
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m bench.jobs", description="Batch jobs beside what limits them."
+        prog="python -m bench.jobs",
+        description="Batch jobs beside what limits them and what people write instead.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("bundle", type=Path, help="folder that python -m export wrote")
-    parser.add_argument("--url", help="service of the same bundle, for a job over HTTP")
-    parser.add_argument("--ray", action="store_true", help="also run a job on Ray, on this host")
     parser.add_argument("--images", type=int, default=IMAGES, help="(default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=3, help="(default: %(default)s)")
-    parser.add_argument("--kills", type=int, default=KILLS, help="(default: %(default)s)")
     parser.add_argument("--work", type=Path, help="folder for files (default: the system's)")
     return parser.parse_args(arguments)
 
@@ -116,61 +126,52 @@ def load_images(count: int) -> NDArray[np.uint8]:
     return np.concatenate(both)[:count]
 
 
-def write_sources(work: Path, images: NDArray[np.uint8]) -> tuple[Path, Path, Path]:
-    """Write a folder of PNG files, a folder of FEW of these files, and a .npy file."""
-    files, few, array = work / "files", work / "few", work / "images.npy"
-    files.mkdir()
-    few.mkdir()
+def write_sources(work: Path, images: NDArray[np.uint8]) -> Sources:
+    """Write the images."""
+    sources = Sources(work / "files", work / "images.npy", work / "out")
+    sources.files.mkdir()
     for index, pixels in enumerate(images):
-        path = files / f"{index:05}.png"
-        path.write_bytes(write_png(pixels))
-        if index < FEW:
-            (few / path.name).hardlink_to(path)
-    np.save(array, images)
-    return files, few, array
+        (sources.files / f"{index:05}.png").write_bytes(write_png(pixels))
+    np.save(sources.array, images)
+    return sources
 
 
-def race(
-    bundle: Bundle,
-    work: Path,
-    sources: tuple[Path, Path, Path],
-    images: NDArray[np.uint8],
-    options: argparse.Namespace,
-) -> dict[str, Run]:
-    """One round: limits, jobs, limits again."""
-    files, few, array = sources
-    local = ["--local", str(bundle.folder), "--device", "cpu"]
-    before = limits(bundle, files, images)
-    runs = {FILES: run_job(work, files, local), ARRAY: run_job(work, array, local)}
-    after = limits(bundle, files, images)
-    runs[f"{FEW:,} files, --local"] = run_job(work, few, local)
-    if options.url:
-        runs[HTTP] = run_job(work, files, ["--url", options.url])
-        runs[SCORED] = run_job(work, files, ["--url", options.url, "--score"])
-    if options.ray:
-        cluster = ["--ray", "local", "--bundle", str(bundle.folder), "--device", "cpu"]
-        runs[RAY] = run_job(work, files, cluster)
+def race(bundle: Bundle, sources: Sources, images: NDArray[np.uint8]) -> dict[str, Run]:
+    """One round: limits, every way, limits again."""
+    before = limits(bundle, sources, images)
+    found = {}
+    for way in (*OURS, *PEERS):
+        shutil.rmtree(sources.out, ignore_errors=True)
+        try:
+            with service_for(way, bundle) as service:
+                found[way] = run(command(way, bundle, sources, service), bundle, service)
+        except RuntimeError as error:
+            print(f"Left out: {way}: {error}", flush=True)
+            continue
+        print(f"  {way}: {len(images) / found[way][0]:,.0f} images/s", flush=True)
+    after = limits(bundle, sources, images)
     read, engine = ((a + b) / 2 for a, b in zip(before, after, strict=True))
     both = 1 / (1 / read + 1 / engine)
-    print(f"R {read:,.0f} ({before[0]:,.0f}, {after[0]:,.0f}), E {engine:,.0f} ", end="")
-    print(f"({before[1]:,.0f}, {after[1]:,.0f}), both {both:,.0f} images/s")
-    for name, run in runs.items():
-        others = {ARRAY: engine, HTTP: runs[FILES].rate}
-        limit = runs[HTTP].rate if name == SCORED else others.get(name, both)
-        runs[name] = replace(run, share=run.rate / limit)
-        print(f"  {name}: {run.rate:,.0f} images/s, {runs[name].share:.2f}", flush=True)
-    return runs
+    print(f"R {read:,.0f}, E {engine:,.0f}, both {both:,.0f} images/s")
+    return {
+        way: Run(
+            len(images) / seconds,
+            peak_mb,
+            len(images) / seconds / (engine if way == ARRAY else both),
+        )
+        for way, (seconds, peak_mb) in found.items()
+    }
 
 
-def limits(bundle: Bundle, files: Path, images: NDArray[np.uint8]) -> tuple[float, float]:
+def limits(bundle: Bundle, sources: Sources, images: NDArray[np.uint8]) -> tuple[float, float]:
     """Measure R and E, in images/s."""
-    return measure_reading(bundle, files), measure_engine(bundle, images)
+    return measure_reading(bundle, sources.files), measure_engine(bundle, images)
 
 
 def measure_reading(bundle: Bundle, files: Path) -> float:
     """Files to pixels, images/s, in a process for each core."""
     paths = sorted(map(str, files.iterdir()))
-    chunks = [(str(bundle.folder), paths[i : i + 1_000]) for i in range(0, len(paths), 1_000)]
+    chunks = [(bundle.manifest.image, paths[i : i + 1_000]) for i in range(0, len(paths), 1_000)]
     with ProcessPoolExecutor(usable_cores(), get_context("spawn")) as pool:
         list(pool.map(read_files, chunks))  # starts the processes
         started = time.perf_counter()
@@ -178,97 +179,143 @@ def measure_reading(bundle: Bundle, files: Path) -> float:
         return count / (time.perf_counter() - started)
 
 
-def read_files(chunk: tuple[str, Sequence[str]]) -> int:
+def read_files(chunk: tuple[ImageSpec, Sequence[str]]) -> int:
     """Read files; returns how many."""
-    spec = load_spec(chunk[0])
-    for path in chunk[1]:
+    spec, paths = chunk
+    for path in paths:
         with open(path, "rb") as file:  # noqa: PTH123 - as fast as it gets
             read_image(file.read(), spec, PixelBudget())
-    return len(chunk[1])
-
-
-def load_spec(folder: str, known: dict[str, object] = {}) -> object:  # noqa: B006 - per process
-    """The image spec of a bundle, read once in each process."""
-    if folder not in known:
-        known[folder] = load_bundle(Path(folder)).manifest.image
-    return known[folder]
+    return len(paths)
 
 
 def measure_engine(bundle: Bundle, images: NDArray[np.uint8]) -> float:
     """The engine alone, images/s."""
     engine = open_engine(bundle, device="cpu")
     engine.embed(images[:CALL])
-    some = images[: len(images) // 3]
+    some = images[: max(CALL, len(images) // 3)]
     started = time.perf_counter()
     for start in range(0, len(some), CALL):
         engine.embed(some[start : start + CALL])
     return len(some) / (time.perf_counter() - started)
 
 
-def command(source: Path, out: Path, where: Sequence[str]) -> list[str]:
-    """The job's command line."""
-    return [sys.executable, "-m", "pinhole.cli", "embed", str(source), "--out", str(out), *where]
+@contextmanager
+def service_for(way: str, bundle: Bundle) -> Iterator[Running | None]:
+    """The service that a way asks; None for a way that needs no service."""
+    if "--url" not in way:
+        yield None
+        return
+    server = way.rpartition(" ")[2]
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        running(find_contender(server, bundle), bundle, Path(folder)) as service,
+    ):
+        yield service
 
 
-def run_job(work: Path, source: Path, where: Sequence[str]) -> Run:
-    """Run a job to its end."""
-    out = work / "out"
-    shutil.rmtree(out, ignore_errors=True)
-    started = time.perf_counter()
-    launcher = [sys.executable, "-S", "-c", LAUNCHER, *command(source, out, where)]
-    done = subprocess.run(launcher, stdout=subprocess.PIPE, text=True, check=True)
-    seconds = time.perf_counter() - started
-    job = json.loads((out / "_job.json").read_text())
-    peak_mb = int(done.stdout.split()[-1]) * (1 if sys.platform == "darwin" else 1024) / 1e6
-    return Run(job["last_run"]["images_per_s"], job["rows"] / seconds, peak_mb)
+def command(way: str, bundle: Bundle, sources: Sources, service: Running | None) -> list[str]:
+    """A way's command line."""
+    source, out = (sources.array if way == ARRAY else sources.files), str(sources.out)
+    if way in PEERS:
+        return [sys.executable, "-m", PEERS[way], str(source), out]
+    words = {"bundle": bundle.folder, "url": service.url if service else ""}
+    where = [option.format(**words) for option in OURS[way]]
+    return [sys.executable, "-m", "pinhole.cli", "embed", str(source), "--out", out, *where]
 
 
-def print_table(rounds: Sequence[dict[str, Run]]) -> None:
-    """Medians over the rounds, as markdown."""
-    print("\n| | images/s | share of its limit | with start-up | peak MB |\n|---|---|---|---|---|")
-    for name in rounds[0]:
-        runs = [each[name] for each in rounds]
-        rate, share, whole, peak = (
+def start(command: Sequence[str], bundle: Bundle) -> psutil.Popen:
+    """Start a way's process."""
+    return psutil.Popen(command, env=environment(bundle), stdout=subprocess.DEVNULL)
+
+
+def run(
+    command: Sequence[str], bundle: Bundle, service: Running | None = None
+) -> tuple[float, float]:
+    """Run a way to its end; returns the seconds that took, and the largest PSS in MB.
+
+    Raises:
+        RuntimeError: it failed.
+    """
+    started, peak_mb = time.perf_counter(), 0.0
+    process = start(command, bundle)
+    while process.poll() is None:
+        roots = [process, *(service.processes if service else [])]
+        peak_mb = max(peak_mb, sum(pss_mb(each) for root in roots for each in members(root)))
+        with suppress(psutil.TimeoutExpired):
+            process.wait(LOOK_S)
+    if process.returncode:
+        raise RuntimeError(f"exit code {process.returncode} of {' '.join(command)}")
+    return time.perf_counter() - started, peak_mb
+
+
+def members(root: psutil.Process) -> list[psutil.Process]:
+    """A process and all that it has started; none if it has ended."""
+    try:
+        return family(root)
+    except psutil.NoSuchProcess:
+        return []
+
+
+def pss_mb(process: psutil.Process) -> float:
+    """A process's share of the memory; 0 if it has ended."""
+    try:
+        return process.memory_full_info().pss / 1e6
+    except psutil.NoSuchProcess:
+        return 0.0
+
+
+def rows_of(
+    rounds: Sequence[dict[str, Run]], bundle: Bundle, sources: Sources
+) -> Iterator[list[str]]:
+    """The table: medians over the rounds, and what a kill costs."""
+    count = len(list(sources.files.iterdir()))
+    for way in rounds[0]:
+        runs = [each[way] for each in rounds if way in each]
+        rate, peak, share = (
             statistics.median(getattr(run, field) for run in runs)
-            for field in ("rate", "share", "whole_rate", "peak_mb")
+            for field in ("rate", "peak_mb", "share")
         )
-        print(f"| {name} | {rate:,.0f} | {share:.2f} | {whole:,.0f} | {peak:,.0f} |", flush=True)
+        lost, doubled, seconds = kill_half_way(way, bundle, sources, count, count / rate)
+        yield [
+            way,
+            f"{rate:,.0f}",
+            f"{share:.2f}",
+            f"{peak:,.0f}",
+            f"{lost:,}",
+            f"{doubled:,}",
+            f"{seconds:.1f} of {count / rate:.1f}",
+        ]
 
 
-def kill_and_finish(
-    bundle: Bundle, work: Path, files: Path, images: NDArray[np.uint8], kills: int
-) -> None:
-    """Kill a job at random moments, finish it, and compare it with an uninterrupted job."""
-    out, moments = work / "killed", np.random.default_rng(0)
-    local = ["--local", str(bundle.folder), "--device", "cpu", "--shard-rows", "1000"]
-    done = 0
-    for _ in range(kills):
-        with subprocess.Popen(command(files, out, local), stdout=subprocess.DEVNULL) as job:
-            time.sleep(moments.uniform(0.2, 2.0))
-            if job.poll() is None:
-                os.kill(job.pid, signal.SIGKILL)
-                done += 1
-    subprocess.run(command(files, out, local), stdout=subprocess.DEVNULL, check=True)
-    rows = [row for path in sorted(out.glob("shard-*")) for row in pq.read_table(path).to_pylist()]
-    names = [row["path"] for row in rows]
-    expected = run_whole(work, files, local)
-    found = np.array([row["embedding"] for row in rows])
-    difference = np.abs(found - expected).max() / expected.std()
-    once = names == sorted(path.name for path in files.iterdir())
-    print(
-        f"\nkilled {done} times: every path exactly once: {once}; embeddings differ from an ",
-        end="",
-    )
-    print(f"uninterrupted job's by {difference:.1e} of their deviation at most (limit {SAME:g})")
-    if not once or not difference <= SAME:
-        raise SystemExit("bench.jobs: rows were lost, doubled or changed")
+def kill_half_way(
+    way: str, bundle: Bundle, sources: Sources, count: int, seconds: float
+) -> tuple[int, int, float]:
+    """Kill a way that takes so many seconds, and run it again.
+
+    Returns:
+        How many rows of ``count`` are missing then, how many are there more than once, and how
+        many seconds the second run took.
+    """
+    shutil.rmtree(sources.out, ignore_errors=True)
+    with service_for(way, bundle) as service:
+        words = command(way, bundle, sources, service)
+        process = start(words, bundle)
+        time.sleep(seconds / 2)
+        for member in members(process):
+            with suppress(psutil.NoSuchProcess):
+                member.kill()
+        process.wait()
+        again_s, _ = run(words, bundle)
+    names = names_in(sources.out)
+    return count - len(set(names)), len(names) - len(set(names)), again_s
 
 
-def run_whole(work: Path, files: Path, where: Sequence[str]) -> NDArray[np.float64]:
-    """The embeddings of an uninterrupted job."""
-    run_job(work, files, where)
-    tables = [pq.read_table(path) for path in sorted((work / "out").glob("shard-*"))]
-    return np.concatenate([np.array(table["embedding"].to_pylist()) for table in tables])
+def names_in(out: Path) -> list[str]:
+    """The names of the rows that a way has written."""
+    if (out / "names.txt").is_file():
+        return (out / "names.txt").read_text().splitlines()
+    tables = [pq.read_table(path, columns=["path"]) for path in sorted(out.rglob("*.parquet"))]
+    return [Path(path).name for table in tables for path in table["path"].to_pylist()]
 
 
 if __name__ == "__main__":

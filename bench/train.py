@@ -1,11 +1,12 @@
-"""Training speed of this project and of a plain PyTorch loop, in the same run: images/s and ratio.
+"""Training speed of this project, of a plain PyTorch loop and of Lightning, in one run.
 
-    python -m bench.train --data-dir data
+    python -m bench.train --data-dir data          # or: make bench-train
 
 The plain loop follows the published recipe: float32, contiguous tensors, a DataLoader of PIL images
-through ToTensor, batch 64, Adam. This project's loop is ``train.loop.Trainer`` with the same model
-and batch size. Each loop runs in a process of its own, because ``keep_freed_memory`` changes the
-whole process. The loops take turns for ROUNDS rounds, and the medians are reported.
+through ToTensor, batch 64, Adam. Lightning trains the same (bench/peers/lightning_loop.py). This
+project's loop is ``train.loop.Trainer`` with the same model and batch size. Each loop runs in a
+process of its own, because ``keep_freed_memory`` changes the whole process. The loops take turns
+for some rounds, and the medians are reported.
 """
 
 import argparse
@@ -20,6 +21,8 @@ from pathlib import Path
 import torch
 from torch.nn import functional
 
+from bench.environments import python_of
+from bench.tables import machine, print_table
 from train.config import TrainConfig
 from train.data import load_dataset
 from train.device import choose_device, choose_precision, keep_freed_memory
@@ -27,10 +30,9 @@ from train.loop import Trainer
 from train.mnist import import_torchvision_datasets
 from train.model import Autoencoder
 
-ROUNDS = 3
 WARM_UP_S = 4.0
 MEASURED_S = 12.0
-RECIPE_IMAGES = 200 * 48_000  # the published recipe's run: 200 epochs of 80 % of MNIST
+EPOCHS, EPOCH = 200, 48_000  # the published recipe's run: epochs, and images in each, 80 % of MNIST
 
 
 class TimeIsUp(Exception):
@@ -98,18 +100,31 @@ def our_loop(data_dir: Path, count: Callable[[int], None]) -> None:
         trainer.run_epoch(count)
 
 
-LOOPS = {"plain": plain_loop, "ours": our_loop}
+def lightning_loop(data_dir: Path, count: Callable[[int], None]) -> None:
+    """Train with Lightning, in its own environment, without end."""
+    import_torchvision_datasets()  # Lightning imports torchvision too, which needs this help
+    from bench.peers.lightning_loop import lightning_loop as loop
+
+    loop(data_dir, count)
+
+
+LOOPS = {"plain": plain_loop, "lightning": lightning_loop, "ours": our_loop}
 
 
 def main() -> int:
-    """Compare both loops; with --only, which child processes get, measure a single loop."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    """Compare the loops; with --only, which child processes get, measure a single loop."""
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.train",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument(
         "--data-dir",
         type=Path,
         default=Path(os.environ.get("PINHOLE_DATA", "data")),
         help="folder that MNIST is read from or downloaded to (default: $PINHOLE_DATA or data)",
     )
+    parser.add_argument("--rounds", type=int, default=3, help="(default: %(default)s)")
     parser.add_argument("--only", choices=LOOPS, help="measure only this loop")
     options = parser.parse_args()
     if options.only:
@@ -119,33 +134,54 @@ def main() -> int:
         except TimeIsUp:
             print(meter.rate)
         return 0
-    compare(options.data_dir)
+    compare(options.data_dir.resolve(), options.rounds)
     return 0
 
 
 def measure_in_child(name: str, data_dir: Path) -> float:
-    """Images/s of a loop in a process of its own."""
-    command = [sys.executable, "-m", "bench.train", "--only", name, "--data-dir", str(data_dir)]
+    """Images/s of a loop in a process of its own.
+
+    Raises:
+        RuntimeError: its environment can't be installed.
+    """
+    python = python_of("lightning") if name == "lightning" else sys.executable
+    command = [python, "-m", "bench.train", "--only", name, "--data-dir", str(data_dir)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    return float(done.stdout)
+    return float(done.stdout.splitlines()[-1])
 
 
-def compare(data_dir: Path) -> None:
-    """Run the loops in turn; print the medians and the ratio."""
+def compare(data_dir: Path, rounds: int) -> None:
+    """Run the loops in turn; print the medians, and the medians of the ratios in each round."""
     rates: dict[str, list[float]] = {name: [] for name in LOOPS}
-    for number in range(1, ROUNDS + 1):
-        for name in LOOPS:
-            rates[name].append(measure_in_child(name, data_dir))
-            print(f"round {number} of {ROUNDS}: {name} {rates[name][-1]:,.0f} images/s", flush=True)
+    for number in range(1, rounds + 1):
+        for name in list(rates):
+            try:
+                rates[name].append(measure_in_child(name, data_dir))
+            except (RuntimeError, subprocess.CalledProcessError) as error:
+                del rates[name]
+                print(f"Left out: {name}: {error}")
+                continue
+            print(f"round {number} of {rounds}: {name} {rates[name][-1]:,.0f} images/s", flush=True)
     device, precision = choose_device("auto"), choose_precision(TrainConfig())
-    ratios = [ours / plain for ours, plain in zip(rates["ours"], rates["plain"], strict=True)]
-    print(f"\n{'':<24} {'images/s':>10} {'200 epochs':>12}")
-    for name in LOOPS:
-        rate = statistics.median(rates[name])
-        label = f"plain ({device}, fp32)" if name == "plain" else f"ours ({device}, {precision})"
-        print(f"{label:<24} {rate:>10,.0f} {RECIPE_IMAGES / rate / 60:>8.1f} min")
-    median, least, most = statistics.median(ratios), min(ratios), max(ratios)
-    print(f"ours is {median:.1f} times as fast ({least:.1f} to {most:.1f})")
+    print(f"\n{machine('torch')}; {device}, ours in {precision}\n")
+    print_table(
+        ["", "images/s", "an epoch, s", f"{EPOCHS} epochs, min", "× plain", "in the rounds"],
+        (row(name, found, rates["plain"]) for name, found in rates.items()),
+    )
+
+
+def row(name: str, found: list[float], plain: list[float]) -> list[str]:
+    """A loop's line of the table."""
+    rate = statistics.median(found)
+    ratios = [own / other for own, other in zip(found, plain, strict=True)]
+    return [
+        name,
+        f"{rate:,.0f}",
+        f"{EPOCH / rate:,.1f}",
+        f"{EPOCHS * EPOCH / rate / 60:,.0f}",
+        f"{statistics.median(ratios):.2f}",
+        f"{min(ratios):.2f} to {max(ratios):.2f}",
+    ]
 
 
 if __name__ == "__main__":

@@ -1,22 +1,20 @@
 """Embedding with LitServe and dynamic batching: POST an image file to /predict.
 
-    BUNDLE=build/mnist python -m bench.peers.litserve_service --port 9080 --cores 2
+    BUNDLE=build/mnist python -m bench.peers.litserve_service --port 9080
 
 On two cores, two HTTP processes and one worker, talking over ZeroMQ, answered the most requests of
 all combinations that were tried; LitServe's default queue answered fewer.
 """
 
 import argparse
-import io
 import os
-from pathlib import Path
 from typing import Annotated, Any
 
 import litserve
 import numpy as np
-import onnxruntime
 from fastapi import Body
-from PIL import Image
+
+from bench.peers.encoder import Encoder
 
 
 class EmbedAPI(litserve.LitAPI):
@@ -24,20 +22,15 @@ class EmbedAPI(litserve.LitAPI):
 
     def setup(self, device: str) -> None:
         """Open the model, once in each worker."""
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        encoder = Path(os.environ["BUNDLE"]) / "encoder.onnx"
-        self.session = onnxruntime.InferenceSession(
-            encoder, options, providers=["CPUExecutionProvider"]
-        )
+        self.encoder = Encoder()
 
     def decode_request(self, request: Annotated[bytes, Body()]) -> np.ndarray:
         """A file → uint8[1, H, W]."""
-        return np.asarray(Image.open(io.BytesIO(request)).convert("L"))[None]
+        return self.encoder.read(request)
 
     def predict(self, images: np.ndarray) -> np.ndarray:
         """uint8[N, 1, H, W] → float32[N, D]."""
-        return self.session.run(["embeddings"], {"images": images})[0]
+        return self.encoder.embed(images)
 
     def encode_response(self, embedding: np.ndarray) -> dict[str, Any]:
         """One row → JSON."""
@@ -47,16 +40,15 @@ class EmbedAPI(litserve.LitAPI):
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--port", type=int, default=8000)
-    parser.add_argument("--cores", type=int, default=2)
-    options = parser.parse_args()
+    cores = len(os.sched_getaffinity(0))
     api = EmbedAPI(max_batch_size=64, batch_timeout=0.001)
     server = litserve.LitServer(
-        api, accelerator="cpu", workers_per_device=max(1, options.cores // 2), fast_queue=True
+        api, accelerator="cpu", workers_per_device=max(1, cores // 2), fast_queue=True
     )
     server.run(
         host="127.0.0.1",
-        port=options.port,
-        num_api_servers=options.cores,
+        port=parser.parse_args().port,
+        num_api_servers=cores,
         log_level="warning",
         generate_client_file=False,
     )
