@@ -1,11 +1,12 @@
 """Your own pictures: does the default command beat PCA, whatever the set?
 
     python -m bench.own_pictures --pictures 400 --pixels 64 --colour
+    python -m bench.own_pictures --only my_images
 
 Makes a folder of pictures of three kinds (discs, stripes and clouds, a subfolder each), trains on
 it by README's command, without any hyperparameter, and prints a row of the table in
 docs/own-model.md: the errors on the test images of the mean image, of PCA with as many numbers,
-and of the model.
+and of the model. With --only it makes the pictures, for docs/tutorial.md.
 """
 
 import argparse
@@ -79,7 +80,11 @@ def main() -> int:
     parser.add_argument("--pictures", type=int, default=400, help="default: %(default)s")
     parser.add_argument("--pixels", type=int, default=64, help="of a side (default: %(default)s)")
     parser.add_argument("--colour", action="store_true", help="in colour; otherwise grey")
+    parser.add_argument("--only", type=Path, metavar="FOLDER", help="only make the pictures, there")
     options = parser.parse_args()
+    if options.only:
+        make_pictures(options.only, options.pictures, options.pixels, options.colour)
+        return 0
     with tempfile.TemporaryDirectory() as home:
         images, out = Path(home) / "pictures", Path(home) / "run"
         make_pictures(images, options.pictures, options.pixels, options.colour)

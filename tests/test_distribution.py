@@ -87,8 +87,8 @@ def test_wheel_is_fit_for_an_index(wheel: Path) -> None:
     assert {
         "pinhole/__main__.py",
         "pinhole/explorer/page/index.html",
-        "pinhole/atlas/atlas.html",
-        "pinhole/report/report.html",
+        "pinhole/atlas/page.html",
+        "pinhole/report/report.css",
         "serve/bundle/manifest.schema.json",
         "serve/torchserve/log4j2.xml",
         "serve/openapi.yaml",

@@ -6,6 +6,7 @@ trained, and a photograph of a digit on paper, which the demo makes itself.
 
 import argparse
 import io
+import random
 import socket
 import subprocess
 import sys
@@ -54,8 +55,11 @@ def main() -> int:
 
 
 def free_port() -> int:
-    """The first of six free ports in a row, which is what a service takes."""
-    for first in range(18_080, 28_080, 10):
+    """The first of six free ports in a row, which is what a service takes.
+
+    They are tried in any order: of two demos at once, each would find the same ports free.
+    """
+    for first in random.sample(range(18_080, 28_080, 10), 1_000):
         try:
             for port in range(first, first + 6):
                 with socket.socket() as probe:

@@ -7,6 +7,8 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 # The longest time-out that a socket takes: 2**31 milliseconds, about 24 days.
 LONGEST_TIMEOUT_S = 2_147_483
 
+PRIVATE_OFFSET = 3  # The launcher's private port is the inference port plus 3 (docs/operations.md).
+
 
 def check_url(url: str) -> str:
     """Return a service's URL as it is.
@@ -39,6 +41,16 @@ def without_credentials(url: str) -> str:
     parts = urlsplit(url)
     host = parts.netloc.rpartition("@")[2]
     return urlunsplit(parts._replace(netloc=host)).rstrip("/")
+
+
+def upstreams(url: str) -> list[str]:
+    """The URLs to try in order: the service's, and for a service on this host its private port."""
+    parts = urlsplit(url.rstrip("/"))
+    if parts.hostname not in ("127.0.0.1", "localhost", "::1"):
+        return [url.rstrip("/")]
+    port = (parts.port or 80) + PRIVATE_OFFSET
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    return [url.rstrip("/"), urlunsplit(("http", f"{host}:{port}", parts.path, "", ""))]
 
 
 def authorization(url: str, api_key: str | None) -> str:

@@ -122,8 +122,9 @@ def refuse_failed_rows(reply: requests.Response, first: int = 0) -> None:
     """
     if failures := reply.headers.get("X-Failed-Indices"):
         with expecting_contract():
-            rows = ",".join(str(first + int(index)) for index in failures.split(","))
-        raise BadRequest(f"the service refused rows {rows}")
+            rows = [str(first + int(index)) for index in failures.split(",")]
+        why = reply.headers.get("X-First-Failure", "it doesn't say why")
+        raise BadRequest(f"the service refused rows {', '.join(rows)}; row {rows[0]}: {why}")
 
 
 def read_embedding(reply: requests.Response) -> Embedding:
@@ -229,15 +230,15 @@ def to_score(row: tuple[Any, Any, Any]) -> Score:
 
 
 @contextmanager
-def naming(places: range) -> Iterator[None]:
+def naming(places: range, noun: str = "image") -> Iterator[None]:
     """Name the images of a request that is refused as a whole, by their places in the call."""
     try:
         yield
     except BadRequest as error:
         if error.status != 400:
             raise  # A 404, for example, isn't about the images.
-        many = f"images {places[0]} to {places[-1]}"
-        name = many if len(places) > 1 else f"image {places[0]}"
+        many = f"{noun}s {places[0]} to {places[-1]}"
+        name = many if len(places) > 1 else f"{noun} {places[0]}"
         raise BadRequest(f"{name}: {error}", error.status, error.type) from error
 
 

@@ -313,7 +313,7 @@ class Client:
     def _decode_chunk(self, embeddings: Embedding, first: int) -> Pixels:
         """Decode rows in one request; ``first`` is the number of the first of them."""
         places = range(first, first + len(embeddings))
-        with naming(places) if first else nullcontext():
+        with naming(places, "row") if first else nullcontext():
             reply = self._post("decode", pack(embeddings), NPY, NPY)
         images: Pixels = read_rows(reply, len(embeddings), first)
         return images

@@ -28,7 +28,7 @@ def local_path(given: str) -> Path:
         raise OSError(errno.EINVAL, advice, f"{scheme}://...")
     path = Path(os.path.expanduser(given))  # noqa: PTH111 - Path.expanduser fails for ~nobody/x
     if path.is_symlink() and (path.is_file() or not path.exists()):
-        return path.resolve()
+        return Path(os.path.realpath(path))  # Path.resolve fails for a link to itself.
     return path
 
 

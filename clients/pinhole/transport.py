@@ -36,6 +36,8 @@ JITTER_S = 0.2  # The most that is added at random, so that callers refused toge
 LONGEST_PAUSE_S = 5.0
 CONNECTIONS = 32  # Connections that are kept open: as many threads can share a client.
 
+HOW_TO_START = "is the service running? python -m serve BUNDLE starts it on this host"
+
 NO_HEADERS: Mapping[str, str] = {}
 BUSY = (429, 503)
 TIMEOUTS = (TimeoutError, requests.Timeout, urllib3.exceptions.TimeoutError)
@@ -180,7 +182,7 @@ class Transport:
         if ran_out_of_time(error):
             why = f" within {self._timeout_s:g} s: Timeout"
         elif is_broken(error):
-            why += "; is the service running? python -m serve BUNDLE starts it on this host"
+            why += f"; {HOW_TO_START}"
         fault = Unavailable(f"no answer from {self.url}{why}")
         fault.__cause__ = error
         return fault

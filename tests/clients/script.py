@@ -73,3 +73,8 @@ def serve(script: Script) -> Iterator[Script]:
         script.url = f"http://127.0.0.1:{server.server_address[1]}"
         yield script
         server.shutdown()
+
+
+def error(status: int, kind: str = "Any", message: str = "why") -> dict[str, object]:
+    """An error body of the contract."""
+    return {"code": status, "type": kind, "message": message}

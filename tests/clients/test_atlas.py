@@ -8,7 +8,7 @@ import zipfile
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,11 +17,15 @@ import pytest
 from PIL import Image
 
 import pinhole.atlas
-from pinhole.atlas import make_atlas
 from pinhole.atlas.sample import Classes
 from pinhole.cli import main
 from serve.bundle.images import PixelBudget, read_image
 from serve.bundle.manifest import Bundle, ImageSpec
+
+from .script import Script, serve
+
+if TYPE_CHECKING:
+    from train.dataset import Dataset
 
 PATHS = ["cats/1.png", "cats/2.png", "dogs/</script>.png", "dogs/broken.png", "../outside.png"]
 
@@ -104,18 +108,21 @@ def thumbnails(folder: Path, paths: list[str], image: dict[str, Any]) -> list[np
     metadata = {"pinhole.source": str(folder), "pinhole.image": json.dumps(image)}
     table = pa.table({"path": paths, "embedding": embeddings})
     pq.write_table(table.replace_schema_metadata(metadata), folder / "job.parquet")
-    (folder / "atlas.html").write_text(make_atlas(folder / "job.parquet", None).page)
+    out = str(folder / "atlas.html")
+    assert main(["atlas", str(folder / "job.parquet"), "--out", out]) == 0
     files = [base64.b64decode(each) for each in read(folder / "atlas.html")["thumbnails"]]
     return [np.asarray(Image.open(io.BytesIO(file)).convert("L")) for file in files]
 
 
-def test_thumbnails_are_limited(table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_thumbnails_are_limited(
+    table: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Once the room is used up, points have no thumbnails."""
     monkeypatch.setattr(pinhole.atlas, "MAX_THUMBNAILS_BYTES", 1)
 
-    atlas = pinhole.atlas.make_atlas(table, None)
+    assert main(["atlas", str(table), "--out", str(table.with_name("a.html"))]) == 0
 
-    assert (atlas.points, atlas.thumbnails) == (5, 1)
+    assert "5 points, 1 thumbnails" in capsys.readouterr().out
 
 
 def test_points_are_limited(
@@ -144,7 +151,7 @@ def test_points_are_drawn_evenly(
         table = pa.table({"path": paths, "embedding": embedding})
         pq.write_table(table, tmp_path / f"shard-{shard:06}.parquet")
 
-    (tmp_path / "a.html").write_text(make_atlas(tmp_path, None).page)
+    assert main(["atlas", str(tmp_path), "--out", str(tmp_path / "a.html")]) == 0
 
     data = read(tmp_path / "a.html")
     assert len(data["labels"]) == len(set(data["paths"])) == 1_000
@@ -200,6 +207,65 @@ def test_images_of_any_source(
         Image.fromarray(pixels[1]).save(files[0])
         assert main(["atlas", str(out), "--out", str(tmp_path / "a.html")]) == 0
         assert "3 points, 2 thumbnails" in capsys.readouterr().out
+
+
+def test_classes_of_the_model(tmp_path: Path, small_bundle: Bundle, digits: "Dataset") -> None:
+    """Where no folders name the images, each has the class of the nearest of the model's own."""
+    np.save(tmp_path / "in.npy", digits.test_images[:20, 0].numpy())
+    local = ["--local", str(small_bundle.folder)]
+    job, out = str(tmp_path / "job.parquet"), tmp_path / "a.html"
+    assert main(["embed", str(tmp_path / "in.npy"), "--out", job, *local]) == 0
+
+    for options, labels in (
+        (local, list(map(str, digits.test_labels[:20].tolist()))),
+        ([], [""] * 20),
+    ):
+        assert main(["atlas", job, "--out", str(out), *options]) == 0
+        assert read(out)["labels"] == labels
+        assert read(out)["named"] == bool(options)
+
+
+def test_a_model_of_another_width(
+    table: Path, small_bundle: Bundle, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A result that doesn't name its model may be of another; one line says so."""
+    flat = pq.read_table(table).set_column(0, "path", pa.array([f"{i}.png" for i in range(6)]))
+    pq.write_table(flat, table)
+    command = ["atlas", str(table), "--out", str(table.with_name("a.html"))]
+
+    assert main([*command, "--local", str(small_bundle.folder)]) == 2
+
+    assert "embeddings have 3 numbers, the model's 2" in capsys.readouterr().err
+
+
+def test_classes_of_a_service(table: Path) -> None:
+    """A service tells its classes and where its images lie; folders' names come first."""
+    out = table.with_name("a.html")
+    flat = pq.read_table(table).set_column(0, "path", pa.array([f"{i}.png" for i in range(6)]))
+    pq.write_table(flat, table.with_name("flat.parquet"))
+    with serve(Script()) as script:
+        script.page = {
+            "digest": "d",
+            "classes": ["near", "far"],
+            "labels": [0, 1],
+            "embeddings": [[0, 0.5, 2], [5, 0.5, 2]],
+        }
+        script.say(200, {"embedding": [0, 0, 0]}, X_Model_Digest="d")
+        command = ["--out", str(out), "--url", script.url]
+
+        assert main(["atlas", str(table.with_name("flat.parquet")), *command]) == 0
+        assert read(out)["labels"] == ["near", "near", "near", "far", "far"]
+        assert main(["atlas", str(table), *command]) == 0
+        assert read(out)["labels"] == ["cats", "cats", "dogs", "dogs", ".."]
+
+
+def test_no_service_is_asked_unless_it_is_named(
+    table: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PINHOLE_URL is for the commands that need a service."""
+    monkeypatch.setenv("PINHOLE_URL", "http://127.0.0.1:9")
+
+    assert main(["atlas", str(table), "--out", str(table.with_name("a.html"))]) == 0
 
 
 def test_images_elsewhere(table: Path, capsys: pytest.CaptureFixture[str]) -> None:

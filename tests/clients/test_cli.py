@@ -1,5 +1,6 @@
 """The command's exits when there is no service to talk to, or nobody to listen."""
 
+import base64
 import itertools
 import os
 import signal
@@ -9,12 +10,15 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 import pinhole
 from pinhole import progress, transport
 from pinhole.cli import main
 from pinhole.progress import job_progress
+from serve.bundle.manifest import Bundle
 
 from .script import Script, serve
 
@@ -44,6 +48,8 @@ def test_help_shows_examples(capsys: pytest.CaptureFixture[str]) -> None:
         ["explore", "--port", "-1"],
         ["health", "--url", "localhost:8080"],
         ["completion", "cmd"],
+        ["embed", "x", "--out", "y", "--url", "http://host", "--local", "z"],
+        ["report", "x", "--out", "y", "--url", "http://host", "--local", "z"],
     ],
 )
 def test_wrong_usage_exits_2(arguments: list[str]) -> None:
@@ -184,9 +190,7 @@ def test_interrupt_ends_quietly() -> None:
     with socket.create_server(("127.0.0.1", 0)) as mute:
         url = f"http://127.0.0.1:{mute.getsockname()[1]}"
         with subprocess.Popen(
-            [*PINHOLE, "health", "--url", url],
-            stderr=subprocess.PIPE,
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # as in a terminal
+            [*PINHOLE, "health", "--url", url], stderr=subprocess.PIPE
         ) as process:
             connection, _ = mute.accept()
             connection.recv(1)  # The command has sent its request.
@@ -246,3 +250,77 @@ def test_an_embedding_that_is_refused_is_not_drawn(
 
     assert capsys.readouterr().err == "pinhole: not finite\n"
     assert not out.exists()
+
+
+def test_folders_are_judged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A folder stands for its images at any depth, but for those that a command has drawn."""
+    for name in ("b/2.png", "b/.hidden/3.png", "1.png", "notes.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(name.encode())
+    with serve(Script()) as script:
+        picture = base64.b64encode(bytes(33)).decode()
+        anomaly = {"percentile": 1, "outlier": False, "outside": False}
+        fields = {"mse": [0.5] * 2, "anomaly": [anomaly] * 2, "errors": []}
+        script.say(200, {**fields, "reconstructions": [picture] * 2})
+        script.say(200, {**fields, "embeddings": [[0, 1]] * 2})
+
+        assert main(["reconstruct", str(tmp_path), "--url", script.url]) == 0
+        assert main(["score", str(tmp_path), "--url", script.url]) == 0
+
+    told = [line.partition(": ")[0] for line in capsys.readouterr().out.splitlines()]
+    names = ("1.reconstruction.png", "b/2.reconstruction.png", "1.png", "b/2.png")
+    assert told == [str(tmp_path / name) for name in names]
+
+
+def test_a_folder_without_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is named, and no service is asked."""
+    assert main(["score", str(tmp_path), *NOBODY]) == 2
+
+    assert capsys.readouterr().err == f"pinhole: {tmp_path} holds no image files\n"
+
+
+def test_several_files_are_embedded(
+    tmp_path: Path, small_bundle: Bundle, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Files and folders, in their order; the result finds its images again."""
+    (tmp_path / "b").mkdir()
+    for name in ("c.png", "b/a.png", "b/[1].png"):
+        Image.new("L", (28, 28), 9).save(tmp_path / name)
+    given = [str(tmp_path / name) for name in ("c.png", "b", "b/[1].png")]
+    out = tmp_path / "o.parquet"
+    local = ["--out", str(out), "--local", str(small_bundle.folder)]
+
+    assert main(["embed", *given, *local]) == 0
+    assert main(["atlas", str(out), "--out", str(tmp_path / "a.html")]) == 0
+
+    paths = pq.read_table(out)["path"].to_pylist()
+    assert paths == [
+        str(tmp_path / name) for name in ("c.png", "b/[1].png", "b/a.png", "b/[1].png")
+    ]
+    assert "4 thumbnails" in capsys.readouterr().out
+
+
+def test_options_of_a_bundle_need_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A service would take no notice of them."""
+    command = ["embed", str(tmp_path), "--out", str(tmp_path / "o.parquet"), *NOBODY]
+
+    assert main([*command, "--device", "cuda"]) == 2
+
+    assert "--device and --precision need --local" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        ([f"{index}.png" for index in range(101)], "101 names; the limit is 100: quote a pattern"),
+        (["a.png", "b,c.png"], "SOURCE b,c.png: a URL, a comma or a brace"),
+        (["a.png", "s3://bucket/b"], "SOURCE s3://bucket/b: a URL, a comma or a brace"),
+    ],
+)
+def test_several_names_that_are_refused(
+    names: list[str], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A pattern that the shell has expanded is one of them: it should be quoted."""
+    assert main(["embed", *names, "--out", str(tmp_path / "o.parquet"), *NOBODY]) == 2
+
+    assert words in capsys.readouterr().err

@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 import requests
 
+from pinhole.address import PRIVATE_OFFSET, upstreams
 from pinhole.cli import main
-from pinhole.explorer.server import PRIVATE_OFFSET, SECURITY, ExplorerServer, upstreams
+from pinhole.explorer.server import SECURITY, ExplorerServer
 
 Explore = Callable[..., str]
 
@@ -193,6 +194,7 @@ def test_a_service_that_is_away_is_unavailable(explore: Explore) -> None:
     assert reply.status_code == 503
     assert reply.headers["Retry-After"] == "1"
     assert reply.json()["type"] == "Unavailable"
+    assert "python -m serve BUNDLE starts it" in reply.json()["message"]
 
 
 def test_a_taken_port_is_wrong_usage(launcher: int, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image, ImageOps
 
 from pinhole.errors import BadRequest
@@ -116,6 +115,7 @@ def test_text_files_are_refused_whatever_they_hold(tmp_path: Path) -> None:
 
 def test_arrays_of_other_libraries() -> None:
     """A torch tensor is an array like numpy's, alone or among others."""
+    torch = pytest.importorskip("torch")
     tensor = torch.from_numpy(GREY)
 
     for images in (tensor, [tensor], tensor[None, None]):

@@ -5,7 +5,7 @@ import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +17,9 @@ from PIL import Image
 from pinhole.cli import main
 from pinhole.report import duplicates, tally
 from serve.bundle.manifest import Bundle
-from train.dataset import Dataset
+
+if TYPE_CHECKING:
+    from train.dataset import Dataset
 
 EVIL = 'cats/<script>alert("1")</script>&amp;.png'
 ROWS: dict[str, list[Any]] = {
@@ -167,7 +169,7 @@ def test_unfinished_job(tmp_path: Path) -> None:
     assert "The job isn’t finished: 1,004 are missing." in Page(out).text
 
 
-def test_pictures(tmp_path: Path, small_bundle: Bundle, digits: Dataset) -> None:
+def test_pictures(tmp_path: Path, small_bundle: Bundle, digits: "Dataset") -> None:
     """With the source and the model, each image has four pictures, and says what differs."""
     (tmp_path / "images").mkdir()
     for index in range(3):
@@ -277,6 +279,20 @@ def test_strangers_are_no_duplicates() -> None:
     cells = np.floor(points / duplicates.side_of_cell(*points.shape))
 
     assert len(np.unique(cells, axis=0)) == len(points)
+
+
+def test_classes_of_the_model(tmp_path: Path, small_bundle: Bundle, digits: "Dataset") -> None:
+    """Where no folders name the images, their labels are the model's, and the page says so."""
+    np.save(tmp_path / "in.npy", digits.test_images[:3, 0].numpy())
+    local = ["--local", str(small_bundle.folder)]
+    job, out = str(tmp_path / "job.parquet"), tmp_path / "r.html"
+    assert main(["embed", str(tmp_path / "in.npy"), "--out", job, *local, "--score"]) == 0
+
+    assert main(["report", job, "--out", str(out), *local]) == 0
+
+    text = Page(out).text
+    assert "A label is the class of the nearest of the model’s own test images" in text
+    assert all(f"difference {int(digits.test_labels[i])} {i} mse" in text for i in range(3))
 
 
 def test_map_has_classes(tmp_path: Path) -> None:

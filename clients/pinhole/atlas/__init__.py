@@ -5,26 +5,26 @@ copies of those of the job's images that can be read, which appear under the poi
 show what the model saw of an image, if the job has written down how its model takes pictures.
 
 result     a job's rows, a batch at a time
+model      the model that embedded them, if it is named
 sample     some of these rows, drawn evenly; the classes that folders give
 pictures   the images, read again, and small
 page       the HTML file; the report's pages are written in the same way
 """
 
 from dataclasses import dataclass
-from pathlib import Path
+from html import escape
 from typing import Any
 
 import pyarrow.compute as pc
 
-from pinhole.atlas.page import HERE, write_page
-from pinhole.atlas.pictures import Originals, in_base64, open_originals, thumbnail
-from pinhole.atlas.result import Result, UnfitResult, open_result, vectors
+from pinhole.atlas.model import Model
+from pinhole.atlas.page import map_element, mark_of, write_page
+from pinhole.atlas.pictures import Originals, in_base64, thumbnail
+from pinhole.atlas.result import Result, UnfitResult, vectors
 from pinhole.atlas.sample import Classes, Sample
+from serve.bundle.manifest import ImageSpec
 
-__all__ = ["MARK", "Atlas", "UnfitResult", "make_atlas", "map_data"]
-
-# What atlas.html has near its beginning, so that ``pinhole atlas`` may replace its own pages.
-MARK = b'<meta name="generator" content="pinhole atlas">'
+MARK = mark_of("atlas")
 
 DECIMALS = 4  # Of the embeddings in the page: finer than a pixel of any screen.
 MAX_POINTS = 100_000  # A canvas still pans that many smoothly, and mail still carries the file.
@@ -54,18 +54,17 @@ class Atlas:
     seen: bool
 
 
-def make_atlas(path: Path, images: Path | None) -> Atlas:
+def make_atlas(result: Result, originals: Originals, model: Model | None) -> Atlas:
     """Make the page of a job's result.
 
     Args:
-        path: see open_result.
-        images: the folder that the paths are relative to; None takes the job's own source.
+        result: of a job.
+        originals: its images.
+        model: that embedded it; None leaves images without folders unnamed.
 
     Raises:
-        UnfitResult: it is no job's result, or holds not a single embedding.
-        OSError: it can't be opened.
+        UnfitResult: it holds not a single embedding, or a file of it is damaged.
     """
-    result = open_result(path)
     sample, rows, good = Sample(MAX_POINTS), 0, 0
     for table in result.batches("path", "sha256", "embedding"):
         embedded = table.filter(pc.is_valid(table["embedding"]))
@@ -73,21 +72,27 @@ def make_atlas(path: Path, images: Path | None) -> Atlas:
         rows, good = rows + len(table), good + len(embedded)
     chosen = sample.rows()
     if not good:
-        raise UnfitResult(f"{path} holds no embeddings: all its {rows:,} rows have an error")
-    with open_originals(result, images) as originals:
-        data = map_data(chosen, result, originals, MAX_THUMBNAILS_BYTES)
+        raise UnfitResult(f"{result.path} holds no embeddings: all its {rows:,} rows have an error")
+    data = map_data(chosen, result, originals, MAX_THUMBNAILS_BYTES, model)
+    title = result.path.stem
+    body = (
+        f'<section class="intro"><h1>{escape(title)}</h1><p id="lead"></p></section>'
+        f'<section class="stage" aria-label="Map of the embeddings">{map_element()}</section>'
+    )
     return Atlas(
-        page=write_page(HERE / "atlas.html", path.stem, data),
+        page=write_page(MARK, title, body, data),
         points=len(chosen),
         thumbnails=sum(each != "" for each in data["thumbnails"]),
         failed=rows - good,
         left_out=good - len(chosen),
         originals=originals,
-        seen=result.image is not None,
+        seen=data["seen"],
     )
 
 
-def map_data(chosen: Any, result: Result, originals: Originals, most_bytes: int) -> dict[str, Any]:
+def map_data(
+    chosen: Any, result: Result, originals: Originals, most_bytes: int, model: Model | None
+) -> dict[str, Any]:
     """What atlas.js shows.
 
     Args:
@@ -95,14 +100,29 @@ def map_data(chosen: Any, result: Result, originals: Originals, most_bytes: int)
         result: that they are from.
         originals: their images.
         most_bytes: of all thumbnails together.
+        model: names the images where no folders do.
     """
     paths = chosen["path"].to_pylist()
     classes = Classes.of(paths)
-    small = (thumbnail(content, result.image) for content in originals.contents(chosen))
+    labels, image = labels_of(chosen, classes, model), image_of(result, model)
+    small = (thumbnail(content, image) for content in originals.contents(chosen))
     return {
         "paths": paths,
         "embeddings": vectors(chosen).astype(float).round(DECIMALS).tolist(),
-        "labels": [classes.label(path) for path in paths],
+        "labels": labels,
+        "named": classes.depth is None and any(labels),
         "thumbnails": list(in_base64(small, most_bytes)) if originals.name else [],
-        "seen": result.image is not None,
+        "seen": image is not None,
     }
+
+
+def labels_of(rows: Any, classes: Classes, model: Model | None) -> list[str]:
+    """The class of each row of a pyarrow.Table: its folder's, or else what the model would say."""
+    if classes.depth is None and model:
+        return model.name_each(vectors(rows))
+    return [classes.label(path) for path in rows["path"].to_pylist()]
+
+
+def image_of(result: Result, model: Model | None) -> ImageSpec | None:
+    """The pictures that the model takes; None where neither the result nor the model says it."""
+    return result.image or (model.image if model else None)

@@ -60,7 +60,7 @@ function fill(lens, index) {
 }
 
 fillLegend(find("#legend"), dots, draw);
-find("#lead").textContent = `${points.places.length.toLocaleString("en")} images, each where its embedding lies. Point at a dot to see its image${atlas.seen ? " as the model saw it" : ""}.`;
+find("#lead").textContent = `${points.places.length.toLocaleString("en")} images, each where its embedding lies. Point at a dot to see its image${atlas.seen ? " as the model saw it" : ""}.${atlas.named ? " Its colour is that of the model’s own test image nearest to it." : ""}`;
 find("#note").textContent = plane.width > 2
   ? `The two directions in which their ${plane.width} numbers differ most: ${Math.round(100 * plane.share)} % of the variance.`
   : "";

@@ -20,36 +20,37 @@ STYLES = (PAGE / "style.css", HERE / "atlas.css")
 
 
 def write_page(
-    template: Path,
-    title: str,
-    data: Any = None,
-    styles: Iterable[Path] = STYLES,
-    body: str = "",
+    mark: bytes, title: str, body: str, data: Any = None, styles: Iterable[Path] = STYLES
 ) -> str:
-    """Fill a template; its content security policy allows the page's own script and style only.
+    """Fill page.html; its content security policy allows the page's own script and style only.
 
     Args:
-        template: HTML with {{names}}.
+        mark: names the command; see mark_of.
         title: of the page, as text.
+        body: HTML.
         data: what the map shows; None for a page without a map, and so without a program.
         styles: style sheets.
-        body: HTML, for a template that has room for it.
     """
     style = "".join(path.read_text("utf-8") for path in styles)
     script = "" if data is None else join_modules(MAP)
     filled = {
+        "mark": mark.decode(),
         "title": html.escape(title),
         "style": style,
         # A script element ends at "</", and "<!--" changes how it is read; so no "<" is left.
         "data": json.dumps(data, separators=(",", ":")).replace("<", "\\u003c"),
-        "map": map_element(),
         "program": script,
         "script_sum": sum_of(script),
         "style_sum": sum_of(style),
         "body": body,
     }
-    text = template.read_text("utf-8")
+    text = (HERE / "page.html").read_text("utf-8")
     return re.sub(r"\{\{(\w+)\}\}", lambda match: filled[match[1]], text)
+
+
+def mark_of(command: str) -> bytes:
+    """What its pages have near their beginning, so that a command may replace its own pages."""
+    return f'<meta name="generator" content="pinhole {command}">'.encode()
 
 
 def map_element() -> str:

@@ -70,19 +70,23 @@ def add_command(
 
 def add_service(
     command: argparse.ArgumentParser, timeout_s: float = 10, url: str | None = URL
-) -> None:
+) -> argparse._MutuallyExclusiveGroup:
     """Add the options that say which service to call, and how.
 
     Args:
         command: the parser.
         timeout_s: the default of --timeout-s.
         url: the service that is called where the user names none; None for no service.
+
+    Returns:
+        What --url is alone in: for options that do without a service.
     """
-    command.add_argument(
+    either = command.add_mutually_exclusive_group()
+    either.add_argument(
         "--url",
         type=worded(check_url),
-        default=os.environ.get("PINHOLE_URL", url),
-        help=f"the service's address (default: $PINHOLE_URL or {url or 'none'})",
+        default=os.environ.get("PINHOLE_URL", url) if url else None,
+        help=f"the service's address (default: {f'$PINHOLE_URL or {url}' if url else 'none'})",
     )
     command.add_argument(
         "--api-key",
@@ -96,6 +100,7 @@ def add_service(
         default=timeout_s,
         help="longest wait for an answer, in seconds (default: %(default)s)",
     )
+    return either
 
 
 def add_json(command: argparse.ArgumentParser, what: str) -> None:

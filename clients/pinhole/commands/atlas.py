@@ -1,6 +1,9 @@
 """``pinhole atlas``: a job's embeddings as one HTML file, for sharing."""
 
 import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,22 +12,30 @@ from pinhole.commands import (
     UsageError,
     add_command,
     add_overwrite,
+    add_service,
+    connect,
     needing_modules,
 )
 from pinhole.outputs import check_replaceable, file_key, local_path, write_whole
 
 if TYPE_CHECKING:
     from pinhole.atlas import Atlas
+    from pinhole.atlas.model import Model
+    from pinhole.atlas.result import Result
 
+TIMEOUT_S = 60
 EPILOG = """
 examples:
   pinhole atlas scans.parquet --out scans.html
   pinhole atlas embeddings/ --out scans.html
   pinhole atlas scans.parquet --out scans.html --images scans/   where the images are now
+  pinhole atlas scans.parquet --out scans.html --local build/mnist   with the model's own classes
 
 Thumbnails show what the model saw of each image, where the job has written that down.
 At most 100,000 points, drawn evenly from all rows, and 24 MiB of thumbnails. The first folder in
 which the paths differ, below train, test and the like, becomes the label; of more than 50, none.
+Where there are no such folders, --local or --url labels each image with the class of the nearest
+of the images that the model was tested on.
 """
 
 
@@ -51,6 +62,10 @@ def add_result(command: argparse.ArgumentParser) -> None:
         metavar="FOLDER",
         help="folder that the result's paths are relative to (default: the job's source)",
     )
+    either = add_service(command, TIMEOUT_S, url=None)
+    either.add_argument(
+        "--local", type=Path, metavar="BUNDLE", help="the model that embedded RESULT"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -58,11 +73,18 @@ def run(options: argparse.Namespace) -> int:
     with needing_modules("atlas", "explore"):
         import PIL  # noqa: F401 - only thumbnails need it; here it is missed before any work
     with needing_modules("atlas"):
-        from pinhole.atlas import MARK, UnfitResult, make_atlas
+        from pinhole.atlas import MARK, make_atlas
+        from pinhole.atlas.pictures import open_originals
+        from pinhole.atlas.result import UnfitResult, open_result
 
     out = check_page(options, MARK)
     try:
-        atlas = make_atlas(options.result, options.images)
+        result = open_result(options.result)
+        with (
+            open_model(result, options) as model,
+            open_originals(result, options.images) as originals,
+        ):
+            atlas = make_atlas(result, originals, model)
     except UnfitResult as error:
         raise UsageError(str(error)) from error
     write_whole(out, lambda file: file.write(atlas.page.encode()))
@@ -88,6 +110,23 @@ def check_page(options: argparse.Namespace, mark: bytes) -> Path:
         raise UsageError(f"{out} is the result itself: name another --out")
     check_replaceable(out, lambda start: mark in start, options.overwrite)
     return out
+
+
+@contextmanager
+def open_model(result: "Result", options: argparse.Namespace) -> "Iterator[Model | None]":
+    """The model that embedded a result, if the options of add_result name it."""
+    from pinhole.atlas.model import local_model, service_model
+    from pinhole.jobs.pictures import find_page
+
+    if options.local:
+        with needing_modules("--local"):
+            yield local_model(result, options.local)
+    elif options.url:
+        find = partial(find_page, options.url, options.api_key, options.timeout_s)
+        with connect(options) as client:
+            yield service_model(result, client, find)
+    else:
+        yield None
 
 
 def report(out: Path, atlas: "Atlas") -> None:

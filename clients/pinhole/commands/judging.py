@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 
 from pinhole.answers import Reconstruction, Score
 from pinhole.client import Client
-from pinhole.commands import SOME_FAILED, add_json, add_service, connect
+from pinhole.commands import SOME_FAILED, UsageError, add_json, add_service, connect
+from pinhole.commands.png import is_drawn
 from pinhole.errors import BadRequest
 
 Judged = TypeVar("Judged", Reconstruction, Score)
@@ -25,11 +26,52 @@ def add_images(command: argparse.ArgumentParser) -> None:
     """Add the options of a command that judges images."""
     add_service(command, TIMEOUT_S)
     add_json(command, "a JSON document for each image, one a line")
-    command.add_argument("images", type=Path, nargs="+", metavar="IMAGE")
+    command.add_argument(
+        "images",
+        type=Path,
+        nargs="+",
+        metavar="IMAGE",
+        help="a file, or a folder, searched at any depth for files that no command has drawn",
+    )
+
+
+def find_images(given: Iterable[Path]) -> list[Path]:
+    """The files that are named, and the images in the folders that are named.
+
+    Raises:
+        UsageError: a folder holds no images, or can't be listed.
+    """
+    found = list[Path]()
+    for path in given:
+        found += images_in(path) if path.is_dir() else [path]
+    return found
+
+
+def images_in(folder: Path) -> list[Path]:
+    """The images in a folder, at any depth, sorted, without those that a command has drawn.
+
+    Raises:
+        UsageError: there are none, or the folder can't be listed.
+    """
+    from pinhole.jobs.errors import JobError
+    from pinhole.jobs.sources.patterns import EVERYTHING
+    from pinhole.jobs.sources.places import Place
+    from pinhole.jobs.sources.walking import Choice, Walk
+
+    walk = Walk(Place(str(folder)), "", EVERYTHING, True, Choice())
+    try:
+        paths = [folder / name for name, *_ in walk.files()]
+    except JobError as error:
+        raise UsageError(str(error)) from error
+    images = [path for path in paths if not is_drawn(path)]
+    if not images:
+        raise UsageError(f"{shown(folder)} holds no image files")
+    return images
 
 
 def judge(
     options: argparse.Namespace,
+    images: Iterable[Path],
     ask: Ask[Judged],
     keep: Callable[[Path, Judged], Mapping[str, str]],
 ) -> int:
@@ -37,12 +79,13 @@ def judge(
 
     Args:
         options: those of add_images.
+        images: see find_images.
         ask: asks a client about files.
         keep: called with each answer; returns what to add to the image's JSON document.
     """
     failed = False
     with connect(options) as client:
-        for path, answer in ask_about_files(client, options.images, ask):
+        for path, answer in ask_about_files(client, images, ask):
             if isinstance(answer, BadRequest | OSError):
                 failed = True
                 tell_fault(path, answer, options.json)

@@ -18,9 +18,23 @@ def text_chunk(text: bytes) -> bytes:
 MARK = text_chunk(b"Software\0pinhole")
 
 
+def has_mark(start: bytes) -> bool:
+    """Whether a file that begins so is a PNG with the mark."""
+    return start[HEADER_BYTES:].startswith(MARK)
+
+
+def is_drawn(path: Path) -> bool:
+    """Whether a file is a PNG that a command has written; False for one that can't be read."""
+    try:
+        with path.open("rb") as file:
+            return has_mark(file.read(HEADER_BYTES + len(MARK)))
+    except OSError:
+        return False
+
+
 def check_png(path: Path, overwrite: bool) -> None:
     """Raise OSError if another file than an earlier PNG of a command would be replaced."""
-    check_replaceable(path, lambda start: start[HEADER_BYTES:].startswith(MARK), overwrite)
+    check_replaceable(path, has_mark, overwrite)
 
 
 def marked(picture: bytes) -> bytes:

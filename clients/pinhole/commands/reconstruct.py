@@ -8,7 +8,7 @@ from pathlib import Path
 from pinhole.answers import Reconstruction
 from pinhole.client import Client
 from pinhole.commands import Commands, UsageError, add_command, add_overwrite
-from pinhole.commands.judging import add_images, judge, shown
+from pinhole.commands.judging import add_images, find_images, judge, shown
 from pinhole.commands.png import check_png, write_png
 from pinhole.outputs import file_key, local_path
 
@@ -16,6 +16,7 @@ EPILOG = """
 examples:
   pinhole reconstruct seven.png                        writes seven.reconstruction.png
   pinhole reconstruct scans/*.png --out remembered/
+  pinhole reconstruct scans/2026-11                    a folder, at any depth
   pinhole reconstruct --seen seven.png                 writes seven.seen.png too
   pinhole reconstruct --json scans/*.png > told.jsonl
 
@@ -43,13 +44,14 @@ def add(commands: Commands) -> None:
 def run(options: argparse.Namespace) -> int:
     """Write the pictures, and print how good each is; returns the exit code."""
     folder = local_path(options.out) if options.out else None
-    outputs = {path: output_of(path, folder) for path in options.images}
+    images = find_images(options.images)
+    outputs = {path: output_of(path, folder) for path in images}
     if len(set(outputs.values())) < len(outputs):
         raise UsageError("two of the images would be written to the same NAME.reconstruction.png")
     written = list(outputs.values())
     if options.seen:
         written += [seen_beside(out, path) for path, out in outputs.items()]
-    check_outputs(options.images, written, options.overwrite)
+    check_outputs(images, written, options.overwrite)
     if folder:
         folder.mkdir(parents=True, exist_ok=True)
 
@@ -61,7 +63,7 @@ def run(options: argparse.Namespace) -> int:
         write_png(seen, answer.seen)
         return {"out": shown(outputs[path]), "seen": shown(seen)}
 
-    return judge(options, partial(Client.reconstruct_each, seen=options.seen), save)
+    return judge(options, images, partial(Client.reconstruct_each, seen=options.seen), save)
 
 
 def check_outputs(images: Iterable[Path], outputs: Iterable[Path], overwrite: bool) -> None:

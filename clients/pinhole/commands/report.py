@@ -1,9 +1,6 @@
 """``pinhole report``: what a job's result says, as one HTML file, and as a list."""
 
 import argparse
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,20 +8,15 @@ from pinhole.commands import (
     Commands,
     UsageError,
     add_command,
-    add_service,
-    connect,
     needing_modules,
 )
-from pinhole.commands.atlas import add_result, check_page
+from pinhole.commands.atlas import add_result, check_page, open_model
 from pinhole.outputs import check_replaceable, file_key, local_path, write_whole
 
 if TYPE_CHECKING:
-    from pinhole.atlas.result import Result
     from pinhole.report import Report
-    from pinhole.report.memory import Memory
 
 ABOUT = "make one HTML page of a job's result: errors, the most unusual images, failures, copies"
-TIMEOUT_S = 60
 EPILOG = """
 examples:
   pinhole report scans.parquet --out report.html
@@ -46,10 +38,6 @@ def add(commands: Commands) -> None:
     command = add_command(commands, "report", ABOUT, run, EPILOG)
     add_result(command)
     command.add_argument("--csv", metavar="FILE.csv", help="also write the list of unusual images")
-    command.add_argument(
-        "--local", type=Path, metavar="BUNDLE", help="draws what the model remembers"
-    )
-    add_service(command, TIMEOUT_S, url=None)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -66,10 +54,10 @@ def run(options: argparse.Namespace) -> int:
     try:
         result = open_result(options.result)
         with (
-            open_memory(result, options) as memory,
+            open_model(result, options) as model,
             open_originals(result, options.images) as originals,
         ):
-            made = make_report(result, originals, memory)
+            made = make_report(result, originals, model)
         write(made, out, listed)
     except UnfitResult as error:
         raise UsageError(str(error)) from error
@@ -91,23 +79,6 @@ def check_list(options: argparse.Namespace, out: Path) -> Path:
         raise UsageError(f"--csv {listed} is the result or the page: name another file")
     check_replaceable(listed, lambda start: start.startswith(LIST_MARK), options.overwrite)
     return listed
-
-
-@contextmanager
-def open_memory(result: "Result", options: argparse.Namespace) -> "Iterator[Memory | None]":
-    """The model that draws what it remembers, if the options name one."""
-    from pinhole.jobs.pictures import find_image_spec
-    from pinhole.report.memory import local_memory, service_memory
-
-    if options.local:
-        with needing_modules("--local"):
-            yield local_memory(result, options.local)
-    elif options.url:
-        image_of = partial(find_image_spec, options.url, options.api_key, options.timeout_s)
-        with connect(options) as client:
-            yield service_memory(result, client, image_of)
-    else:
-        yield None
 
 
 def write(made: "Report", out: Path, listed: Path | None) -> None:

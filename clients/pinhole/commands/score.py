@@ -4,7 +4,7 @@ import argparse
 
 from pinhole.client import Client
 from pinhole.commands import Commands, add_command
-from pinhole.commands.judging import add_images, judge
+from pinhole.commands.judging import add_images, find_images, judge
 
 EPILOG = """
 mse is the mean squared error per pixel of what the model remembers, with pixels in [0, 1].
@@ -13,6 +13,7 @@ looks like none of the known images.
 
 examples:
   pinhole score seven.png
+  pinhole score scans/                      every image in a folder
   pinhole score --json scans/*.png > scores.jsonl
   pinhole score scans/*.png | sort -k3      by mse
 
@@ -28,4 +29,5 @@ def add(commands: Commands) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print a line for each image; returns the exit code."""
-    return judge(options, Client.score_each, lambda path, answer: {})
+    images = find_images(options.images)
+    return judge(options, images, Client.score_each, lambda path, answer: {})

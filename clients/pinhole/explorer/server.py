@@ -11,15 +11,14 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
 import urllib3
 
-from pinhole.address import authorization, without_credentials
+from pinhole.address import authorization, upstreams, without_credentials
 from pinhole.explorer.assets import MEDIA_TYPES, page_files
+from pinhole.transport import HOW_TO_START
 
 HOST = "127.0.0.1"
-PRIVATE_OFFSET = 3  # The launcher's private port is the inference port plus 3 (docs/operations.md).
 
 # Twice the service's own limit, so that the service words the refusal of an oversized body.
 MAX_BODY_BYTES = 2**25
@@ -95,16 +94,6 @@ class ExplorerServer(ThreadingHTTPServer):
         """Print nothing: a browser drops its connections whenever a tab is closed."""
 
 
-def upstreams(url: str) -> list[str]:
-    """The URLs to try in order: the service's, and for a service on this host its private port."""
-    parts = urlsplit(url.rstrip("/"))
-    if parts.hostname not in (HOST, "localhost", "::1"):
-        return [url.rstrip("/")]
-    port = (parts.port or 80) + PRIVATE_OFFSET
-    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    return [url.rstrip("/"), urlunsplit(("http", f"{host}:{port}", parts.path, "", ""))]
-
-
 class Handler(BaseHTTPRequestHandler):
     """One connection of the browser."""
 
@@ -177,7 +166,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def _send_reply(self, reply: urllib3.BaseHTTPResponse | None) -> None:
         if reply is None:
-            self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, "Unavailable", "no answer")
+            message = f"no answer from {self.server.upstreams[0]}; {HOW_TO_START}"
+            self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, "Unavailable", message)
         else:
             self._send(reply.status, reply.data, dict(reply.headers))
 

@@ -2,12 +2,11 @@
 
 tally       one pass over the result: counts, errors, the most unusual rows
 duplicates  images that the model can't tell apart
-memory      the model's decoder, of a bundle or a service
 pictures    the most unusual images, and what the model made of them
 chart       the distribution of the error
 sections    the page's parts as HTML
 
-The result is read as the atlas reads it, and the map is the atlas's.
+The result and its model are read as the atlas reads them, and the map is the atlas's.
 """
 
 import csv
@@ -17,21 +16,20 @@ from html import escape
 from pathlib import Path
 from typing import IO, Any
 
-from pinhole.atlas import map_data
-from pinhole.atlas.page import STYLES, write_page
+from pinhole.atlas import image_of, labels_of, map_data
+from pinhole.atlas.model import Model
+from pinhole.atlas.page import STYLES, mark_of, write_page
 from pinhole.atlas.pictures import Originals, thumbnail
 from pinhole.atlas.result import Result, UnfitResult
 from pinhole.atlas.sample import Classes
 from pinhole.report import sections
-from pinhole.report.duplicates import Duplicates, Group, find_duplicates
-from pinhole.report.memory import Memory
+from pinhole.report.duplicates import Duplicates, find_duplicates
 from pinhole.report.pictures import pictures_of
-from pinhole.report.sections import Card, Copies
 from pinhole.report.tally import Tally
 from serve.bundle.manifest import ImageSpec
 
 HERE = Path(__file__).parent
-MARK = b'<meta name="generator" content="pinhole report">'  # Near the beginning of every page.
+MARK = mark_of("report")
 
 CARDS = 48
 MAX_THUMBNAILS_BYTES = 4 * 2**20  # Of the map; base64 adds a third.
@@ -54,13 +52,13 @@ class Report:
     duplicates: Duplicates
 
 
-def make_report(result: Result, originals: Originals, memory: Memory | None) -> Report:
+def make_report(result: Result, originals: Originals, model: Model | None) -> Report:
     """Make the page of a result.
 
     Args:
         result: of a job.
         originals: its images.
-        memory: the model that embedded it; None leaves out what the model remembers.
+        model: that embedded it; None leaves out what the model remembers.
 
     Raises:
         UnfitResult: a file of the result is damaged.
@@ -68,76 +66,67 @@ def make_report(result: Result, originals: Originals, memory: Memory | None) -> 
     """
     tally = Tally(result)
     duplicates = find_duplicates(result, tally)
-    image = result.image or (memory.image if memory else None)
-    sample = tally.sample()
-    data = None if sample is None else map_data(sample, result, originals, MAX_THUMBNAILS_BYTES)
+    image, sample = image_of(result, model), tally.sample()
+    data = None
+    if sample is not None:
+        data = map_data(sample, result, originals, MAX_THUMBNAILS_BYTES, model)
     classes = Classes.of(data["paths"] if data else [])
-    cards = make_cards(tally, originals, memory, image, classes)
-    largest = [copies(group, originals, image) for group in duplicates.largest]
+    cards = make_cards(tally, originals, model, image, classes)
+    groups = [
+        sections.group(each, [thumbnail(one, image) for one in originals.contents(each.members)])
+        for each in duplicates.largest
+    ]
     body = "\n".join(
         (
             sections.intro(result, tally, duplicates.images),
             sections.errors(tally),
-            sections.unusual(cards, missing(originals, memory, image)),
+            sections.unusual(cards, remarks(originals, model, image, classes)),
             sections.failures(tally.failures.most_common()),
-            sections.near_duplicates(largest, duplicates),
+            sections.near_duplicates(groups, duplicates),
             sections.stage() if data else "",
         )
     )
     styles = (*STYLES, HERE / "report.css")
-    title = sections.name_of(result)
-    page = write_page(HERE / "report.html", title, data, styles, body)
+    page = write_page(MARK, sections.name_of(result), body, data, styles)
     return Report(page, tally, duplicates)
 
 
 def make_cards(
     tally: Tally,
     originals: Originals,
-    memory: Memory | None,
+    model: Model | None,
     image: ImageSpec | None,
     classes: Classes,
-) -> list[Card]:
-    """The most unusual images, the most unusual first; none without scores."""
+) -> list[str]:
+    """The most unusual images as HTML, the most unusual first; none without scores."""
     rows = tally.unusual()
     if rows is None:
         return []
     rows = rows.slice(0, CARDS)
-    pictures = pictures_of(rows, originals, memory, image)
+    pictures, labels = pictures_of(rows, originals, model, image), labels_of(rows, classes, model)
     return [
-        Card(
-            path=row["path"],
-            label=classes.label(row["path"]),
-            mse=row["mse"],
-            percentile=row.get("percentile"),
-            outlier=bool(row.get("outlier")),
-            pictures=pictures[row["row"]],
-        )
-        for row in rows.to_pylist()
+        sections.card(row, label, pictures[row["row"]])
+        for row, label in zip(rows.to_pylist(), labels, strict=True)
     ]
 
 
-def copies(group: Group, originals: Originals, image: ImageSpec | None) -> Copies:
-    """A group of near-duplicates with thumbnails."""
-    rows = group.members.to_pylist()
-    small = [thumbnail(content, image) for content in originals.contents(group.members)]
-    same = [row.get("sha256") == rows[0].get("sha256") for row in rows]
-    paths = [row["path"] for row in rows]
-    return Copies(group.count, list(zip(paths, small, same, strict=True)))
-
-
-def missing(originals: Originals, memory: Memory | None, image: ImageSpec | None) -> list[str]:
-    """What the page can't show, and how to get it: HTML."""
+def remarks(
+    originals: Originals, model: Model | None, image: ImageSpec | None, classes: Classes
+) -> list[str]:
+    """What the page can't show, and how to get it; and whose classes it names: HTML."""
     notes = []
     if originals.name is None:
         why = escape(originals.why)
         notes.append(f"The original images can’t be read: {why}. Name their folder: --images.")
-    if memory is None:
+    if model is None:
         notes.append(
             "What the model remembers, and where it differs, is shown with the model: "
             "--local BUNDLE or --url URL."
         )
     if originals.name and image is None:
         notes.append("What the model saw is left out: the result doesn’t say how it is cut out.")
+    if model and model.names and classes.depth is None:
+        notes.append("A label is the class of the nearest of the model’s own test images.")
     return notes
 
 

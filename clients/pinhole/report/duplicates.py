@@ -2,6 +2,10 @@
 
 Their embeddings and errors fall into the same cell of a fine grid. The cells are so small that it
 happens to less than one pair of unrelated images in the whole result.
+
+A wider cell would find pictures that were saved again as JPEG, and others with them: at quality 90,
+half of MNIST's test digits move by more than 0.024 deviations, and of 10,000 digits 272 pairs lie
+within 0.02.
 """
 
 from dataclasses import dataclass

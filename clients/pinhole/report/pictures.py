@@ -7,9 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from pinhole.atlas.model import Model
 from pinhole.atlas.pictures import Originals, Readable, seen_of, small, to_picture, whole_of
 from pinhole.atlas.result import vectors
-from pinhole.report.memory import Memory
 from pinhole.report.sections import DIFFERENCE
 from serve.bundle.manifest import ImageSpec
 
@@ -22,18 +22,18 @@ ADDED, MISSED = (230, 85, 13), (49, 130, 206)
 
 
 def pictures_of(
-    rows: Any, originals: Originals, memory: Memory | None, image: ImageSpec | None
+    rows: Any, originals: Originals, model: Model | None, image: ImageSpec | None
 ) -> dict[int, dict[str, bytes]]:
     """The pictures of some rows: row → caption → image file.
 
     Args:
         rows: a pyarrow.Table, in any order.
         originals: the result's images.
-        memory: the model; None leaves out what it remembers.
+        model: that embedded the result; None leaves out what it remembers.
         image: the pictures that the model takes; None leaves out what it saw.
     """
     ordered = rows.sort_by("row")
-    remembered = memory.decode(vectors(ordered)) if memory else [None] * len(ordered)
+    remembered = model.decode(vectors(ordered)) if model else [None] * len(ordered)
     columns = zip(ordered["row"].to_pylist(), originals.contents(ordered), remembered, strict=True)
     return {row: strip(content, pixels, image) for row, content, pixels in columns}
 

@@ -2,50 +2,16 @@
 
 import base64
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from html import escape
+from typing import Any
 
 from pinhole.atlas.page import map_element
 from pinhole.atlas.result import Result
 from pinhole.report.chart import mse_chart, rank_chart
-from pinhole.report.duplicates import Duplicates
+from pinhole.report.duplicates import Duplicates, Group
 from pinhole.report.tally import Reason, Tally
 
 DIFFERENCE = "difference"  # The caption of the picture that needs an explanation.
-
-
-@dataclass(frozen=True)
-class Card:
-    """One of the most unusual images.
-
-    Attributes:
-        path: of the image.
-        label: its class; "" if it has none.
-        mse: of its reconstruction.
-        percentile: of its error among the model's own images; None if the result doesn't say.
-        outlier: whether the model calls it an outlier.
-        pictures: caption → image file, for those pictures that there are.
-    """
-
-    path: str
-    label: str
-    mse: float
-    percentile: float | None
-    outlier: bool
-    pictures: Mapping[str, bytes]
-
-
-@dataclass(frozen=True)
-class Copies:
-    """Some images that the model can't tell apart.
-
-    Attributes:
-        count: how many.
-        members: (path, thumbnail, whether the file is the same as the first's) of some of them.
-    """
-
-    count: int
-    members: Sequence[tuple[str, bytes, bool]]
 
 
 def intro(result: Result, tally: Tally, duplicates: int) -> str:
@@ -106,33 +72,38 @@ def errors(tally: Tally) -> str:
     return section(title, f"<p>{sentences}</p>{rank_chart(tally.ranks)}{key}")
 
 
-def unusual(cards: Sequence[Card], notes: Iterable[str]) -> str:
-    """The most unusual images, with what the model made of them."""
+def unusual(cards: Sequence[str], notes: Iterable[str]) -> str:
+    """The most unusual images; see card."""
     if not cards:
         return ""
     said = "".join(note(text) for text in notes)
-    if any(DIFFERENCE in each.pictures for each in cards):
+    if any(DIFFERENCE in each for each in cards):
         said += note(
             'Difference: <i class="missed"></i> only in the image, <i class="added"></i> only in '
             "what is remembered of it."
         )
-    listed = "".join(map(card, cards))
-    return section("The most unusual", f'{said}<ol class="cards">{listed}</ol>')
+    return section("The most unusual", f'{said}<ol class="cards">{"".join(cards)}</ol>')
 
 
-def card(found: Card) -> str:
-    """One unusual image: its pictures, its name and its figures."""
-    pictures = "".join(
+def card(row: Mapping[str, Any], label: str, pictures: Mapping[str, bytes]) -> str:
+    """One of the most unusual images.
+
+    Args:
+        row: of the result.
+        label: the image's class; "" if it has none.
+        pictures: caption → image file, for those pictures that there are.
+    """
+    figures = "".join(
         f"<figure>{picture(data, caption)}<figcaption>{caption}</figcaption></figure>"
-        for caption, data in found.pictures.items()
+        for caption, data in pictures.items()
     )
-    rank = "" if found.percentile is None else f" · percentile {found.percentile:.1f}"
-    verdict = ' · <b class="bad">outlier</b>' if found.outlier else ""
-    label = f'<span class="label">{escape(found.label)}</span> ' if found.label else ""
-    strip = f'<div class="strip">{pictures}</div>' if pictures else ""
+    strip = f'<div class="strip">{figures}</div>' if figures else ""
+    named = f'<span class="label">{escape(label)}</span> ' if label else ""
+    rank = f" · percentile {row['percentile']:.1f}" if "percentile" in row else ""
+    verdict = ' · <b class="bad">outlier</b>' if row.get("outlier") else ""
     return (
-        f'<li>{strip}<p class="path">{label}{escape(found.path)}</p>'
-        f'<p class="facts">mse {found.mse:.4f}{rank}{verdict}</p></li>'
+        f'<li>{strip}<p class="path">{named}{escape(row["path"])}</p>'
+        f'<p class="facts">mse {row["mse"]:.4f}{rank}{verdict}</p></li>'
     )
 
 
@@ -150,31 +121,32 @@ def failures(reasons: Sequence[Reason]) -> str:
     return section("Failures", table)
 
 
-def near_duplicates(largest: Sequence[Copies], found: Duplicates) -> str:
-    """Images that the model can't tell apart."""
-    if not largest:
+def near_duplicates(groups: Sequence[str], found: Duplicates) -> str:
+    """Images that the model can't tell apart; see group."""
+    if not groups:
         return ""
     text = (
         f"{count(found.images, 'image')} in {count(found.groups, 'group')}. Within a group, "
         f"embedding and error are equal to {100 * found.side:.2g} % of their deviation: copies, "
-        "the same picture in another kind of file, or pictures that are alike to the model."
+        "the same picture in another kind of file, or pictures that are alike to the model. A "
+        "picture saved again as JPEG isn’t found: it moves as far as others lie apart."
     )
-    rows = "".join(map(copies, largest))
-    rest = found.groups - len(largest)
+    rest = found.groups - len(groups)
     more = note(f"{count(rest, 'more group')} {'is' if rest == 1 else 'are'} not shown.")
-    return section(
-        "Near-duplicates", f'<p>{text}</p><ol class="groups">{rows}</ol>{more if rest else ""}'
-    )
+    listed = f'<ol class="groups">{"".join(groups)}</ol>'
+    return section("Near-duplicates", f"<p>{text}</p>{listed}{more if rest else ''}")
 
 
-def copies(group: Copies) -> str:
-    """One group of images."""
+def group(found: Group, thumbnails: Iterable[bytes]) -> str:
+    """One group of images, with a thumbnail of each that is shown, b"" if there is none."""
+    rows = found.members.to_pylist()
     members = "".join(
-        f"<figure>{picture(data, '') if data else ''}<figcaption>{escape(path)}"
-        f"{'' if same else ', <em>another file</em>'}</figcaption></figure>"
-        for path, data, same in group.members
+        f"<figure>{picture(data, '') if data else ''}<figcaption>{escape(row['path'])}"
+        f"{'' if row.get('sha256') == rows[0].get('sha256') else ', <em>another file</em>'}"
+        "</figcaption></figure>"
+        for row, data in zip(rows, thumbnails, strict=True)
     )
-    return f'<li><p class="number">{count(group.count, "image")}</p><div>{members}</div></li>'
+    return f'<li><p class="number">{count(found.count, "image")}</p><div>{members}</div></li>'
 
 
 def stage() -> str:
