@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import requests
-from playwright.sync_api import Route, expect
+from playwright.sync_api import Browser, Route, expect
 
 from serve.bundle.manifest import Bundle
 
@@ -163,3 +163,44 @@ def test_the_policy_holds(explorer: str, service: Running, visit: Visit, watch: 
     assert refused
     assert page.evaluate("window.in") is None
     watch.strangers.clear()
+
+
+class Blank(BaseHTTPRequestHandler):
+    """A site with one page, which is empty."""
+
+    def do_GET(self) -> None:
+        """Send the page."""
+        self.send_response(200)
+        self.send_header("Content-Type", "text/html")
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing."""
+
+
+CALL = """async ([url, body]) => {
+  const headers = {"Content-Type": "image/png", "Authorization": "Bearer key", "X-Framing": "pad"};
+  const reply = await fetch(url, {method: "POST", body, headers}).catch(() => null);
+  return reply && [reply.status, reply.headers.get("X-Request-Id").length, await reply.json()];
+}"""
+
+
+def test_pages_of_other_sites(shipped_bundle: Bundle, chromium: Browser, tmp_path: Path) -> None:
+    """A page calls a service that lists its site, and reads a refusal; no other site's page can."""
+    with (
+        ThreadingHTTPServer(("127.0.0.1", 0), Blank) as site,
+        chromium.new_context() as context,
+    ):
+        threading.Thread(target=site.serve_forever, daemon=True).start()
+        listed, other = (f"http://{name}:{site.server_port}" for name in ("127.0.0.1", "localhost"))
+        page = context.new_page()
+        with running(shipped_bundle, tmp_path, "--cors", listed, server="granian") as service:
+            asked = [f"{service.url}/predictions/embed", "no image"]
+            page.goto(listed)
+            status, length, refusal = page.evaluate(CALL, asked)
+            page.goto(other)
+            unread = page.evaluate(CALL, asked)
+        site.shutdown()
+
+    assert (status, length, refusal["type"]) == (400, 32, "InvalidImage")
+    assert unread is None
