@@ -23,7 +23,7 @@ def test_rgb_folder_to_embedding(tmp_path: Path, model: str) -> None:
     """A folder of RGB images of 64×64 becomes embeddings of 3 numbers, by either model."""
     images = make_folder(tmp_path / "images", coloured=True)
     options = ["--hidden-dim", "4", "--output-dim", "3", "--image-size", "64"]
-    options += ["--epochs", "2", "--passes", "1"]
+    options += ["--epochs", "20", "--passes", "1"]
     source = ["--dataset", "folder", "--data-dir", str(images), "--model", model]
     run, out = tmp_path / "run", tmp_path / "bundle"
 

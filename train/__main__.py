@@ -81,19 +81,35 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         allow_abbrev=False,
     )
     earlier = settings_of_resumed(arguments)
-    recipe_names = " or ".join(RECIPES)
+    recipe = choose_recipe(arguments, earlier)
     parser.add_argument(
         "--recipe",
-        help=f"set of defaults: {recipe_names} (default: pictures for a folder, else best)",
+        help=f"set of defaults: {' or '.join(RECIPES)} (default: pictures for a folder, else best)",
     )
-    # The recipe decides the defaults of the other options, so it is parsed on its own first.
-    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    first.add_argument("--dataset")
-    first.add_argument("--recipe")
-    first.set_defaults(**earlier)
-    chosen = first.parse_known_args(arguments)[0]
-    recipe = chosen.recipe or ("pictures" if chosen.dataset == "folder" else "best")
     add_options(parser, recipe)
+    add_places(parser)
+    add_folder_options(parser)
+    parser.set_defaults(**{**earlier, "recipe": recipe})
+    return parser.parse_args(arguments)
+
+
+def choose_recipe(arguments: list[str] | None, earlier: dict[str, Any]) -> str:
+    """The recipe of a command line: it decides the other options' defaults, so it is parsed first.
+
+    Args:
+        arguments: the command line.
+        earlier: the options of the run to resume.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--dataset")
+    parser.add_argument("--recipe")
+    parser.set_defaults(**earlier)
+    chosen = parser.parse_known_args(arguments)[0]
+    return chosen.recipe or ("pictures" if chosen.dataset == "folder" else "best")
+
+
+def add_places(parser: argparse.ArgumentParser) -> None:
+    """Give ``parser`` the options that say where files are read and written."""
     parser.add_argument(
         "--data-dir",
         type=Path,
@@ -107,6 +123,10 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         action="store_true",
         help="continue the run in --out (default: the newest in runs/) with its own settings",
     )
+
+
+def add_folder_options(parser: argparse.ArgumentParser) -> None:
+    """Give ``parser`` the options that only ``--dataset folder`` has."""
     parser.add_argument(
         "--framing",
         choices=FRAMINGS,
@@ -127,8 +147,6 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         "image, each folder, or each prefix: files whose names differ in their last number only, "
         "as in a burst (default: %(default)s)",
     )
-    parser.set_defaults(**{**earlier, "recipe": recipe})
-    return parser.parse_args(arguments)
 
 
 def settings_of_resumed(arguments: list[str] | None) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from train.layout import WIDEST, lay_out
 from train.model import Autoencoder, to_unit_range
 from train.pca import fit_pca, mean_image, mean_image_mse
 from train.schedule import learning_rate, pull, warped_share
+from train.start import start_from_pca
 from train.step import CapturedStep, Step
 
 EVALUATION_PIXELS = 500 * 28 * 28  # of a batch, in one channel; fits a laptop's memory and any GPU
@@ -78,6 +79,9 @@ class Trainer:
         self._images = dataset.train_images.to(device)
         self._places: Tensor | None = None  # the images' places on the map, once it is drawn
         self._train, self._validate = split_for(config, dataset)  # indices of images
+        if config.start == "pca":
+            learned = self._on_cpu(self._train)
+            start_from_pca(self.model, fit_pca(learned, config.output_dim), learned)
         self._best: dict[str, Tensor] | None = None  # weights; kept if there is a patience
         # Two sources of random numbers: the order of the images, and everything done to them.
         self._order = torch.Generator().manual_seed(config.seed)

@@ -5,7 +5,7 @@ from train.loop import STUCK_SHARE, STUCK_STEPS, Trainer
 from train.pca import Pca
 
 SHARES = (0.8, 0.9, 0.95)  # of the variance, for which a width of the embedding is suggested
-OVERFITTED = 0.8  # a training error below this share of the validation error was learned by heart
+OVERFITTED = 0.8  # a training error below this share of the test error was learned by heart
 
 
 def verdict(trainer: Trainer, metrics: dict[str, float], pca: Pca) -> list[str]:
@@ -27,7 +27,7 @@ def verdict(trainer: Trainer, metrics: dict[str, float], pca: Pca) -> list[str]:
     if metrics["mse"] > STUCK_SHARE * metrics["mean_image_mse"]:
         lines.append("it draws every picture nearly alike")
     if metrics["mse"] >= metrics["pca_mse"]:
-        lines.append("to try: " + advise(trainer))
+        lines.append("to try: " + advise(trainer, metrics["mse"]))
     return [*lines, suggest_width(pca, trainer.config)]
 
 
@@ -38,12 +38,12 @@ def compare(mse: float, other: float) -> str:
     return f"{100 * abs(mse / other - 1):.0f} % {'above' if mse > other else 'below'}"
 
 
-def advise(trainer: Trainer) -> str:
-    """What may bring a model below PCA, by what its run looked like."""
+def advise(trainer: Trainer, mse: float) -> str:
+    """What may bring a model of this test error below PCA, by what its run looked like."""
     config, best = trainer.config, trainer.history[trainer.best_epoch - 1]
     if trainer.steps < STUCK_STEPS:
         return f"a longer run: {trainer.steps} steps are few; leave out --epochs, or ask for more"
-    if best.val_mse and best.train_mse < OVERFITTED * best.val_mse:
+    if best.train_mse < OVERFITTED * mse:
         return f"more pictures, or stronger changes to them (--augment {config.augment + 1:g})"
     if trainer.best_epoch > 0.9 * config.epochs:
         return f"a longer run: the error was still falling (--epochs {2 * config.epochs})"

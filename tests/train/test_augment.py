@@ -1,10 +1,15 @@
-"""How photographs are changed in training."""
+"""How images are changed in training."""
+
+from dataclasses import replace
 
 import pytest
 import torch
 
 from train import augment
 from train.augment import reflected, relight
+from train.config import TrainConfig
+from train.dataset import Dataset
+from train.schedule import warped_share
 
 
 def test_what_lies_beyond_an_edge_is_mirrored() -> None:
@@ -40,3 +45,21 @@ def test_share_and_strength_decide_how_many_change() -> None:
 
     assert changed.item() == pytest.approx(0.25, abs=0.08)
     assert torch.equal(relight(images, 0.0, 1.0, random), images)
+
+
+def test_warps_get_rarer_towards_the_end(digits: Dataset) -> None:
+    """The share of warped images falls over the last part of the run, and augment keeps to it."""
+    config = TrainConfig(augment=1.0, augment_fade=0.5)
+    assert [round(warped_share(config, step, 100), 3) for step in (0, 50, 75, 99)] == [
+        0.8,
+        0.8,
+        0.4,
+        0.016,
+    ]
+    assert warped_share(replace(config, augment_fade=0.0), 99, 100) == 0.8
+
+    images = digits.train_images[:400]
+    for share in (0.0, 0.25, 1.0):
+        made = augment.augment(images, 1.0, share, torch.Generator().manual_seed(0))
+        changed = (made != images).flatten(1).any(1).float().mean().item()
+        assert changed == pytest.approx(share, abs=0.08)  # 0.02 is its deviation

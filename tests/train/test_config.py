@@ -40,21 +40,41 @@ def test_recipes_are_defaults(recipe: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("count", "batch_size", "passes"),
-    [(15, 16, 8), (40, 16, 8), (320, 16, 4), (4_000, 128, 2), (48_000, 128, 1)],
+    ("count", "fit_on", "batch_size", "passes", "epochs"),
+    [
+        (15, "all", 16, 8, 40),
+        (40, "all", 16, 8, 40),
+        (320, "split", 16, 4, 40),
+        (4_000, "split", 128, 2, 40),
+        (48_000, "split", 128, 1, 16),
+        (10_000_000, "split", 128, 1, 1),
+    ],
 )
-def test_pictures_recipe_fits_the_set(count: int, batch_size: int, passes: int) -> None:
-    """A small set is learned in small batches, up to 50 steps and 8 passes an epoch."""
+def test_pictures_recipe_fits_the_set(
+    count: int, fit_on: str, batch_size: int, passes: int, epochs: int
+) -> None:
+    """Few pictures are learned whole, in small batches and repeatedly; many in fewer epochs."""
     parser = argparse.ArgumentParser()
     add_options(parser, "pictures")
     options = parser.parse_args([])
 
     config = fit_to_set(from_options(options), options, count)
 
-    assert (config.batch_size, config.passes) == (batch_size, passes)
-    asked = parser.parse_args(["--batch-size", "64", "--passes", "3"])
-    assert fit_to_set(from_options(asked), asked, count).batch_size == 64
-    assert fit_to_set(from_options(asked), asked, count).passes == 3
+    assert (config.fit_on, config.batch_size) == (fit_on, batch_size)
+    assert (config.passes, config.epochs) == (passes, epochs)
+    asked = ["--batch-size", "64", "--passes", "3", "--epochs", "7", "--start", "mean"]
+    options = parser.parse_args([*asked, "--fit-on", "split"])
+    assert fit_to_set(from_options(options), options, count) == from_options(options)
+
+
+@pytest.mark.parametrize(("channels", "start"), [(1, "pca"), (3, "mean")])
+def test_a_network_without_room_for_pca_starts_from_the_mean(channels: int, start: str) -> None:
+    """32 hidden channels are enough to start from PCA for grey pictures, but not for colour."""
+    parser = argparse.ArgumentParser()
+    add_options(parser, "pictures")
+    options = parser.parse_args(["--hidden-dim", "32", "--input-dim", str(channels)])
+
+    assert fit_to_set(from_options(options), options, 400).start == start
 
 
 def test_unknown_recipe_lists_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:

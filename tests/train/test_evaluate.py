@@ -1,5 +1,9 @@
 """The metrics of a model."""
 
+import json
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +11,7 @@ from sklearn.metrics import euclidean_distances
 from torch import Tensor
 
 from train import evaluate
+from train.checkpoint import load_checkpoint
 from train.dataset import Dataset
 
 
@@ -34,3 +39,36 @@ def test_distances_are_euclids(digits: Dataset) -> None:
     expected = euclidean_distances(images.flatten(1).double().numpy())
 
     assert evaluate.distances(images) == pytest.approx(expected, abs=1e-4)
+
+
+def test_card_tells_the_truth(trained: Path, digits: Dataset) -> None:
+    """Evaluating the weights again gives the card's metrics and map."""
+    checkpoint = load_checkpoint(trained)
+
+    again = evaluate.evaluate(checkpoint.model, digits)
+
+    assert again.metrics == pytest.approx(checkpoint.card["metrics"], rel=1e-4)
+    assert again.embeddings == pytest.approx(checkpoint.embeddings, abs=1e-4)
+    assert checkpoint.card["dataset"]["sha256"] == digits.checksum
+    assert len(checkpoint.card["calibration"]["mse_quantiles"]) == 101
+    assert again.metrics["mean_image_mse"] > again.metrics["pca_mse"]
+
+
+def test_evaluate_command_compares_with_the_card(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The exit code is 0 for a true card; for a forged card it is 1, and the metric is named."""
+    assert evaluate.main([str(trained)]) == 0
+
+    shutil.copytree(trained, tmp_path / "forged")
+    card_file = tmp_path / "forged" / "card.json"
+    card = json.loads(card_file.read_text())
+    card["metrics"]["mse"] *= 0.9
+    card_file.write_text(json.dumps(card))
+
+    assert evaluate.main([str(tmp_path / "forged")]) == 1
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if "differs" in line)
+    assert line.startswith("mse ")
+
+    assert evaluate.main([str(tmp_path / "nothing")]) == 1
+    assert capsys.readouterr().err.startswith("evaluate: ")

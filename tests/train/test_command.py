@@ -1,0 +1,179 @@
+"""``python -m train`` as a whole, on scikit-learn's digits."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from bench.own_pictures import make_pictures
+from train.__main__ import main
+from train.checkpoint import load_checkpoint
+from train.loop import Epoch, Trainer
+
+
+def test_training_learns(trained: Path) -> None:
+    """The loss falls, and the card says how far."""
+    card = json.loads((trained / "card.json").read_text())
+
+    losses = [epoch["val_mse"] for epoch in card["history"]]
+    assert len(losses) == 3
+    assert losses[2] < losses[0]
+    assert card["metrics"]["mse"] < 0.06  # answering with the mean pixel gives 0.096
+
+
+def test_few_pictures_beat_pca(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """50 pictures of three kinds, with the recipe for pictures: below PCA of as many numbers."""
+    make_pictures(tmp_path / "pictures", 50, 28, colour=False)
+    options = ["--dataset", "folder", "--data-dir", str(tmp_path / "pictures")]
+
+    assert main([*options, "--hidden-dim", "32", "--out", str(tmp_path / "run")]) == 0
+
+    metrics = load_checkpoint(tmp_path / "run" / "checkpoint").card["metrics"]
+    assert metrics["mse"] < metrics["pca_mse"]
+    assert "% below that of PCA with 2 numbers" in capsys.readouterr().out
+
+
+def test_the_end_says_what_the_model_is_worth(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A model of a few steps is told apart from PCA and from the mean image, and what to try."""
+    options = ["--dataset", "digits", "--hidden-dim", "4", "--epochs", "1", "--out", str(tmp_path)]
+
+    assert main(options) == 0
+
+    said = capsys.readouterr().out
+    assert "% above that of PCA with 2 numbers, and " in said
+    assert "to try: a longer run: 9 steps are few" in said
+    assert "of the variance; 80 % takes " in said
+
+
+def test_stuck_training_begins_again_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is given up as soon as it is found out, and the second try is taken to its end."""
+    monkeypatch.setattr(Trainer, "is_stuck", lambda self: bool(self.history))
+    options = ["--dataset", "digits", "--hidden-dim", "4", "--epochs", "2", "--out", str(tmp_path)]
+
+    assert main([*options, "--learning-rate", "4e-3"]) == 0
+
+    assert "beginning again with learning_rate 0.001 and seed 1" in capsys.readouterr().err
+    card = load_checkpoint(tmp_path / "checkpoint").card
+    assert (card["config"]["learning_rate"], card["config"]["seed"]) == (1e-3, 1)
+    assert len(card["history"]) == 2
+    assert json.loads((tmp_path / "settings.json").read_text())["seed"] == 1
+
+
+def test_checkpoint_is_there_before_it_is_judged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever happens while the model is judged, its checkpoint can be loaded; resume judges."""
+    options = ["--dataset", "digits", "--hidden-dim", "4", "--epochs", "1", "--out", str(tmp_path)]
+
+    def fails(*_: object) -> None:
+        raise OSError("out of memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("train.__main__.fit_pca", fails)
+        assert main(options) == 1
+    assert set(load_checkpoint(tmp_path / "checkpoint").card["metrics"]) == {"mse"}
+
+    assert main(["--resume", "--out", str(tmp_path)]) == 0
+    assert "pca_mse" in load_checkpoint(tmp_path / "checkpoint").card["metrics"]
+
+
+def test_ctrl_c_saves_and_resume_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A run interrupted in its third epoch exits 130 and resumes after the second epoch."""
+    options = ["--dataset", "digits", "--hidden-dim", "4", "--epochs", "4", "--out", str(tmp_path)]
+    run_epoch = Trainer.run_epoch
+
+    def interrupted(self: Trainer, on_batch: Callable[[int], None]) -> Epoch:
+        if len(self.history) == 2:
+            raise KeyboardInterrupt
+        return run_epoch(self, on_batch)
+
+    monkeypatch.setattr(Trainer, "run_epoch", interrupted)
+    assert main(options) == 130
+    assert "stopped after 2 of 4 epochs" in capsys.readouterr().err
+    assert not (tmp_path / "checkpoint").exists()
+
+    monkeypatch.setattr(Trainer, "run_epoch", run_epoch)
+    assert main([*options, "--resume"]) == 0
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["epoch"] for line in lines] == [1, 2, 3, 4]
+    assert {path.name for path in (tmp_path / "pictures").iterdir()} == {
+        "losses.png",
+        "manifold.png",
+        "map.png",
+        "reconstructions.png",
+    }
+    assert list(tmp_path.glob("events.out.tfevents.*"))
+
+
+def test_resume_alone_takes_up_the_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """--resume without any other option goes on with the newest run as it was begun."""
+    monkeypatch.chdir(tmp_path)
+    run_epoch = Trainer.run_epoch
+
+    def interrupted(self: Trainer, on_batch: Callable[[int], None]) -> Epoch:
+        if len(self.history) == 1:
+            raise KeyboardInterrupt
+        return run_epoch(self, on_batch)
+
+    monkeypatch.setattr(Trainer, "run_epoch", interrupted)
+    options = ["--dataset", "digits", "--recipe", "seed", "--hidden-dim", "4", "--epochs", "3"]
+    assert main([*options, "--batch-size", "256"]) == 130
+
+    monkeypatch.setattr(Trainer, "run_epoch", run_epoch)
+    assert main(["--resume"]) == 0
+    config = load_checkpoint(Path("runs/digits/checkpoint")).card["config"]
+    expected = {"dataset": "digits", "hidden_dim": 4, "epochs": 3, "batch_size": 256, "layout": 0}
+    assert {name: config[name] for name in expected} == expected
+
+    capsys.readouterr()
+    assert main(["--resume", "--out", "runs/digits", "--hidden-dim", "8"]) == 1
+    assert "had hidden_dim 4, not 8" in capsys.readouterr().err
+    Path("runs/digits/settings.json").write_text("{")
+    assert main(["--resume"]) == 1
+    assert "settings.json is damaged" in capsys.readouterr().err
+
+
+def test_a_run_is_not_begun_over_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The same command again keeps what there is, and names the two ways on."""
+    options = ["--dataset", "digits", "--hidden-dim", "4", "--epochs", "1", "--out", str(tmp_path)]
+    assert main(options) == 0
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    capsys.readouterr()
+
+    monkeypatch.setattr(Trainer, "run_epoch", None)  # nothing is trained
+    assert main(options) == 1
+
+    told = capsys.readouterr().err
+    assert "holds state.pt of an earlier run: --resume goes on" in told
+    assert "another --out" in told
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_a_run_without_an_epoch_is_begun_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ctrl-C in the first epoch leaves nothing to resume, and nothing in the way."""
+    options = ["--dataset", "digits", "--hidden-dim", "4", "--epochs", "1", "--out", str(tmp_path)]
+    run_epoch = Trainer.run_epoch
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Trainer, "run_epoch", interrupted)
+    assert main(options) == 130
+    assert "nothing to resume" in capsys.readouterr().err
+    assert main([*options, "--resume"]) == 1
+
+    monkeypatch.setattr(Trainer, "run_epoch", run_epoch)
+    assert main(options) == 0

@@ -1,0 +1,124 @@
+"""The training loop: what ends it, what it refuses, and both kinds of model."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from tests.train.conftest import SMALL, fit
+from train.config import TrainConfig
+from train.dataset import Dataset
+from train.errors import ConfigError, Diverged
+from train.loop import Epoch, Trainer
+from train.pca import fit_pca
+
+
+def test_diverging_run_stops(digits: Dataset) -> None:
+    """A loss that is NaN or infinite ends the run, and the message says what to change."""
+    config = TrainConfig(dataset="digits", hidden_dim=4, learning_rate=1e30, epochs=2)
+
+    trainer = Trainer(config, digits)
+
+    with pytest.raises(Diverged, match="learning_rate"):
+        fit(trainer)
+    assert len(trainer.history) < 2
+
+
+def test_images_must_fit_the_model(digits: Dataset) -> None:
+    """Images of another size than the model's are refused before the first step."""
+    config = TrainConfig(dataset="digits", image_size=32)
+
+    with pytest.raises(ConfigError, match=r"\(1, 28, 28\).*image_size"):
+        Trainer(config, digits)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_cuda_is_never_replaced_silently(digits: Dataset) -> None:
+    """--device cuda without CUDA is an error."""
+    with pytest.raises(ConfigError, match="no CUDA device"):
+        Trainer(TrainConfig(device="cuda"), digits)
+
+
+def test_patience_ends_the_run_and_keeps_the_best(
+    digits: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two epochs after the best the run ends, with the best weights, over a restart too."""
+    errors = iter([0.5, 0.3, 0.4, 0.35])
+    monkeypatch.setattr(Trainer, "_val_mse", lambda self: next(errors))
+    config = replace(SMALL, epochs=99, patience=2)
+    trainer = Trainer(config, digits)
+    while not trainer.finished:
+        trainer.run_epoch(lambda count: None)
+        if len(trainer.history) == 2:
+            best = {name: part.clone() for name, part in trainer.model.state_dict().items()}
+        if len(trainer.history) == 3:
+            state, trainer = trainer.state(), Trainer(config, digits)
+            trainer.restore(state)
+
+    assert (len(trainer.history), trainer.best_epoch) == (4, 2)
+    trainer.take_best()
+    for name, weights in trainer.model.state_dict().items():
+        assert torch.equal(weights, best[name])
+
+
+def test_a_small_set_is_passed_repeatedly(digits: Dataset) -> None:
+    """With three passes an epoch learns every image three times."""
+    small = replace(digits, train_images=digits.train_images[:50])
+    counts: list[int] = []
+
+    trainer = Trainer(replace(SMALL, passes=3, batch_size=16), small)
+    trainer.run_epoch(counts.append)
+
+    assert sum(counts) == trainer.images_per_epoch == 3 * 40
+    assert trainer.steps == len(counts)
+
+
+def test_a_model_that_draws_all_alike_is_stuck(digits: Dataset) -> None:
+    """After 200 steps, an error like the mean image's is a fault where PCA does better."""
+    random = torch.Generator().manual_seed(0)
+    noise = torch.randint(0, 256, digits.train_images.shape, generator=random, dtype=torch.uint8)
+    config = replace(SMALL, passes=100)  # 900 steps an epoch
+    pictures, no_pictures = (
+        Trainer(config, digits),
+        Trainer(config, replace(digits, train_images=noise)),
+    )
+    mean_image_mse = fit_pca(digits.train_images, 2).errors(digits.train_images, 2)[0]
+
+    for trainer, mse, stuck in (
+        (pictures, mean_image_mse, True),
+        (pictures, mean_image_mse / 2, False),
+        (no_pictures, 1 / 12, False),  # the variance of noise
+    ):
+        trainer.history = [Epoch(1, mse, mse)]
+        assert trainer.is_stuck() == stuck
+    early = Trainer(replace(config, passes=1), digits)
+    early.history = [Epoch(1, 1.0, 1.0)]
+    assert not early.is_stuck()
+
+
+def test_variational_model_embeds_its_mean(digits: Dataset) -> None:
+    """Embeddings of a variational model have no noise, and the penalty pulls them to the prior."""
+    spreads = {}
+    for weight in (0.0, 100.0):
+        trainer = Trainer(replace(SMALL, model="vae", kl_weight=weight), digits)
+        fit(trainer)
+        model, images = trainer.model.eval(), digits.test_images
+        with torch.inference_mode():
+            assert torch.equal(model.encode(images), model.encode(images))
+            spreads[weight] = model.encode(images).square().mean().item()
+
+    assert spreads[100.0] < spreads[0.0]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize(("model", "precision"), [("ae", "bf16"), ("vae", "fp32")])
+def test_captured_step_learns_like_the_plain_one(
+    digits: Dataset, model: str, precision: str
+) -> None:
+    """A replayed graph gives the losses of the same kernels launched one by one, warps included."""
+    config = replace(SMALL, device="cuda", batch_size=64, precision=precision, model=model)
+    captured, plain = Trainer(config, digits), Trainer(config, digits)
+    plain._learn_batch = plain._step
+
+    for one, other in zip(fit(captured), fit(plain), strict=True):
+        assert one.train_mse == pytest.approx(other.train_mse, rel=2e-2)

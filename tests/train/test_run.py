@@ -1,0 +1,120 @@
+"""A run's folder: what a stopped training goes on from."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.train.conftest import SMALL, fit
+from train.dataset import Dataset
+from train.errors import CheckpointError, ConfigError, Diverged
+from train.loop import Trainer
+from train.run import RunFolder
+
+
+@pytest.mark.parametrize("model", ["ae", "vae"])
+def test_resumed_run_has_the_numbers_of_an_uninterrupted_one(
+    digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str
+) -> None:
+    """Stop after two of four epochs, start again from disk: the same losses and weights."""
+    config = replace(SMALL, model=model, layout=0.1)
+    monkeypatch.setattr("train.layout.SAMPLE", 100)  # a map of 100 images takes a second
+    whole = Trainer(config, digits)
+    fit(whole)
+
+    first = Trainer(config, digits)
+    with RunFolder(tmp_path) as folder:
+        for _ in range(2):
+            folder.record(first.run_epoch(lambda count: None), first)
+    second = Trainer(config, digits)
+    RunFolder(tmp_path).resume(second)
+    assert len(second.history) == 2
+    fit(second)
+
+    assert second.history == whole.history
+    for name, weights in whole.model.state_dict().items():
+        assert torch.equal(weights, second.model.state_dict()[name])
+
+
+def test_runs_of_earlier_versions_can_be_resumed(digits: Dataset) -> None:
+    """A hyperparameter that the run didn't know was at its default."""
+    state = Trainer(SMALL, digits).state()
+    del state["config"]["passes"], state["config"]["warps"], state["best"]
+
+    Trainer(SMALL, digits).restore(state)
+    with pytest.raises(ConfigError, match="passes 1, not 2"):
+        Trainer(replace(SMALL, passes=2), digits).restore(state)
+
+
+def test_resume_refuses_another_run(digits: Dataset, tmp_path: Path) -> None:
+    """A missing or damaged state, and a run of another configuration, are refused by name."""
+    with pytest.raises(CheckpointError, match="nothing to resume"):
+        RunFolder(tmp_path).resume(Trainer(SMALL, digits))
+
+    (tmp_path / "state.pt").write_bytes(b"broken")
+    with pytest.raises(CheckpointError, match="is damaged"):
+        RunFolder(tmp_path).resume(Trainer(SMALL, digits))
+
+    trainer = Trainer(SMALL, digits)
+    other = Trainer(replace(SMALL, augment=0.5), digits)
+    with pytest.raises(ConfigError, match=r"augment 1\.0, not 0\.5"):
+        other.restore(trainer.state())
+
+    state = trainer.state()
+    state["model"]["encoder.extra"] = state["model"].pop("encoder.to_embedding.bias")
+    with pytest.raises(ConfigError, match="another network"):
+        Trainer(SMALL, digits).restore(state)
+
+    shorter = replace(digits, train_images=digits.train_images[1:])
+    with pytest.raises(ConfigError, match="dataset"):
+        Trainer(SMALL, shorter).restore(trainer.state())
+
+
+def test_diverged_run_keeps_its_last_good_state(
+    digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The state on disk is that after the last epoch with a finite loss."""
+    trainer = Trainer(replace(SMALL, learning_rate=1e-3), digits)
+    with RunFolder(tmp_path) as folder:
+        folder.record(trainer.run_epoch(lambda count: None), trainer)
+        monkeypatch.setattr("train.loop.learning_rate", lambda *_: 1e30)
+        with pytest.raises(Diverged):
+            fit(trainer)
+
+    again = Trainer(replace(SMALL, learning_rate=1e-3), digits)
+    RunFolder(tmp_path).resume(again)
+    assert len(again.history) == 1
+    assert all(torch.isfinite(part).all() for part in again.model.parameters())
+
+
+def test_full_disk_keeps_the_state(
+    digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A state that can't be written leaves the previous state on disk, and no draft."""
+    trainer = Trainer(SMALL, digits)
+    with RunFolder(tmp_path) as folder:
+        folder.record(trainer.run_epoch(lambda count: None), trainer)
+    before = (tmp_path / "state.pt").read_bytes()
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OSError, match="No space left"), RunFolder(tmp_path) as folder:
+        folder.record(trainer.run_epoch(lambda count: None), trainer)
+
+    assert (tmp_path / "state.pt").read_bytes() == before
+    assert not (tmp_path / "state.pt.draft").exists()
+
+
+def test_two_runs_do_not_share_a_folder(tmp_path: Path) -> None:
+    """The second of two trainings in one folder is refused until the first has ended."""
+    with (
+        RunFolder(tmp_path),
+        pytest.raises(CheckpointError, match="another training is at work"),
+        RunFolder(tmp_path),
+    ):
+        pass
+    with RunFolder(tmp_path):
+        pass

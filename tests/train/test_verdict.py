@@ -1,0 +1,34 @@
+"""What is advised at the end of a run."""
+
+from dataclasses import replace
+
+import pytest
+
+from tests.train.conftest import SMALL
+from train.dataset import Dataset
+from train.loop import Epoch, Trainer
+from train.verdict import advise
+
+
+@pytest.mark.parametrize(
+    ("train_mse", "best", "advice"),
+    [(0.01, 9, "more pictures"), (0.05, 40, "--epochs 80"), (0.05, 9, "another --seed")],
+)
+def test_advice_depends_on_the_run(
+    digits: Dataset, train_mse: float, best: int, advice: str
+) -> None:
+    """Learned by heart, still falling, or neither; a test error of 0.05 tells them apart."""
+    trainer = Trainer(replace(SMALL, epochs=40), digits)
+    trainer.history = [
+        Epoch(number, train_mse, 0.05 + abs(number - best) / 100) for number in range(1, 41)
+    ]
+
+    assert advice in advise(trainer, 0.05)
+
+
+def test_a_run_without_validation_can_be_learned_by_heart(digits: Dataset) -> None:
+    """The test error is compared, so few pictures, of which none validates, are found out too."""
+    trainer = Trainer(replace(SMALL, epochs=40, fit_on="all"), digits)
+    trainer.history = [Epoch(number, 0.01, None) for number in range(1, 41)]
+
+    assert "more pictures" in advise(trainer, 0.05)
