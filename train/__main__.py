@@ -175,15 +175,6 @@ def run(config: TrainConfig, dataset: Dataset, options: argparse.Namespace) -> i
     trainer = Trainer(config, dataset)
     try:
         fit(trainer, out, told, options.resume)
-        if trainer.is_stuck():
-            config = replace(config, learning_rate=config.learning_rate / 4, seed=config.seed + 1)
-            print(
-                "train: every picture comes out alike; beginning again with learning_rate "
-                f"{config.learning_rate:g} and seed {config.seed}",
-                file=sys.stderr,
-            )
-            trainer = Trainer(config, dataset)
-            fit(trainer, out, told, resume=False, gives_up=False)
     except KeyboardInterrupt:
         done = len(trainer.history)
         hint = "--resume continues from there" if done else "there is nothing to resume"
@@ -193,9 +184,7 @@ def run(config: TrainConfig, dataset: Dataset, options: argparse.Namespace) -> i
     return 0
 
 
-def fit(
-    trainer: Trainer, out: Path, told: dict[str, Any], resume: bool, gives_up: bool = True
-) -> None:
+def fit(trainer: Trainer, out: Path, told: dict[str, Any], resume: bool) -> None:
     """Train to the end under progress bars, and keep the run folder ``out`` up to date.
 
     Args:
@@ -203,7 +192,6 @@ def fit(
         out: the run folder.
         told: the options beside the hyperparameters that a resumed run takes up.
         resume: whether to go on where the run in ``out`` stopped.
-        gives_up: end training once it is found to be stuck.
     """
     with RunFolder(out) as folder:
         if resume:
@@ -212,7 +200,7 @@ def fit(
             folder.start_afresh()
         folder.keep_settings(told | asdict(trainer.config))
         lay_out_with_progress(trainer)
-        train_with_progress(trainer, folder, gives_up)
+        train_with_progress(trainer, folder)
 
 
 def save(trainer: Trainer, dataset: Dataset, out: Path, commit: str | None) -> None:

@@ -9,7 +9,6 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -22,17 +21,12 @@ from train.device import choose_device
 from train.errors import ConfigError, Diverged
 from train.layout import WIDEST, lay_out
 from train.model import Autoencoder, to_unit_range
-from train.pca import fit_pca, mean_image, mean_image_mse
+from train.pca import fit_pca
 from train.schedule import learning_rate, pull, warped_share
 from train.start import start_from_pca
 from train.step import CapturedStep, Step
 
 EVALUATION_PIXELS = 500 * 28 * 28  # of a batch, in one channel; fits a laptop's memory and any GPU
-
-# Training that is stuck draws every picture alike. Then the error, after so many steps, is still
-# more than this share of the error of the mean image.
-STUCK_STEPS = 200
-STUCK_SHARE = 0.95
 
 
 @dataclass(frozen=True)
@@ -117,31 +111,6 @@ class Trainer:
         patience = self.config.patience or math.inf
         done = len(self.history)
         return done >= self.config.epochs or done - self.best_epoch >= patience
-
-    def is_stuck(self) -> bool:
-        """Whether STUCK_STEPS steps have taught the model next to nothing, where PCA learns more.
-
-        A variational autoencoder isn't asked: with a great ``kl_weight`` the mean image is right.
-        """
-        if self.steps < STUCK_STEPS or self.config.model == "vae":
-            return False
-        best = self.history[self.best_epoch - 1]
-        error = best.train_mse if best.val_mse is None else best.val_mse
-        limit = STUCK_SHARE * self._mean_image_mse
-        if error <= limit:
-            return False
-        width = self.config.output_dim
-        pca = fit_pca(self._on_cpu(self._train), width)
-        return pca.errors(self._on_cpu(self._judged), width)[1] < limit
-
-    @cached_property
-    def _mean_image_mse(self) -> float:
-        """The error, of the images that an epoch is judged by, of drawing the mean image."""
-        return mean_image_mse(mean_image(self._on_cpu(self._train)), self._on_cpu(self._judged))
-
-    @property
-    def _judged(self) -> Tensor:
-        return self._validate if len(self._validate) else self._train
 
     def _on_cpu(self, indices: Tensor) -> Tensor:
         return self._images[indices.to(self._images.device)].cpu()

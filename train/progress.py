@@ -33,20 +33,19 @@ def lay_out_with_progress(trainer: Trainer) -> None:
         trainer.lay_out(lambda share: bar.update(task, completed=share))
 
 
-def train_with_progress(trainer: Trainer, folder: RunFolder, gives_up: bool) -> None:
+def train_with_progress(trainer: Trainer, folder: RunFolder) -> None:
     """Train to the end, and print a line after each epoch.
 
     Args:
         trainer: fresh or resumed.
         folder: where each epoch is recorded.
-        gives_up: end training once it is found to be stuck.
     """
     epochs, images = trainer.config.epochs, trainer.images_per_epoch
     columns = TextColumn("epoch {task.description}"), BarColumn(), Rate(), TimeRemainingColumn()
     with Progress(*columns, console=Console(stderr=True)) as bar:
         done = len(trainer.history)
         task = bar.add_task("", total=epochs * images, completed=done * images)
-        while not (trainer.finished or (gives_up and trainer.is_stuck())):
+        while not trainer.finished:
             bar.update(task, description=f"{len(trainer.history) + 1}/{epochs}")
             epoch = trainer.run_epoch(lambda count: bar.advance(task, count))
             folder.record(epoch, trainer)

@@ -1,9 +1,11 @@
 """What a finished training came to, in words: how it compares, and what to try."""
 
 from train.config import TrainConfig
-from train.loop import STUCK_SHARE, STUCK_STEPS, Trainer
+from train.loop import Trainer
 from train.pca import Pca
 
+ALIKE = 0.95  # share of the mean image's error from which on all pictures are drawn nearly alike
+FEW_STEPS = 200
 SHARES = (0.8, 0.9, 0.95)  # of the variance, for which a width of the embedding is suggested
 OVERFITTED = 0.8  # a training error below this share of the test error was learned by heart
 
@@ -24,7 +26,7 @@ def verdict(trainer: Trainer, metrics: dict[str, float], pca: Pca) -> list[str]:
         f"the model's mse is {beside_pca} that of PCA with {numbers}, and {beside_mean} that of "
         "the mean image"
     ]
-    if metrics["mse"] > STUCK_SHARE * metrics["mean_image_mse"]:
+    if metrics["mse"] > ALIKE * metrics["mean_image_mse"]:
         lines.append("it draws every picture nearly alike")
     if metrics["mse"] >= metrics["pca_mse"]:
         lines.append("to try: " + advise(trainer, metrics["mse"]))
@@ -41,7 +43,7 @@ def compare(mse: float, other: float) -> str:
 def advise(trainer: Trainer, mse: float) -> str:
     """What may bring a model of this test error below PCA, by what its run looked like."""
     config, best = trainer.config, trainer.history[trainer.best_epoch - 1]
-    if trainer.steps < STUCK_STEPS:
+    if trainer.steps < FEW_STEPS:
         return f"a longer run: {trainer.steps} steps are few; leave out --epochs, or ask for more"
     if best.train_mse < OVERFITTED * mse:
         return f"more pictures, or stronger changes to them (--augment {config.augment + 1:g})"

@@ -48,22 +48,6 @@ def test_the_end_says_what_the_model_is_worth(
     assert "of the variance; 80 % takes " in said
 
 
-def test_stuck_training_begins_again_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """It is given up as soon as it is found out, and the second try is taken to its end."""
-    monkeypatch.setattr(Trainer, "is_stuck", lambda self: bool(self.history))
-    options = ["--dataset", "digits", "--hidden-dim", "4", "--epochs", "2", "--out", str(tmp_path)]
-
-    assert main([*options, "--learning-rate", "4e-3"]) == 0
-
-    assert "beginning again with learning_rate 0.001 and seed 1" in capsys.readouterr().err
-    card = load_checkpoint(tmp_path / "checkpoint").card
-    assert (card["config"]["learning_rate"], card["config"]["seed"]) == (1e-3, 1)
-    assert len(card["history"]) == 2
-    assert json.loads((tmp_path / "settings.json").read_text())["seed"] == 1
-
-
 def test_checkpoint_is_there_before_it_is_judged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

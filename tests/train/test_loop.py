@@ -9,8 +9,7 @@ from tests.train.conftest import SMALL, fit
 from train.config import TrainConfig
 from train.dataset import Dataset
 from train.errors import ConfigError, Diverged
-from train.loop import Epoch, Trainer
-from train.pca import fit_pca
+from train.loop import Trainer
 
 
 def test_diverging_run_stops(digits: Dataset) -> None:
@@ -71,29 +70,6 @@ def test_a_small_set_is_passed_repeatedly(digits: Dataset) -> None:
 
     assert sum(counts) == trainer.images_per_epoch == 3 * 40
     assert trainer.steps == len(counts)
-
-
-def test_a_model_that_draws_all_alike_is_stuck(digits: Dataset) -> None:
-    """After 200 steps, an error like the mean image's is a fault where PCA does better."""
-    random = torch.Generator().manual_seed(0)
-    noise = torch.randint(0, 256, digits.train_images.shape, generator=random, dtype=torch.uint8)
-    config = replace(SMALL, passes=100)  # 900 steps an epoch
-    pictures, no_pictures = (
-        Trainer(config, digits),
-        Trainer(config, replace(digits, train_images=noise)),
-    )
-    mean_image_mse = fit_pca(digits.train_images, 2).errors(digits.train_images, 2)[0]
-
-    for trainer, mse, stuck in (
-        (pictures, mean_image_mse, True),
-        (pictures, mean_image_mse / 2, False),
-        (no_pictures, 1 / 12, False),  # the variance of noise
-    ):
-        trainer.history = [Epoch(1, mse, mse)]
-        assert trainer.is_stuck() == stuck
-    early = Trainer(replace(config, passes=1), digits)
-    early.history = [Epoch(1, 1.0, 1.0)]
-    assert not early.is_stuck()
 
 
 def test_variational_model_embeds_its_mean(digits: Dataset) -> None:

@@ -7,7 +7,8 @@ import pytest
 from tests.train.conftest import SMALL
 from train.dataset import Dataset
 from train.loop import Epoch, Trainer
-from train.verdict import advise
+from train.pca import fit_pca
+from train.verdict import advise, verdict
 
 
 @pytest.mark.parametrize(
@@ -32,3 +33,16 @@ def test_a_run_without_validation_can_be_learned_by_heart(digits: Dataset) -> No
     trainer.history = [Epoch(number, 0.01, None) for number in range(1, 41)]
 
     assert "more pictures" in advise(trainer, 0.05)
+
+
+@pytest.mark.parametrize(("mse", "alike"), [(0.0600, True), (0.0500, False)])
+def test_a_model_that_draws_all_alike_is_told(digits: Dataset, mse: float, alike: bool) -> None:
+    """An error like the mean image's is said in plain words."""
+    trainer = Trainer(SMALL, digits)
+    trainer.history = [Epoch(1, mse, mse)]
+    metrics = {"mse": mse, "pca_mse": 0.055, "mean_image_mse": 0.061}
+
+    said = verdict(trainer, metrics, fit_pca(digits.train_images, 2))
+
+    assert ("it draws every picture nearly alike" in said) == alike
+    assert any(line.startswith("to try: ") for line in said) == alike
