@@ -22,6 +22,7 @@ from .conftest import Running, running
 
 FILE = write_png(np.full((1, 28, 28), 90, np.uint8))
 VECTOR = b'{"embeddings": [[0.1, 0.2]]}'
+PAUSE_S = 0.02  # of each caller between two requests: a swap needs some of the cores too
 QUESTIONS = {  # endpoint → body and its type
     "embed": (FILE, "image/png"),
     "reconstruct": (FILE, "image/png"),
@@ -38,7 +39,7 @@ def under_load(service: Running) -> Iterator[Counter[tuple[str, int, str]]]:
     def keep_asking(endpoint: str) -> None:
         body, content_type = QUESTIONS[endpoint]
         with requests.Session() as session:
-            while not over.is_set():
+            while not over.wait(PAUSE_S):
                 url = f"{service.url}/predictions/{endpoint}"
                 reply = session.post(url, body, headers={"Content-Type": content_type}, timeout=30)
                 digest = reply.headers.get("X-Model-Digest", "")
