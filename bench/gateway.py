@@ -18,10 +18,10 @@ import psutil
 from bench.contenders import START_S, Running, ask, free_port, stop
 from bench.environments import ROOT
 from bench.wrk import Target
+from serve.launcher.settings import PRIVATE_OFFSET
 
 FILES = ROOT / "serve" / "gateway"
 LIMITS = {"PINHOLE_RATE": "1000000", "PINHOLE_CONNECTIONS": "1000"}  # nothing is refused
-PRIVATE_OFFSET = 3  # from the service's port to its private port
 
 
 def has_nginx() -> bool:

@@ -9,7 +9,6 @@ counted in the encoder's layers (a multiplication and an addition are two). The 
 the same run, as bench.online and bench.jobs have them; medians of the rounds.
 """
 
-import argparse
 import statistics
 import sys
 import tempfile
@@ -23,7 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from bench import jobs, wrk
 from bench.contenders import SERVERS, find_contender, running
 from bench.engines import sessions
-from bench.loads import measure_engine, npy_request, pictures
+from bench.loads import command_line, measure_engine, npy_request, pictures
 from bench.tables import FEW, MANY, PLURAL, machine, print_table
 from serve.bundle.engine.host import usable_cores
 from serve.bundle.manifest import Bundle, load_bundle
@@ -37,17 +36,7 @@ GIGA = 1e9
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.limit",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("bundle", type=Path, help="folder that python -m export wrote")
-    parser.add_argument("--rounds", type=int, default=3, help="(default: %(default)s)")
-    parser.add_argument(
-        "--seconds", type=float, default=3.0, help="length of a load (default: %(default)s)"
-    )
-    options = parser.parse_args(arguments)
+    options = command_line("bench.limit", str(__doc__)).parse_args(arguments)
     bundle = load_bundle(options.bundle.resolve())
     torch.set_num_threads(usable_cores())
     rounds = [measure_all(bundle, options.seconds) for _ in range(options.rounds)]

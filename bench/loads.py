@@ -1,5 +1,6 @@
 """The loads that bench.online puts on a service, and what is measured under each."""
 
+import argparse
 import threading
 import time
 from collections.abc import Iterator
@@ -26,6 +27,21 @@ NPY = "application/x-npy"
 COUNTS = (PLURAL, LARGE)  # images in a request
 
 Measured = Iterator[tuple[str, str, Load | float]]  # contender, what, figure
+
+
+def command_line(module: str, about: str) -> argparse.ArgumentParser:
+    """The options of a module whose rounds put loads on a bundle."""
+    parser = argparse.ArgumentParser(
+        prog=f"python -m {module}",
+        description=about,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("bundle", type=Path, help="folder that python -m export wrote")
+    parser.add_argument("--rounds", type=int, default=3, help="(default: %(default)s)")
+    parser.add_argument(
+        "--seconds", type=float, default=3.0, help="length of a load (default: %(default)s)"
+    )
+    return parser
 
 
 def measure_engine(bundle: Bundle, cores: int, seconds: float) -> Load:

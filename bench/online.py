@@ -40,6 +40,7 @@ from bench.gateway import gateway, has_nginx
 from bench.loads import (
     SHORTER,
     Measured,
+    command_line,
     measure_engine,
     measure_mixed,
     measure_photographs,
@@ -54,8 +55,6 @@ from serve.bundle.errors import ServeError
 from serve.bundle.manifest import Bundle, load_bundle
 
 SECTIONS = ("single", "gateway", "plural", "photographs", "mixed")
-ROUNDS = 3
-SECONDS = 3.0
 REST_S = 2.0  # without requests, before memory is measured
 
 EXAMPLES = """
@@ -63,7 +62,7 @@ examples:
   python -m bench.online build/mnist
   python -m bench.online build/mnist --only granian fastapi --serve-args="--workers 2"
   python -m bench.online build/mnist --rounds 1 --seconds 1 --sections single
-  python -m bench.online build/mnist --plot docs/pictures/requests.svg
+  python -m bench.online build/mnist --plot docs/pictures/requests.png
 
 A full run takes half an hour, and the first one some ten minutes more, to install the peers. It
 needs wrk (apt-get install wrk), and a machine with nothing else to do.
@@ -88,20 +87,11 @@ def main(arguments: list[str] | None = None) -> int:
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.online",
-        description="Requests a second of the service, beside what its users would pick instead.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = command_line(
+        "bench.online",
+        "Requests a second of the service, beside what its users would pick instead.",
     )
-    parser.add_argument("bundle", type=Path, help="folder that python -m export wrote")
-    parser.add_argument("--rounds", type=int, default=ROUNDS, help="(default: %(default)s)")
-    parser.add_argument(
-        "--seconds",
-        type=float,
-        default=SECONDS,
-        help="length of the load on 64 connections; scales the others too (default: %(default)s)",
-    )
+    parser.epilog = EXAMPLES
     parser.add_argument(
         "--only", nargs="+", choices=NAMES, default=NAMES, metavar="NAME", help=", ".join(NAMES)
     )

@@ -7,7 +7,6 @@ compute, and on what, of onnxruntime alone, 256 images a call. Networks of other
 sizes are untrained, for weights don't change the speed. Medians of the rounds.
 """
 
-import argparse
 import statistics
 import sys
 import tempfile
@@ -21,7 +20,7 @@ import torch
 from bench import wrk
 from bench.contenders import Running, find_contender, running
 from bench.limit import best_of
-from bench.loads import npy_request
+from bench.loads import command_line, npy_request
 from bench.plots import draw_curves
 from bench.tables import FEW, LARGE, MANY, PLURAL, machine, print_table
 from export.graphs import to_onnx, write_graph
@@ -41,16 +40,7 @@ Curves = dict[str, dict[int, list[float]]]  # what is varied → its values → 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.scale",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("bundle", type=Path, help="folder that python -m export wrote")
-    parser.add_argument("--rounds", type=int, default=3, help="(default: %(default)s)")
-    parser.add_argument(
-        "--seconds", type=float, default=3.0, help="length of a load (default: %(default)s)"
-    )
+    parser = command_line("bench.scale", str(__doc__))
     parser.add_argument("--plot", type=Path, help="an .svg or .png file for the curves")
     options = parser.parse_args(arguments)
     bundle, curves = load_bundle(options.bundle.resolve()), Curves()
