@@ -17,6 +17,8 @@ import requests
 ROOT = Path(__file__).parent.parent.parent
 PROJECT = "pinhole-test"
 PORT = 18_080
+URL = f"http://127.0.0.1:{PORT}"
+SITE, OTHER = "https://site.example", "https://other.example:8443"
 KEYS = ("first-key-of-two-0001", "other-key-of-two-0002")
 # High limits for the tests' load, and few workers, so that several replicas can start at once.
 ROOMY = {"PINHOLE_RATE": "100000", "PINHOLE_CONNECTIONS": "1000", "PINHOLE_WORKERS": "1"}
@@ -142,6 +144,15 @@ def embed(session: requests.Session, url: str, body: bytes) -> str:
     return str(reply.status_code)
 
 
+@pytest.fixture(scope="module")
+def keyed(compose: Compose) -> Compose:
+    """A gateway with two keys, and with limits too high to matter."""
+    started = time.monotonic()
+    compose.up(PINHOLE_API_KEY=", ".join(KEYS), PINHOLE_CORS=f"{SITE}, {OTHER}", **ROOMY)
+    print(f"cold start to healthy: {time.monotonic() - started:.1f} s")
+    return compose
+
+
 @pytest.fixture(scope="session")
 def seven() -> bytes:
     """A handwritten seven of the model's own size."""
@@ -156,3 +167,9 @@ def post(
     if key is not None:
         headers["Authorization"] = f"Bearer {key}"
     return requests.post(url, body, headers=headers, timeout=30)
+
+
+def get(path: str, key: str | None = KEYS[0]) -> requests.Response:
+    """GET, with a key unless told otherwise."""
+    headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+    return requests.get(URL + path, headers=headers, timeout=10, allow_redirects=False)

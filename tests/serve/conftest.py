@@ -2,6 +2,7 @@
 
 import base64
 import io
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +13,11 @@ from PIL import Image
 
 from serve.bundle.manifest import Bundle, ImageSpec
 from serve.service import Service
+from serve.wire.message import Message
+from serve.wire.npy import write_npy
+from serve.wire.replies import Reply
 
+INVALID = "InvalidEmbedding"
 SPEC = ImageSpec(channels=1, height=28, width=28, polarity="auto", framing="ink")
 
 
@@ -70,3 +75,33 @@ def read_outputs(outputs: list[dict[str, Any]], raw: bytes) -> dict[str, NDArray
         found[output["name"]] = values.reshape(output["shape"])
     assert start == len(raw)
     return found
+
+
+def file(body: bytes, content_type: str = "image/png", **headers: str) -> Message:
+    """A request with one image file."""
+    return Message(body, {"content-type": content_type, **headers})
+
+
+def envelope(key: str, rows: list[Any], **headers: str) -> Message:
+    """A plural JSON request."""
+    return Message(
+        json.dumps({key: rows}).encode(), {"content-type": "application/json", **headers}
+    )
+
+
+def array(values: np.ndarray, **headers: str) -> Message:
+    """A request with an array."""
+    return Message(write_npy(values), {"content-type": "application/x-npy", **headers})
+
+
+def fields(reply: Reply) -> dict[str, Any]:
+    """The JSON of a reply."""
+    assert reply.content_type == "application/json"
+    answer: dict[str, Any] = json.loads(reply.body)
+    return answer
+
+
+def shades(data: bytes) -> np.ndarray:
+    """The pixels of a PNG."""
+    with Image.open(io.BytesIO(data)) as picture:
+        return np.asarray(picture)
