@@ -57,7 +57,7 @@ def main() -> int:
 def free_port() -> int:
     """The first of six free ports in a row, which is what a service takes.
 
-    They are tried in any order: of two demos at once, each would find the same ports free.
+    The ports are tried in random order: two demos at once would find the same ones free.
     """
     for first in random.sample(range(18_080, 28_080, 10), 1_000):
         try:

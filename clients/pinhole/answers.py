@@ -123,7 +123,7 @@ def refuse_failed_rows(reply: requests.Response, first: int = 0) -> None:
     if failures := reply.headers.get("X-Failed-Indices"):
         with expecting_contract():
             rows = [str(first + int(index)) for index in failures.split(",")]
-        why = reply.headers.get("X-First-Failure", "it doesn't say why")
+        why = reply.headers.get("X-First-Failure", "the service doesn't say why")
         raise BadRequest(f"the service refused rows {', '.join(rows)}; row {rows[0]}: {why}")
 
 

@@ -74,7 +74,7 @@ class Process:
             find_files(),
             stopping.is_set,
             team.other_tokens(number),
-            settings.cors or (),
+            settings.cors,
         )
         self._server = Server(
             self._app,

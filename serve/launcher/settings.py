@@ -132,8 +132,8 @@ class Settings:
     precision: str = option(
         "fp32", "bf16 on processors that have it, fp16 on cuda", choices=PRECISIONS
     )
-    cors: frozenset[str] | None = option(
-        None,
+    cors: frozenset[str] = option(
+        frozenset(),
         "granian: origins whose web pages may call, such as https://site.example, separated by "
         "commas, or * for any (default: none)",
         type=origins,

@@ -94,7 +94,7 @@ def start(settings: Settings, home: Path) -> subprocess.Popen[bytes]:
         command,
         cwd=home,
         stdin=subprocess.DEVNULL,
-        # What it prints there at every start reads like failures, and its log goes to stderr.
+        # What TorchServe prints there at every start reads like failures; its log goes to stderr.
         stdout=subprocess.DEVNULL,
         start_new_session=True,
         env=environment(home),

@@ -67,7 +67,7 @@ def ask(path: Path, method: str, target: str, timeout_s: float) -> tuple[int, by
             connection.request(method, target)
             reply = connection.getresponse()
             return reply.status, reply.read()
-    except FileNotFoundError as error:  # its socket; the launcher logs this at every start
+    except FileNotFoundError as error:  # no socket yet, as at every start
         raise LaunchError("TorchServe doesn't listen yet") from error
     except (OSError, HTTPException) as error:
         raise LaunchError(

@@ -102,7 +102,7 @@ def test_refused_rows_count_from_the_first_request(script: Script, client: Clien
     script.say(200, pack(np.zeros((4, 1, 1, 1), np.uint8)))
     script.say(200, pack(np.zeros((2, 1, 1, 1), np.uint8)), X_Failed_Indices="0,1")
 
-    with pytest.raises(BadRequest, match="rows 4, 5; row 4: it doesn't say why"):
+    with pytest.raises(BadRequest, match="rows 4, 5; row 4: the service doesn't say why"):
         client.decode(np.zeros((6, 2)))
 
 

@@ -79,7 +79,7 @@ def add_service(
         url: the service that is called where the user names none; None for no service.
 
     Returns:
-        What --url is alone in: for options that do without a service.
+        The group that --url is in, for options that exclude it: those that need no service.
     """
     either = command.add_mutually_exclusive_group()
     either.add_argument(

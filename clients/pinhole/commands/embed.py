@@ -120,7 +120,7 @@ def add_job(command: argparse.ArgumentParser) -> None:
 
 
 def add_local(command: argparse.ArgumentParser, either: argparse._MutuallyExclusiveGroup) -> None:
-    """Add the options of the jobs that need no service; ``either`` is what --url is alone in."""
+    """Add the options of the jobs that need no service; ``either`` is the group of --url."""
     either.add_argument(
         "--local",
         "--bundle",
