@@ -206,7 +206,9 @@ def test_pauses_grow_within_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(set(np.round(jitters_s, 6))) > 1
 
 
-@pytest.mark.parametrize("moment", ["soon", email.utils.formatdate(time.time() - 60)])
+@pytest.mark.parametrize(
+    "moment", ["soon", email.utils.formatdate(time.time() - 60)], ids=["word", "past"]
+)
 def test_pause_that_makes_no_sense(rogue: Rogue, client: Client, moment: str) -> None:
     """A Retry-After that is no time, or has passed, asks for no pause."""
     rogue.behaviours = [say(b"{}", "503 -", Retry_After=moment), say()]

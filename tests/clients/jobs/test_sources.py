@@ -296,7 +296,7 @@ def test_chunks_keep_both_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         (b"\x93NUMPY\x01\x00 and then nothing", "can't be read as an array"),
         (b"PAR1 and then nothing", "can't be read as a Parquet file"),
         (b"\x00\x00\x08\x03\x00", "can't be read as an IDX file"),
-        (gzip.compress(b"\x00\x00\x08\x03" + b"\0" * 9)[:-12], "no source|can't be read"),
+        (gzip.compress(b"\x00\x00\x08\x03" + b"\0" * 9, mtime=0)[:-12], "no source|can't be read"),
     ],
 )
 def test_damaged_sources_are_named(tmp_path: Path, data: bytes, words: str) -> None:
