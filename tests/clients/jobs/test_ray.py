@@ -1,10 +1,12 @@
 """Jobs on a real Ray cluster, of up to three nodes at a time, on this host."""
 
 import json
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +56,17 @@ def wait_for_shards(out: Path, count: int) -> None:
         time.sleep(0.002)
 
 
+@contextmanager
+def stopped(job: subprocess.Popen[str]) -> Iterator[None]:
+    """The job hands out no further shards: nodes come and go before it is done, however slowly."""
+    job.send_signal(signal.SIGSTOP)
+    try:
+        assert job.poll() is None, "the job was done before the nodes died"
+        yield
+    finally:
+        job.send_signal(signal.SIGCONT)
+
+
 def command(cluster: Any, bundle: Bundle, source: Path, out: Path) -> list[str]:
     """A job on the cluster."""
     where = ["--ray", cluster.address, "--bundle", str(bundle.folder), "--device", "cpu"]
@@ -72,11 +85,12 @@ def test_nodes_die_and_join(cluster: Any, small_bundle: Bundle, tmp_path: Path) 
         command(cluster, small_bundle, tmp_path / "in.npy", out), stderr=subprocess.PIPE, text=True
     ) as job:
         wait_for_shards(out, SHARDS // 6)
-        cluster.remove_node(first, allow_graceful=False)
-        late = add_node(cluster)
+        with stopped(job):
+            cluster.remove_node(first, allow_graceful=False)
+            late = add_node(cluster)
         wait_for_shards(out, SHARDS // 3)
-        cluster.remove_node(second, allow_graceful=False)
-        assert job.poll() is None, "it was done before the nodes died"
+        with stopped(job):
+            cluster.remove_node(second, allow_graceful=False)
         _, said = job.communicate(timeout=120)
     cluster.remove_node(late)
 
