@@ -66,7 +66,7 @@ examples:
   python -m bench.jobs build/mnist
   python -m bench.jobs build/mnist --images 500 --rounds 1
 
-A full run takes 20 minutes on two cores. MNIST is read from $PINHOLE_DATA, or data/.
+A full run takes 35 minutes on two cores. MNIST is read from $PINHOLE_DATA, or data/.
 """
 
 
@@ -148,7 +148,8 @@ def race(bundle: Bundle, sources: Sources, images: NDArray[np.uint8]) -> dict[st
         except RuntimeError as error:
             print(f"Left out: {way}: {error}", flush=True)
             continue
-        print(f"  {way}: {len(images) / found[way][0]:,.0f} images/s", flush=True)
+        rate = len(images) / found[way][0]
+        print(f"{way}: {rate:,.0f} images/s", file=sys.stderr, flush=True)
     after = limits(bundle, sources, images)
     read, engine = ((a + b) / 2 for a, b in zip(before, after, strict=True))
     both = 1 / (1 / read + 1 / engine)
