@@ -258,9 +258,9 @@ def test_killed_three_times(small_bundle: Bundle, numbers: np.ndarray, tmp_path:
     command += ["--shard-rows", "64", *local(small_bundle)]
     for kill in range(1, 4):
         with subprocess.Popen(command, stdout=subprocess.DEVNULL) as job:
-            while job.poll() is None and len(list(out.glob("shard-*"))) < 6 * kill:
-                time.sleep(0.01)
-            time.sleep(moments.uniform(0, 0.1))
+            while job.poll() is None and len(list(out.glob("shard-*"))) < 4 * kill:
+                time.sleep(0.002)
+            time.sleep(moments.uniform(0, 0.05))
             assert job.poll() is None, "it was done before it could be killed"
             os.kill(job.pid, signal.SIGKILL)
 
