@@ -113,7 +113,7 @@ def measure_jobs(bundle: Bundle) -> dict[str, float]:
     found = {}
     with tempfile.TemporaryDirectory() as folder:
         images = pictures(bundle, IMAGES)
-        # A job embeds equal images once: each gets its number into its first four values.
+        # A job embeds equal images once, so each image's first four values hold its number.
         numbers = np.arange(IMAGES, dtype="<u4").view(np.uint8)
         images.reshape(IMAGES, -1)[:, :4] = numbers.reshape(IMAGES, 4)
         sources = jobs.write_sources(Path(folder), images)

@@ -58,7 +58,7 @@ def wait_for_shards(out: Path, count: int) -> None:
 
 @contextmanager
 def stopped(job: subprocess.Popen[str]) -> Iterator[None]:
-    """The job hands out no further shards: nodes come and go before it is done, however slowly."""
+    """Halt the job, so that shards are left to make however long a node takes to come or go."""
     job.send_signal(signal.SIGSTOP)
     try:
         assert job.poll() is None, "the job was done before the nodes died"
