@@ -225,9 +225,9 @@ class Trainer:
             )
         try:
             self.model.load_state_dict(state["model"])
-        except RuntimeError as error:
+            self._step.restore(state["optimiser"])
+        except (RuntimeError, ValueError) as error:
             raise ConfigError(f"the run to resume is of another network: {error}") from error
-        self._step.restore(state["optimiser"])
         self.seconds = state["seconds"]
         self._order.set_state(state["order"])
         self._noise.set_state(state["noise"])

@@ -19,6 +19,10 @@ from train.model import Autoencoder, to_unit_range
 # The beta of Huber's loss, in standard deviations of the map: below this distance the pull grows
 # with the distance, above it the pull is constant.
 HUBER_BETA = 0.1
+# An embedding sums up so many inputs in the network of the published recipe. A step of Adam moves
+# each weight by up to the learning rate, so twice as many inputs move the embedding twice as far:
+# their weights learn at half the rate (Yang et al. 2022, "Tensor Programs V", table 3).
+USUAL_INPUTS = 64 * 7 * 7
 # Full batches that are learned before the graph is recorded: by then memory is allocated and cuDNN
 # has chosen its algorithms.
 WARM_UP_BATCHES = 3
@@ -37,10 +41,16 @@ class Step:
         self._model, self._config, self._random = model, config, random
         self._device = next(model.parameters()).device
         on_cuda = self._device.type == "cuda"
+        weights = by_share_of_rate(model)
+        self._shares = list(weights)
         # A CUDA graph keeps a float as recorded, but reads a tensor again on every replay.
-        rate = torch.zeros((), device=self._device) if on_cuda else 0.0
         self.optimiser = torch.optim.Adam(
-            model.parameters(), lr=rate, fused=True, capturable=on_cuda
+            [
+                {"params": group, "lr": torch.zeros((), device=self._device) if on_cuda else 0.0}
+                for group in weights.values()
+            ],
+            fused=True,
+            capturable=on_cuda,
         )
         self._bf16 = choose_precision(config) == "bf16"
         self.mse_sum = torch.zeros((), device=self._device)
@@ -49,22 +59,25 @@ class Step:
 
     def set_rate(self, rate: float) -> None:
         """Set the learning rate of the next steps."""
-        (group,) = self.optimiser.param_groups
-        if isinstance(group["lr"], Tensor):
-            group["lr"].fill_(rate)
-        else:
-            group["lr"] = rate
+        for group, share in zip(self.optimiser.param_groups, self._shares, strict=True):
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(rate * share)
+            else:
+                group["lr"] = rate * share
 
     def restore(self, optimiser: dict[str, Any]) -> None:
         """Take over an optimiser's state.
 
         Call this before the first step: a recorded graph would go on using the tensors of the
         state before.
+
+        Raises:
+            ValueError: the state is of another network, or of a version with other groups.
         """
-        (group,) = self.optimiser.param_groups
-        rate = group["lr"]
+        rates = [group["lr"] for group in self.optimiser.param_groups]
         self.optimiser.load_state_dict(optimiser)
-        self.optimiser.param_groups[0]["lr"] = rate  # the loaded rate may lie on another device
+        for group, rate in zip(self.optimiser.param_groups, rates, strict=True):
+            group["lr"] = rate  # the loaded rate may lie on another device
 
     def __call__(self, images: Tensor, places: Tensor) -> None:
         """Learn a batch.
@@ -127,6 +140,18 @@ class CapturedStep:
         with torch.cuda.graph(graph, stream=self._stream):
             self._step(images, places)
         return graph
+
+
+def by_share_of_rate(model: Autoencoder) -> dict[float, list[Tensor]]:
+    """The parameters, by the share of the learning rate that they learn at."""
+    everything: list[Tensor] = list(model.parameters())
+    inputs = model.encoder.to_embedding.in_features
+    if inputs <= USUAL_INPUTS:
+        return {1.0: everything}
+    layers = (model.encoder.to_embedding, model.to_log_variance)
+    slow = [layer.weight for layer in layers if layer is not None]
+    rest = [part for part in everything if all(part is not weight for weight in slow)]
+    return {1.0: rest, USUAL_INPUTS / inputs: slow}
 
 
 def distance(z: Tensor, places: Tensor) -> Tensor:

@@ -42,8 +42,9 @@ def test_recipes_are_defaults(recipe: str) -> None:
 @pytest.mark.parametrize(
     ("count", "fit_on", "batch_size", "passes", "epochs"),
     [
-        (15, "all", 16, 8, 40),
-        (40, "all", 16, 8, 40),
+        (15, "all", 16, 1, 40),
+        (40, "all", 16, 1, 40),
+        (249, "all", 16, 1, 40),
         (320, "split", 16, 4, 40),
         (4_000, "split", 128, 2, 40),
         (48_000, "split", 128, 1, 16),
@@ -62,7 +63,9 @@ def test_pictures_recipe_fits_the_set(
 
     assert (config.fit_on, config.batch_size) == (fit_on, batch_size)
     assert (config.passes, config.epochs) == (passes, epochs)
+    assert config.learning_rate == pytest.approx(1e-3 * (batch_size / 128) ** 0.5)
     asked = ["--batch-size", "64", "--passes", "3", "--epochs", "7", "--start", "mean"]
+    asked += ["--learning-rate", "0.002"]
     options = parser.parse_args([*asked, "--fit-on", "split"])
     assert fit_to_set(from_options(options), options, count) == from_options(options)
 

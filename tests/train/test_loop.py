@@ -10,6 +10,8 @@ from train.config import TrainConfig
 from train.dataset import Dataset
 from train.errors import ConfigError, Diverged
 from train.loop import Trainer
+from train.model import Autoencoder
+from train.step import Step
 
 
 def test_diverging_run_stops(digits: Dataset) -> None:
@@ -70,6 +72,26 @@ def test_a_small_set_is_passed_repeatedly(digits: Dataset) -> None:
 
     assert sum(counts) == trainer.images_per_epoch == 3 * 40
     assert trainer.steps == len(counts)
+
+
+@pytest.mark.parametrize("model", ["ae", "vae"])
+@pytest.mark.parametrize(("size", "share"), [(28, 1.0), (56, 0.25)])
+def test_an_embedding_of_more_inputs_learns_more_slowly(
+    size: int, share: float, model: str
+) -> None:
+    """Adam's first step moves a weight by its rate: that of four times the inputs is a quarter."""
+    network = Autoencoder(TrainConfig(image_size=size, model=model))
+    step = Step(network, TrainConfig(device="cpu"), torch.Generator())
+    images = torch.randint(0, 256, (4, 1, size, size), dtype=torch.uint8)
+    before = [part.clone() for part in network.parameters()]
+
+    step.set_rate(1e-3)
+    step(images, torch.zeros(4, 2))
+
+    for (name, now), then in zip(network.named_parameters(), before, strict=True):
+        sums_up = "encoder.to_embedding.weight" in name or "to_log_variance.weight" in name
+        most = 1e-3 * (share if sums_up else 1.0)
+        assert 0.6 * most < (now - then).abs().max().item() < 1.02 * most, name
 
 
 def test_variational_model_embeds_its_mean(digits: Dataset) -> None:

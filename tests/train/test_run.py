@@ -65,6 +65,10 @@ def test_resume_refuses_another_run(digits: Dataset, tmp_path: Path) -> None:
     state["model"]["encoder.extra"] = state["model"].pop("encoder.to_embedding.bias")
     with pytest.raises(ConfigError, match="another network"):
         Trainer(SMALL, digits).restore(state)
+    state = trainer.state()
+    state["optimiser"]["param_groups"] *= 2
+    with pytest.raises(ConfigError, match="another network"):
+        Trainer(SMALL, digits).restore(state)
 
     shorter = replace(digits, train_images=digits.train_images[1:])
     with pytest.raises(ConfigError, match="dataset"):
