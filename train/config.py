@@ -41,6 +41,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "schedule": "cosine",
         "warmup_steps": 100,
         "augment": 1.0,
+        "augment_fade": 1.0,
         "warps": "photograph",
     },
 }
