@@ -43,6 +43,8 @@ def compare(mse: float, other: float) -> str:
 def advise(trainer: Trainer, mse: float) -> str:
     """What may bring a model of this test error below PCA, by what its run looked like."""
     config, best = trainer.config, trainer.history[trainer.best_epoch - 1]
+    if config.fit_on == "all" and config.dataset == "folder":
+        return "more pictures: from 250 on, some are held back to end the run in time"
     if trainer.steps < FEW_STEPS:
         return f"a longer run: {trainer.steps} steps are few; leave out --epochs, or ask for more"
     if best.train_mse < OVERFITTED * mse:

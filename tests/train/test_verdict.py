@@ -35,6 +35,14 @@ def test_a_run_without_validation_can_be_learned_by_heart(digits: Dataset) -> No
     assert "more pictures" in advise(trainer, 0.05)
 
 
+def test_few_pictures_are_told_to_be_few(digits: Dataset) -> None:
+    """Nobody knows whether the error was still falling if no image validates."""
+    trainer = Trainer(replace(SMALL, epochs=40, fit_on="all", dataset="folder"), digits)
+    trainer.history = [Epoch(number, 0.05, None) for number in range(1, 41)]
+
+    assert "250" in advise(trainer, 0.05)
+
+
 @pytest.mark.parametrize(("mse", "alike"), [(0.0600, True), (0.0500, False)])
 def test_a_model_that_draws_all_alike_is_told(digits: Dataset, mse: float, alike: bool) -> None:
     """An error like the mean image's is said in plain words."""
