@@ -56,7 +56,7 @@ EPOCH_STEPS = 50  # steps of an epoch that are worth another pass
 MOST_PASSES = 8
 MOST_EPOCHS = 40
 MOST_STEPS = 5_000
-RATE = 1e-3  # for batches of 128; smaller ones are noisier, and get less by the root of their size
+RATE = 1e-3  # for batches of 128; the rate goes with the root of the batch size
 PCA_CHANNELS = 16  # hidden_dim, for each channel of the images, that starting from PCA takes
 
 

@@ -19,9 +19,9 @@ from train.model import Autoencoder, to_unit_range
 # The beta of Huber's loss, in standard deviations of the map: below this distance the pull grows
 # with the distance, above it the pull is constant.
 HUBER_BETA = 0.1
-# An embedding sums up so many inputs in the network of the published recipe. A step of Adam moves
-# each weight by up to the learning rate, so twice as many inputs move the embedding twice as far:
-# their weights learn at half the rate (Yang et al. 2022, "Tensor Programs V", table 3).
+# The inputs that an embedding sums up in the network of the published recipe. A step of Adam moves
+# each weight by up to the learning rate, so it moves the sum of twice as many inputs twice as far.
+# Therefore the weights of more inputs learn more slowly (Yang et al. 2022, "Tensor Programs V").
 USUAL_INPUTS = 64 * 7 * 7
 # Full batches that are learned before the graph is recorded: by then memory is allocated and cuDNN
 # has chosen its algorithms.
@@ -143,7 +143,7 @@ class CapturedStep:
 
 
 def by_share_of_rate(model: Autoencoder) -> dict[float, list[Tensor]]:
-    """The parameters, by the share of the learning rate that they learn at."""
+    """The parameters, keyed by the share of the learning rate that they learn at."""
     everything: list[Tensor] = list(model.parameters())
     inputs = model.encoder.to_embedding.in_features
     if inputs <= USUAL_INPUTS:

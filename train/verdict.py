@@ -1,6 +1,6 @@
 """What a finished training came to, in words: how it compares, and what to try."""
 
-from train.config import TrainConfig
+from train.config import FEWEST_VALIDATING, TrainConfig
 from train.loop import Trainer
 from train.pca import Pca
 
@@ -43,13 +43,17 @@ def compare(mse: float, other: float) -> str:
 def advise(trainer: Trainer, mse: float) -> str:
     """What may bring a model of this test error below PCA, by what its run looked like."""
     config, best = trainer.config, trainer.history[trainer.best_epoch - 1]
-    if config.fit_on == "all" and config.dataset == "folder":
-        return "more pictures: from 250 on, some are held back to end the run in time"
+    learned = trainer.images_per_epoch // config.passes
+    if config.fit_on == "all" and learned // 5 < FEWEST_VALIDATING:
+        return (
+            f"more pictures: of {5 * FEWEST_VALIDATING} training images or more, a fifth is held "
+            "back to end the run in time"
+        )
     if trainer.steps < FEW_STEPS:
         return f"a longer run: {trainer.steps} steps are few; leave out --epochs, or ask for more"
     if best.train_mse < OVERFITTED * mse:
         return f"more pictures, or stronger changes to them (--augment {config.augment + 1:g})"
-    if trainer.best_epoch > 0.9 * config.epochs:
+    if best.val_mse is not None and trainer.best_epoch > 0.9 * config.epochs:
         return f"a longer run: the error was still falling (--epochs {2 * config.epochs})"
     return f"another --seed, or a lower rate (--learning-rate {config.learning_rate / 4:g})"
 
