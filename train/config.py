@@ -53,7 +53,6 @@ FEWEST_VALIDATING = 50
 # steps. Without validation images nothing would stop a run that learns its pictures by heart: after
 # 40 passes nearly every set is below PCA's error, after 160 many aren't.
 EPOCH_STEPS = 50  # steps of an epoch that are worth another pass
-MOST_PASSES = 8
 MOST_EPOCHS = 40
 MOST_STEPS = 5_000
 RATE = 1e-3  # for batches of 128; the rate goes with the root of the batch size
@@ -214,8 +213,7 @@ def fit_to_set(config: TrainConfig, options: argparse.Namespace, count: int) -> 
     if options.learning_rate is None:
         config = replace(config, learning_rate=RATE * math.sqrt(config.batch_size / 128))
     if options.passes is None and config.fit_on == "split":
-        passes = math.ceil(EPOCH_STEPS * config.batch_size / learned)
-        config = replace(config, passes=min(MOST_PASSES, passes))
+        config = replace(config, passes=math.ceil(EPOCH_STEPS * config.batch_size / learned))
     if options.epochs is None:
         steps = math.ceil(learned * config.passes / config.batch_size)
         config = replace(config, epochs=max(1, min(MOST_EPOCHS, MOST_STEPS // steps)))
