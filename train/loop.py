@@ -196,7 +196,7 @@ class Trainer:
             "device": self._images.device.type,
             "seconds": self.seconds,
             "model": {name: part.clone() for name, part in self.model.state_dict().items()},
-            "optimiser": copied(self._step.optimiser.state_dict()),
+            "optimisers": [copied(part.state_dict()) for part in self._step.optimisers],
             "order": self._order.get_state(),
             "noise": self._noise.get_state(),
             "places": copied(self._places) if self._draws_map else None,
@@ -225,7 +225,8 @@ class Trainer:
             )
         try:
             self.model.load_state_dict(state["model"])
-            self._step.restore(state["optimiser"])
+            # Earlier versions had one optimiser.
+            self._step.restore(state.get("optimisers") or [state["optimiser"]])
         except (RuntimeError, ValueError) as error:
             raise ConfigError(f"the run to resume is of another network: {error}") from error
         self.seconds = state["seconds"]

@@ -15,6 +15,7 @@ from train.augment import augment, relight
 from train.config import TrainConfig
 from train.device import choose_precision
 from train.model import Autoencoder, to_unit_range
+from train.muon import Muon
 
 # The beta of Huber's loss, in standard deviations of the map: below this distance the pull grows
 # with the distance, above it the pull is constant.
@@ -23,6 +24,7 @@ HUBER_BETA = 0.1
 # each weight by up to the learning rate, so it moves the sum of twice as many inputs twice as far.
 # Therefore the weights of more inputs learn more slowly (Yang et al. 2022, "Tensor Programs V").
 USUAL_INPUTS = 64 * 7 * 7
+MUON_SHARE = 10.0  # of Muon's rate in Adam's (docs/experiments.md)
 # Full batches that are learned before the graph is recorded: by then memory is allocated and cuDNN
 # has chosen its algorithms.
 WARM_UP_BATCHES = 3
@@ -41,17 +43,21 @@ class Step:
         self._model, self._config, self._random = model, config, random
         self._device = next(model.parameters()).device
         on_cuda = self._device.type == "cuda"
-        weights = by_share_of_rate(model)
-        self._shares = list(weights)
-        # A CUDA graph keeps a float as recorded, but reads a tensor again on every replay.
-        self.optimiser = torch.optim.Adam(
-            [
-                {"params": group, "lr": torch.zeros((), device=self._device) if on_cuda else 0.0}
-                for group in weights.values()
-            ],
-            fused=True,
-            capturable=on_cuda,
-        )
+        by_muon = inner_weights(model) if config.optimiser == "muon" else []
+        by_adam = by_share_of_rate(model, by_muon)
+
+        def rate() -> Tensor | float:
+            """A CUDA graph keeps a float as recorded, but reads a tensor again on every replay."""
+            return torch.zeros((), device=self._device) if on_cuda else 0.0
+
+        groups = [{"params": weights, "lr": rate()} for weights in by_adam.values()]
+        self.optimisers: list[torch.optim.Optimizer] = [
+            torch.optim.Adam(groups, fused=True, capturable=on_cuda)
+        ]
+        self._shares = list(by_adam)
+        if by_muon:
+            self.optimisers.append(Muon(by_muon, rate()))
+            self._shares.append(MUON_SHARE)
         self._bf16 = choose_precision(config) == "bf16"
         self.mse_sum = torch.zeros((), device=self._device)
         self.warped_share = torch.zeros((), device=self._device)
@@ -59,14 +65,17 @@ class Step:
 
     def set_rate(self, rate: float) -> None:
         """Set the learning rate of the next steps."""
-        for group, share in zip(self.optimiser.param_groups, self._shares, strict=True):
+        for group, share in zip(self._groups(), self._shares, strict=True):
             if isinstance(group["lr"], Tensor):
                 group["lr"].fill_(rate * share)
             else:
                 group["lr"] = rate * share
 
-    def restore(self, optimiser: dict[str, Any]) -> None:
-        """Take over an optimiser's state.
+    def _groups(self) -> list[dict[str, Any]]:
+        return [group for optimiser in self.optimisers for group in optimiser.param_groups]
+
+    def restore(self, states: list[dict[str, Any]]) -> None:
+        """Take over the optimisers' states.
 
         Call this before the first step: a recorded graph would go on using the tensors of the
         state before.
@@ -74,9 +83,10 @@ class Step:
         Raises:
             ValueError: the state is of another network, or of a version with other groups.
         """
-        rates = [group["lr"] for group in self.optimiser.param_groups]
-        self.optimiser.load_state_dict(optimiser)
-        for group, rate in zip(self.optimiser.param_groups, rates, strict=True):
+        rates = [group["lr"] for group in self._groups()]
+        for optimiser, state in zip(self.optimisers, states, strict=True):
+            optimiser.load_state_dict(state)
+        for group, rate in zip(self._groups(), rates, strict=True):
             group["lr"] = rate  # the loaded rate may lie on another device
 
     def __call__(self, images: Tensor, places: Tensor) -> None:
@@ -92,12 +102,13 @@ class Step:
             self._device.type, torch.bfloat16, enabled=self._bf16, cache_enabled=False
         ):
             z, mse, penalty = objective(self._model, images, self._random)
-        self.optimiser.zero_grad(set_to_none=True)
+        self._model.zero_grad(set_to_none=True)
         loss = mse + self._config.kl_weight * penalty
         if self._config.layout:
             loss = loss + self.pull * distance(z, places)
         torch.autograd.backward(loss)
-        self.optimiser.step()
+        for optimiser in self.optimisers:
+            optimiser.step()
         self.mse_sum += mse.detach() * len(images)
 
 
@@ -142,16 +153,22 @@ class CapturedStep:
         return graph
 
 
-def by_share_of_rate(model: Autoencoder) -> dict[float, list[Tensor]]:
-    """The parameters, keyed by the share of the learning rate that they learn at."""
-    everything: list[Tensor] = list(model.parameters())
+def inner_weights(model: Autoencoder) -> list[Tensor]:
+    """The weights of the convolutions between hidden channels."""
+    channels = model.config.hidden_dim
+    return [part for part in model.parameters() if part.shape == (channels, channels, 3, 3)]
+
+
+def by_share_of_rate(model: Autoencoder, others: list[Tensor]) -> dict[float, list[Tensor]]:
+    """The parameters without ``others``, keyed by the share of the learning rate they learn at."""
     inputs = model.encoder.to_embedding.in_features
-    if inputs <= USUAL_INPUTS:
-        return {1.0: everything}
     layers = (model.encoder.to_embedding, model.to_log_variance)
-    slow = [layer.weight for layer in layers if layer is not None]
-    rest = [part for part in everything if all(part is not weight for weight in slow)]
-    return {1.0: rest, USUAL_INPUTS / inputs: slow}
+    slow: list[Tensor] = []
+    if inputs > USUAL_INPUTS:
+        slow = [layer.weight for layer in layers if layer is not None]
+    apart = {id(part) for part in slow + others}
+    rest: list[Tensor] = [part for part in model.parameters() if id(part) not in apart]
+    return {1.0: rest, USUAL_INPUTS / inputs: slow} if slow else {1.0: rest}
 
 
 def distance(z: Tensor, places: Tensor) -> Tensor:

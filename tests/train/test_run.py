@@ -66,7 +66,7 @@ def test_resume_refuses_another_run(digits: Dataset, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="another network"):
         Trainer(SMALL, digits).restore(state)
     state = trainer.state()
-    state["optimiser"]["param_groups"] *= 2
+    state["optimisers"][0]["param_groups"] *= 2
     with pytest.raises(ConfigError, match="another network"):
         Trainer(SMALL, digits).restore(state)
 
