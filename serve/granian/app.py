@@ -14,7 +14,7 @@ from typing import Any
 from serve.bundle.errors import PayloadTooLarge, RequestError
 from serve.bundle.limits import MAX_BODY_BYTES
 from serve.endpoints import ENDPOINTS
-from serve.errors import InvalidRequest, Unavailable
+from serve.errors import InvalidRequest
 from serve.granian.cors import cors_headers
 from serve.granian.dispatcher import Dispatcher, Task, Tell
 from serve.granian.files import StaticFile, hint
@@ -29,6 +29,7 @@ from serve.wire.weight import LIGHT_PIXELS, weigh
 # A request of at most so many pixels that comes alone is answered in the event loop's own thread:
 # to wake another thread, and to be woken by it, takes longer than the event loop will be missed.
 ALONE_PIXELS = 4_096
+CALLER_GONE = 499  # nginx's status of such a request, which is no fault of the service
 BODY_S = 15.0  # for a caller to send the body it has announced
 POSTS: dict[str, tuple[str, Dialect]] = {  # path → endpoint, and the form of the reply
     **{f"/predictions/{endpoint}": (endpoint, "own") for endpoint in ENDPOINTS},
@@ -117,7 +118,7 @@ class App:
             await asyncio.wait((task.reply, gone), return_when=asyncio.FIRST_COMPLETED)
             if not task.reply.done():
                 self._dispatcher.withdraw(task)
-                raise Unavailable("the caller has gone")  # nobody reads this
+                return Reply(b"", CALLER_GONE)
             return task.reply.result()
         finally:
             gone.cancel()
@@ -167,7 +168,7 @@ async def read_body(protocol: Any, headers: Mapping[str, str]) -> bytes:
 
     Raises:
         PayloadTooLarge: it is over the limit; no more of it than that has been read.
-        InvalidRequest: it didn't come in time, or the caller hung up.
+        InvalidRequest: it didn't come in time.
     """
     length = headers.get("content-length")
     if length is not None and int(length) > MAX_BODY_BYTES:

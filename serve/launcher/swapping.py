@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from serve.bundle.manifest import Bundle, load_bundle
-from serve.errors import LaunchError
+from serve.errors import LaunchError, ServeError
 from serve.launcher.bundles import Served, bundle_folder
 
 logger = logging.getLogger(__name__)
@@ -68,7 +68,11 @@ class Swapper:
                 raise LaunchError("the service is stopping")
             old = self._replacing.served
             self._newest += 1
-            self._replacing.replace(self._chosen(folder), self._newest)
+            try:
+                self._replacing.replace(self._chosen(folder), self._newest)
+            except ServeError:
+                shutil.rmtree(bundle_folder(self._home, self._newest), ignore_errors=True)
+                raise
             return self._retire(old)
         finally:
             self._swapping.release()

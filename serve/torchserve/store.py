@@ -21,7 +21,7 @@ from serve.bundle.engine.host import usable_cores
 from serve.bundle.manifest import Bundle
 from serve.endpoints import ENDPOINTS
 from serve.errors import LaunchError
-from serve.launcher.bundles import bundle_folder, copy_bundle
+from serve.launcher.bundles import copy_bundle
 from serve.launcher.settings import BATCH_SIZE, Settings
 
 # TorchServe starts on this version, and so starts its workers. Those of later versions are started
@@ -55,10 +55,9 @@ def add_models(home: Path, bundle: Bundle, version: int, settings: Settings) -> 
 
 
 def remove_models(home: Path, version: int) -> None:
-    """Undo ``add_models``; a missing version is no fault."""
-    folders = [model_folder(home, endpoint, version) for endpoint in ENDPOINTS]
-    for folder in [bundle_folder(home, version), *folders]:
-        shutil.rmtree(folder, ignore_errors=True)
+    """Undo ``add_models``, except for its copy of the bundle; a missing version is no fault."""
+    for endpoint in ENDPOINTS:
+        shutil.rmtree(model_folder(home, endpoint, version), ignore_errors=True)
 
 
 def activity_folder(home: Path) -> Path:

@@ -16,11 +16,12 @@ from serve.errors import InvalidRequest
 from serve.wire.json_bodies import read_text
 from serve.wire.media import MULTIPART, NPY
 from serve.wire.message import Message, is_file_type
-from serve.wire.oip import HEADER_LENGTH, split_files
+from serve.wire.oip import HEADER_LENGTH, LENGTH_FORM, split_files
 
 # A request of at most so many pixels is light: it needn't wait for heavy requests. They are some
 # 300 images of 28 x 28, or a picture of 512 x 512, and take about ten milliseconds.
 LIGHT_PIXELS = 1 << 18
+LEAST_PIXELS = 28 * 28  # any request, were it an empty one, costs as much as these
 PIXELS_A_BYTE = 8  # of files whose headers aren't looked at
 BASE64 = 3 / 4  # bytes of a file for each byte of its base64
 SHORTEST_TEXT = 16  # of a file in base64; what is shorter stands between two files
@@ -32,7 +33,7 @@ JPEG_HEAD_BYTES, JPEG_HEAD_PARTS = 1 << 20, 64
 
 
 def weigh(message: Message, takes: str, manifest: Manifest) -> int:
-    """The pixels that a request will have the service read or draw; at least 1.
+    """The pixels that a request will have the service read or draw; at least LEAST_PIXELS.
 
     Args:
         message: as it arrived; nothing of its body has been read.
@@ -44,7 +45,7 @@ def weigh(message: Message, takes: str, manifest: Manifest) -> int:
         found = pictures(count_vectors(message, manifest.embedding_width), pixels)
     else:
         found = weigh_images(message, pixels)
-    return max(1, found)
+    return max(LEAST_PIXELS, found)
 
 
 def pictures(count: int, pixels: int) -> int:
@@ -113,8 +114,10 @@ def file_in(text: bytes) -> bytes:
 def raw_files(message: Message) -> list[bytes]:
     """The elements of a BYTES tensor after the JSON; none where that can't be one."""
     length = message.headers[HEADER_LENGTH]
+    if not LENGTH_FORM.fullmatch(length):
+        return []
     try:
-        return split_files(message.body[int(length) :], MAX_IMAGES) if length.isdecimal() else []
+        return split_files(message.body[int(length) :], MAX_IMAGES)
     except InvalidRequest:
         return []
 

@@ -15,7 +15,7 @@ from serve.bundle.manifest import Bundle
 from serve.wire import media
 from serve.wire.message import Message
 from serve.wire.npy import write_npy
-from serve.wire.weight import LIGHT_PIXELS, weigh
+from serve.wire.weight import LEAST_PIXELS, LIGHT_PIXELS, weigh
 
 from .conftest import b64, png
 
@@ -129,8 +129,16 @@ def test_larger_models_weigh_more(small_bundle: Bundle) -> None:
 
 @pytest.mark.parametrize("file", [b"", b"\x89PNG", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0"])
 def test_stumps_have_a_weight(small_bundle: Bundle, file: bytes) -> None:
-    """A file that is cut short is weighed like any other; even no file at all weighs something."""
-    assert 0 < weigh(Message(file, IMAGE), "images", small_bundle.manifest) <= LIGHT_PIXELS
+    """A file that is cut short is weighed like any other; even no file at all costs something."""
+    assert weigh(Message(file, IMAGE), "images", small_bundle.manifest) == LEAST_PIXELS
+
+
+@pytest.mark.parametrize("length", ["9" * 5_000, "\u0663", "-1", ""])
+def test_wrong_lengths_hold_no_files(small_bundle: Bundle, length: str) -> None:
+    """A length that is no number, or longer than Python reads, is for the reader to refuse."""
+    message = replace(raw(SMALL), headers={"inference-header-content-length": length})
+
+    assert weigh(message, "images", small_bundle.manifest) == LEAST_PIXELS
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import io
 import re
 import struct
 from collections.abc import Iterator
-from itertools import islice
+from itertools import chain, islice
 
 from PIL import features
 
@@ -27,7 +27,10 @@ def bare_avif(data: bytes) -> tuple[bytes, bytes]:
     """An AVIF without EXIF, and as a still picture: of a film, libavif reads its first item."""
     if not features.check("avif"):
         raise InvalidImage("AVIF is not read here; the operator can add it: Pillow with libavif")
-    return without_exif_item("AVIF", data[:8] + b"avif" + data[12:]), b""
+    bare = without_exif_item("AVIF", data[:8] + b"avif" + data[12:])
+    for _ in items(bare):  # libavif holds the list of items before their sizes can be compared
+        pass
+    return bare, b""
 
 
 def without_exif_item(kind: str, data: bytes) -> bytes:
@@ -56,13 +59,23 @@ def boxes(data: bytes, at: int, end: int) -> Iterator[tuple[bytes, int, int]]:
 
 def coded_pixels(data: bytes) -> int:
     """The pixels of all frames of all items of an AVIF; some frames' size is rounded up."""
-    return sum(pixels for item in items(data) for pixels in frames(item))
+    total = 0
+    for number, pixels in enumerate(chain.from_iterable(map(frames, items(data))), 1):
+        if number > MAX_PARTS:
+            raise InvalidImage(f"the AVIF has over {MAX_PARTS:,} OBUs")
+        total += pixels
+    return total
 
 
 def items(data: bytes) -> Iterator[bytes]:
-    """The content of each item that the box "meta" lists (ISO 14496-12, section 8.11.3)."""
-    meta = {kind: (start, end) for kind, start, end in boxes(data, 0, len(data))}[b"meta"]
-    inner = {kind: (start, end) for kind, start, end in boxes(data, meta[0] + 4, meta[1])}
+    """The content of each item that the first box "meta" lists (ISO 14496-12, section 8.11.3).
+
+    libavif reads no box behind that one, except for the content of the items.
+    """
+    meta = next((box for box in boxes(data, 0, len(data)) if box[0] == b"meta"), None)
+    if meta is None:
+        raise InvalidImage("the AVIF is damaged: it has no list of items (meta)")
+    inner = {kind: (start, end) for kind, start, end in boxes(data, meta[1] + 4, meta[2])}
     start, end = inner[b"iloc"]
     iloc = io.BytesIO(data[start : min(end, start + LARGEST_ILOC)])
 
@@ -74,13 +87,16 @@ def items(data: bytes) -> Iterator[bytes]:
 
     version, sizes, left = take(4) >> 24, take(2), 4 * len(data)
     place, length, base, index = (sizes >> shift & 15 for shift in (12, 8, 4, 0))
-    wide = 4 if version == 2 else 2
+    wide, extents = 4 if version == 2 else 2, 0
     for _ in range(take(wide)):
         take(wide)  # the item's number
         in_idat = version > 0 and take(2) & 15 == 1
         take(2)  # of another file
         start, parts = take(base) + (inner[b"idat"][0] if in_idat else 0), []
         for _ in range(take(2)):
+            extents += 1
+            if extents > MAX_PARTS:
+                raise InvalidImage(f"the AVIF's items have over {MAX_PARTS:,} parts")
             take(index if version else 0)
             at, size = start + take(place), take(length)
             parts.append(data[at : at + size] if size else data[at:])
@@ -91,11 +107,9 @@ def items(data: bytes) -> Iterator[bytes]:
 
 
 def frames(item: bytes) -> Iterator[int]:
-    """The pixels of each frame in a row of OBUs (AV1 specification, section 5.3)."""
+    """The pixels of the frame of each OBU, 0 where it has none (AV1 specification, section 5.3)."""
     at, pixels = 0, 0
-    for _ in range(MAX_PARTS):
-        if at >= len(item):
-            return
+    while at < len(item):
         head = item[at]
         at += 1 + (head >> 2 & 1)  # with an extension or without
         size = 0 if head & 2 else len(item) - at
@@ -106,10 +120,8 @@ def frames(item: bytes) -> Iterator[int]:
                 break
         if head >> 3 & 15 == SEQUENCE_HEADER:
             pixels = largest_frame(item[at : at + min(size, 128)])
-        elif head >> 3 & 15 in (FRAME_HEADER, FRAME):
-            yield pixels
+        yield pixels if head >> 3 & 15 in (FRAME_HEADER, FRAME) else 0
         at += size
-    raise InvalidImage(f"the AVIF has over {MAX_PARTS:,} OBUs")
 
 
 def largest_frame(header: bytes) -> int:

@@ -82,8 +82,9 @@ def read_tiff(data: bytes, spend: Spend) -> Tiff:
     """
     tags: Tags = {}
     for tag, kind, count, value in directory(data):
-        if kind in TYPES and (tag in SINGLE or tag in LISTS):
-            tags.setdefault(tag, values_of(data, tag, TYPES[kind], count, value))
+        # Of a tag that comes again the values aren't even read: it may come 65,535 times.
+        if kind in TYPES and tag in SINGLE | LISTS and tag not in tags:
+            tags[tag] = values_of(data, tag, TYPES[kind], count, value)
     if not {WIDTH, HEIGHT} <= tags.keys():
         raise truncated("TIFF")
     tiff = Tiff(data, {tag: values for tag, values in tags.items() if values})

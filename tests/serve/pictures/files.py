@@ -167,6 +167,11 @@ def deep_greys(white: int) -> tuple[np.ndarray, np.ndarray]:
     return samples, np.round(samples * 255 / white).astype(np.int64)
 
 
+def box(kind: bytes, content: bytes) -> bytes:
+    """A box of an AVIF or HEIC."""
+    return struct.pack(">I4s", 8 + len(content), kind) + content
+
+
 def declares(data: bytes, width: int, height: int) -> bytes:
     """An AVIF or HEIC that declares another size than it has."""
     at = data.index(b"ispe") + 8

@@ -2,6 +2,7 @@
 
 import struct
 import zlib
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,12 +12,14 @@ from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from serve.bundle.errors import PayloadTooLarge
+from serve.bundle.pictures import tiff as tiff_module
 from serve.bundle.pictures.reading import open_picture
 
 from .files import (
     ANY,
     HEIGHT,
     WIDTH,
+    box,
     chunk,
     colours,
     declares,
@@ -203,19 +206,61 @@ def test_avif_codes_no_more_than_it_declares(no_decoding: None) -> None:
     assert "far more pixels coded than it declares" in fault(declares(film, 64, 64))
 
 
-def test_avif_has_few_frames(no_decoding: None) -> None:
-    """Frames behind the first frame of an item would be decoded, too."""
+@pytest.mark.parametrize(
+    ("before", "times", "words"),
+    [
+        (b"", 20, "far more pixels coded than it declares"),
+        (b"\x12\0" * 70_000, 1, "over 65,536 OBUs"),  # delimiters without content
+    ],
+)
+def test_avif_has_few_frames(before: bytes, times: int, words: str, no_decoding: None) -> None:
+    """Frames behind the first frame of an item would be decoded, too, and delimiters read."""
     still = file_of(Image.new("L", (500, 500)), "AVIF", speed=10)
     at = still.index(b"mdat")
     size = int.from_bytes(still[at - 4 : at]) - 8
-    content = still[at + 4 : at + 4 + size]
-    iloc = still.index(b"iloc")
-    place = still.index(struct.pack(">II", at + 4, size), iloc)
+    content = before + still[at + 4 : at + 4 + size] * times
+    place = still.index(struct.pack(">II", at + 4, size), still.index(b"iloc"))
 
-    data = (still[: place + 4] + struct.pack(">I", 20 * size) + still[place + 8 : at - 4]
-            + struct.pack(">I", 8 + 20 * size) + b"mdat" + content * 20)  # fmt: skip
+    data = (still[: place + 4] + struct.pack(">I", len(content)) + still[place + 8 : at - 4]
+            + struct.pack(">I", 8 + len(content)) + b"mdat" + content)  # fmt: skip
 
-    assert "far more pixels coded than it declares" in fault(data)
+    assert words in fault(data)
+
+
+def test_the_first_list_of_items_counts(no_decoding: None) -> None:
+    """Another list of items behind the one that libavif reads hides nothing."""
+    still = declares(file_of(Image.new("L", (500, 500)), "AVIF", speed=10), 64, 64)
+    nothing = box(b"meta", bytes(4) + box(b"iloc", bytes(8)))
+
+    assert "far more pixels coded than it declares" in fault(still + nothing)
+
+
+def test_items_have_few_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parts of no bytes, which libavif would keep 16 bytes each for, are counted before it does."""
+    monkeypatch.setattr(AvifImageFile, "_open", lambda _: pytest.fail("was opened"))
+    beyond = struct.pack(">HHQH", 1, 0, 1 << 40, 65_535)  # number, file, base, and how many parts
+    iloc = box(b"iloc", bytes(4) + b"\0\x80" + struct.pack(">H", 2) + 2 * beyond)
+    data = box(b"ftyp", b"avif" + bytes(4) + b"avif") + box(b"meta", bytes(4) + iloc)
+
+    assert "over 65,536 parts" in fault(data)
+
+
+def test_a_tag_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A TIFF may name one tag 65,535 times, with 196,608 values each time."""
+    read_tags = []
+    values_of = tiff_module.values_of
+
+    def counted(data: bytes, tag: int, *place: Any) -> tuple[int, ...]:
+        read_tags.append(tag)
+        return values_of(data, tag, *place)
+
+    monkeypatch.setattr(tiff_module, "values_of", counted)
+    palette = bytes(2 * 3 * 65_536)
+    entries = struct.pack("<HHII", 320, 3, 3 * 65_536, 8) * 50_000
+    head = b"II\x2a\0" + struct.pack("<I", 8 + len(palette))
+
+    assert "truncated" in fault(head + palette + struct.pack("<H", 50_000) + entries + bytes(4))
+    assert read_tags == [320]
 
 
 def test_one_frame_of_an_animation_is_decoded() -> None:
