@@ -16,7 +16,7 @@ from train.config import RECIPES, TrainConfig, add_options, fit_to_set, from_opt
 from train.data import load_dataset
 from train.dataset import Dataset
 from train.device import keep_freed_memory
-from train.errors import TrainError
+from train.errors import CheckpointError, TrainError
 from train.evaluate import Evaluation, judge, score
 from train.folder import SPLITS
 from train.loop import Trainer
@@ -45,6 +45,9 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         options = parse(arguments)
         config = from_options(options)
+        out = options.out or RUNS / config.dataset
+        check_replaceable(out / "checkpoint", FILES)
+        RunFolder(out).check(options.resume)
         dataset = load_dataset(
             config.dataset,
             options.data_dir,
@@ -57,7 +60,7 @@ def main(arguments: list[str] | None = None) -> int:
         if options.input_dim is None:  # then the dataset decides
             config = replace(config, input_dim=dataset.train_images.shape[1])
         config = fit_to_set(config, options, len(dataset.train_images))
-        return run(config, dataset, options)
+        return run(config, dataset, out, options)
     except (TrainError, OSError) as error:
         print(f"train: {error}", file=sys.stderr)
         return 1
@@ -71,7 +74,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
     Raises:
         ConfigError: there is no such recipe.
-        CheckpointError: the settings of the run to resume are damaged.
+        CheckpointError: there is no run to resume, or its settings are damaged.
     """
     parser = argparse.ArgumentParser(
         prog="python -m train",
@@ -150,7 +153,11 @@ def add_folder_options(parser: argparse.ArgumentParser) -> None:
 
 
 def settings_of_resumed(arguments: list[str] | None) -> dict[str, Any]:
-    """The options of the run that ``--resume`` asks for, ``out`` among them; else none."""
+    """The options of the run that ``--resume`` asks for, ``out`` among them; else none.
+
+    Raises:
+        CheckpointError: there is no such run, or its settings are damaged.
+    """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--dataset")
@@ -159,48 +166,49 @@ def settings_of_resumed(arguments: list[str] | None) -> dict[str, Any]:
     if not asked.resume:
         return {}
     named = asked.out or (RUNS / asked.dataset if asked.dataset else newest_run(RUNS))
-    return {**read_settings(named), "out": named} if named else {}
+    if named is None:
+        raise CheckpointError(f"nothing to resume: no run in {RUNS} has saved its state")
+    settings = read_settings(named)
+    # A hyperparameter that the run didn't know yet was at its default.
+    return (asdict(TrainConfig()) | settings if settings else {}) | {"out": named}
 
 
-def run(config: TrainConfig, dataset: Dataset, options: argparse.Namespace) -> int:
+def run(config: TrainConfig, dataset: Dataset, out: Path, options: argparse.Namespace) -> int:
     """Train, evaluate and save; progress goes to stderr, the result to stdout."""
-    out = options.out or RUNS / config.dataset
-    check_replaceable(out / "checkpoint", FILES)
-    if not options.resume:
-        RunFolder(out).check_unused()
     keep_freed_memory()
     commit = git_commit()  # asked before training: the checkout may change during a long run
     told = {name: getattr(options, name) for name in ("recipe", "framing", "skip_unreadable")}
     told |= {"split_by": options.split_by, "data_dir": str(options.data_dir.absolute())}
     trainer = Trainer(config, dataset)
     try:
-        fit(trainer, out, told, options.resume)
+        with RunFolder(out) as folder:
+            fit(trainer, folder, told, options.resume)
+            save(trainer, dataset, out, commit)
     except KeyboardInterrupt:
         done = len(trainer.history)
         hint = "--resume continues from there" if done else "there is nothing to resume"
         print(f"train: stopped after {done} of {config.epochs} epochs; {hint}", file=sys.stderr)
         return INTERRUPTED
-    save(trainer, dataset, out, commit)
     return 0
 
 
-def fit(trainer: Trainer, out: Path, told: dict[str, Any], resume: bool) -> None:
-    """Train to the end under progress bars, and keep the run folder ``out`` up to date.
+def fit(trainer: Trainer, folder: RunFolder, told: dict[str, Any], resume: bool) -> None:
+    """Train to the end under progress bars, and keep the run folder up to date.
 
     Args:
         trainer: fresh.
-        out: the run folder.
+        folder: entered.
         told: the options beside the hyperparameters that a resumed run takes up.
-        resume: whether to go on where the run in ``out`` stopped.
+        resume: whether to go on where the run in ``folder`` stopped.
     """
-    with RunFolder(out) as folder:
-        if resume:
-            folder.resume(trainer)
-        else:
-            folder.start_afresh()
-        folder.keep_settings(told | asdict(trainer.config))
-        lay_out_with_progress(trainer)
-        train_with_progress(trainer, folder)
+    if resume:
+        folder.resume(trainer)
+    else:
+        folder.start_afresh()
+    folder.keep_settings(told | asdict(trainer.config))
+    lay_out_with_progress(trainer)
+    train_with_progress(trainer, folder)
+    folder.save_state()
 
 
 def save(trainer: Trainer, dataset: Dataset, out: Path, commit: str | None) -> None:

@@ -13,10 +13,10 @@ from train.errors import ConfigError
 DATASETS = ("mnist", "fashion-mnist", "kmnist", "emnist", "digits", "folder")
 
 # Sets of defaults for the command line. ``seed`` is the published recipe: the defaults of
-# TrainConfig. ``best`` is the best run of docs/experiments.md. Warped images keep the encoder from
+# TrainConfig. ``best`` is what docs/experiments.md came to. Warped images keep the encoder from
 # memorising the training images; they get rarer from the first step to the last, because callers'
 # images aren't warped. The t-SNE map tells the encoder which images belong together. Muon learns in
-# one epoch what takes Adam two or three. ``pictures`` is for anyone's own images, 50 or 60,000 of
+# one epoch more than Adam does in two. ``pictures`` is for anyone's own images, 50 or 60,000 of
 # them (docs/own-model.md). What it says is None fits the set (``fit_to_set``).
 RECIPES: dict[str, dict[str, Any]] = {
     "seed": {},
@@ -86,7 +86,7 @@ class TrainConfig:
     output_dim: int = option(2, "numbers in an embedding", least=1)
     batch_size: int = option(64, "images per optimiser step", least=1)
     learning_rate: float = option(5e-4, "Adam's step size", above=0)
-    epochs: int = option(200, "passes over the training images", least=1)
+    epochs: int = option(200, "rounds through the training images", least=1)
     passes: int = option(1, "times that an epoch learns each training image", least=1)
     patience: int = option(
         0,

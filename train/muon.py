@@ -25,7 +25,8 @@ class Muon(torch.optim.Optimizer):
     """Stochastic gradient descent with Nesterov's momentum and evened updates.
 
     Args:
-        weights: float32[A, B, ...]; each is updated as a matrix of A rows.
+        weights: of convolutions; each is updated as a matrix of as many rows as its first axis
+            has, which must be no more than the matrix has columns.
         lr: the learning rate; a tensor can be refilled between replays of a CUDA graph.
     """
 
@@ -46,9 +47,7 @@ class Muon(torch.optim.Optimizer):
 
 
 def evened(matrix: Tensor) -> Tensor:
-    """A float[A, B] with the same singular vectors, and every singular value near 1."""
-    if matrix.shape[0] > matrix.shape[1]:
-        return evened(matrix.T).T
+    """A float[A, B], A ≤ B, with the same singular vectors, and every singular value near 1."""
     a, b, c = POLYNOMIAL
     matrix = matrix / (matrix.norm() + SMALLEST_NORM)  # now no singular value is above 1
     for _ in range(ITERATIONS):

@@ -24,7 +24,8 @@ from train.errors import CheckpointError
 from train.loop import Epoch, Trainer
 
 SETTINGS = "settings.json"
-OUTPUTS = ("state.pt", "checkpoint", "pictures")
+STATE = "state.pt"
+OUTPUTS = (STATE, "checkpoint", "pictures")
 SAVE_EVERY_S = 20.0  # shortest time between two saved states; an epoch may take under a second
 
 
@@ -56,21 +57,24 @@ class RunFolder:
 
     def __exit__(self, *_: object) -> None:
         try:
-            self._save()
+            self.save_state()
         finally:
             if self._events is not None:
                 self._events.close()
             os.close(self._lock)
 
-    def check_unused(self) -> None:
-        """Check that a new run would write over nothing.
+    def check(self, resume: bool) -> None:
+        """Check that there is a run to go on with, or that a new run would write over nothing.
 
         Raises:
-            CheckpointError: the folder holds a run that trained for an epoch, or its result.
+            CheckpointError: to resume, the folder holds no state; to begin, it holds a run that
+                trained for an epoch, or its result.
         """
+        if resume and not (self.folder / STATE).exists():
+            raise CheckpointError(f"nothing to resume: {self.folder / STATE} is missing")
         metrics = self.folder / "metrics.jsonl"
         found = [name for name in OUTPUTS if (self.folder / name).exists()]
-        if found or (metrics.exists() and metrics.stat().st_size):
+        if not resume and (found or (metrics.exists() and metrics.stat().st_size)):
             raise CheckpointError(
                 f"{self.folder} holds {found[0] if found else metrics.name} of an earlier run: "
                 "--resume goes on with that run, and with another --out it stays as it is"
@@ -80,14 +84,12 @@ class RunFolder:
         """Bring a fresh trainer to where the run in this folder stopped.
 
         Raises:
-            CheckpointError: the folder holds no state, or a damaged state.
+            CheckpointError: the folder's state is damaged.
             ConfigError: the run had another configuration, dataset or device.
         """
-        path = self.folder / "state.pt"
+        path = self.folder / STATE
         try:
             state = torch.load(path, weights_only=True, map_location="cpu")
-        except FileNotFoundError as error:
-            raise CheckpointError(f"nothing to resume: {path} is missing") from error
         except (OSError, RuntimeError, EOFError, ValueError, LookupError, UnpicklingError) as error:
             raise CheckpointError(f"{path} is damaged: {error}") from error
         trainer.restore(state)
@@ -111,19 +113,19 @@ class RunFolder:
             if value is not None and self._events is not None:
                 self._events.add_scalar(name, value, epoch.epoch)
         if time.monotonic() - self._saved_at > SAVE_EVERY_S:
-            self._save()
+            self.save_state()
 
-    def _save(self) -> None:
+    def save_state(self) -> None:
         """Write the newest state whole, or leave the state on disk as it is."""
         if self._state is None:
             return
-        draft = self.folder / "state.pt.draft"
+        draft = self.folder / f"{STATE}.draft"
         try:
             with draft.open("wb") as file:
                 torch.save(self._state, file)
                 file.flush()
                 os.fsync(file.fileno())
-            draft.replace(self.folder / "state.pt")
+            draft.replace(self.folder / STATE)
         finally:
             draft.unlink(missing_ok=True)
         self._state, self._saved_at = None, time.monotonic()
@@ -154,5 +156,5 @@ def read_settings(folder: Path) -> dict[str, Any]:
 
 def newest_run(runs: Path) -> Path | None:
     """The folder in ``runs`` whose training saved its state last; None if none did."""
-    states = sorted(runs.glob("*/state.pt"), key=lambda path: path.stat().st_mtime)
+    states = sorted(runs.glob(f"*/{STATE}"), key=lambda path: path.stat().st_mtime)
     return states[-1].parent if states else None

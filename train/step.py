@@ -8,7 +8,7 @@ with a single launch.
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from train.augment import augment, relight
@@ -24,7 +24,7 @@ HUBER_BETA = 0.1
 # each weight by up to the learning rate, so it moves the sum of twice as many inputs twice as far.
 # Therefore the weights of more inputs learn more slowly (Yang et al. 2022, "Tensor Programs V").
 USUAL_INPUTS = 64 * 7 * 7
-MUON_SHARE = 10.0  # of Muon's rate in Adam's (docs/experiments.md)
+MUON_RATIO = 10.0  # Muon's learning rate is so many times Adam's (docs/experiments.md)
 # Full batches that are learned before the graph is recorded: by then memory is allocated and cuDNN
 # has chosen its algorithms.
 WARM_UP_BATCHES = 3
@@ -57,7 +57,7 @@ class Step:
         self._shares = list(by_adam)
         if by_muon:
             self.optimisers.append(Muon(by_muon, rate()))
-            self._shares.append(MUON_SHARE)
+            self._shares.append(MUON_RATIO)
         self._bf16 = choose_precision(config) == "bf16"
         self.mse_sum = torch.zeros((), device=self._device)
         self.warped_share = torch.zeros((), device=self._device)
@@ -155,8 +155,9 @@ class CapturedStep:
 
 def inner_weights(model: Autoencoder) -> list[Tensor]:
     """The weights of the convolutions between hidden channels."""
-    channels = model.config.hidden_dim
-    return [part for part in model.parameters() if part.shape == (channels, channels, 3, 3)]
+    layers = [*model.encoder.convolutions, *model.decoder.convolutions]
+    weights = [layer.weight for layer in layers if not isinstance(layer, nn.LeakyReLU)]
+    return weights[1:-1]
 
 
 def by_share_of_rate(model: Autoencoder, others: list[Tensor]) -> dict[float, list[Tensor]]:

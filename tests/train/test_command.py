@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 
 from bench.own_pictures import make_pictures
-from train.__main__ import main
+from train.__main__ import main, parse
 from train.checkpoint import load_checkpoint
+from train.errors import CheckpointError
 from train.loop import Epoch, Trainer
+from train.run import RunFolder
 
 
 def test_training_learns(trained: Path) -> None:
@@ -51,10 +53,16 @@ def test_the_end_says_what_the_model_is_worth(
 def test_checkpoint_is_there_before_it_is_judged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever happens while the model is judged, its checkpoint can be loaded; resume judges."""
+    """Whatever happens while the model is judged, its checkpoint can be loaded; resume judges.
+
+    Until the judgement is written no other training may use the folder.
+    """
     options = ["--dataset", "digits", "--hidden-dim", "4", "--epochs", "1", "--out", str(tmp_path)]
 
     def fails(*_: object) -> None:
+        with pytest.raises(CheckpointError, match="another training is at work"):
+            RunFolder(tmp_path).__enter__()
+        assert (tmp_path / "state.pt").exists()
         raise OSError("out of memory")
 
     with monkeypatch.context() as patch:
@@ -126,6 +134,28 @@ def test_resume_alone_takes_up_the_settings(
     assert "settings.json is damaged" in capsys.readouterr().err
 
 
+def test_resume_knows_the_defaults_of_the_run(tmp_path: Path) -> None:
+    """A hyperparameter that the run didn't know has no other value because its recipe has now."""
+    settings = {"recipe": "best", "epochs": 80}
+    (tmp_path / "settings.json").write_text(json.dumps(settings))
+
+    options = parse(["--resume", "--out", str(tmp_path)])
+
+    assert (options.recipe, options.epochs, options.optimiser) == ("best", 80, "adam")
+
+
+def test_resume_needs_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without a run that saved its state, nothing is read or written, nor a dataset downloaded."""
+    monkeypatch.chdir(tmp_path)
+
+    for options, fault in (([], "no run in runs"), (["--out", "a"], "a/state.pt is missing")):
+        assert main(["--resume", *options]) == 1
+        assert f"nothing to resume: {fault}" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_run_is_not_begun_over_another(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -135,7 +165,7 @@ def test_a_run_is_not_begun_over_another(
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     capsys.readouterr()
 
-    monkeypatch.setattr(Trainer, "run_epoch", None)  # nothing is trained
+    monkeypatch.setattr("train.__main__.load_dataset", None)  # nothing is even read
     assert main(options) == 1
 
     told = capsys.readouterr().err

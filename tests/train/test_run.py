@@ -13,12 +13,12 @@ from train.loop import Trainer
 from train.run import RunFolder
 
 
-@pytest.mark.parametrize("model", ["ae", "vae"])
+@pytest.mark.parametrize(("model", "optimiser"), [("ae", "adam"), ("vae", "muon")])
 def test_resumed_run_has_the_numbers_of_an_uninterrupted_one(
-    digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str
+    digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str, optimiser: str
 ) -> None:
     """Stop after two of four epochs, start again from disk: the same losses and weights."""
-    config = replace(SMALL, model=model, layout=0.1)
+    config = replace(SMALL, model=model, optimiser=optimiser, layout=0.1)
     monkeypatch.setattr("train.layout.SAMPLE", 100)  # a map of 100 images takes a second
     whole = Trainer(config, digits)
     fit(whole)
@@ -38,11 +38,15 @@ def test_resumed_run_has_the_numbers_of_an_uninterrupted_one(
 
 
 def test_runs_of_earlier_versions_can_be_resumed(digits: Dataset) -> None:
-    """A hyperparameter that the run didn't know was at its default."""
-    state = Trainer(SMALL, digits).state()
+    """A hyperparameter that the run didn't know was at its default; Adam was alone."""
+    trainer, again = Trainer(SMALL, digits), Trainer(SMALL, digits)
+    trainer.run_epoch(lambda count: None)
+    state = trainer.state()
     del state["config"]["passes"], state["config"]["warps"], state["best"]
+    (state["optimiser"],) = state.pop("optimisers")
 
-    Trainer(SMALL, digits).restore(state)
+    again.restore(state)
+    assert again.run_epoch(lambda count: None) == trainer.run_epoch(lambda count: None)
     with pytest.raises(ConfigError, match="passes 1, not 2"):
         Trainer(replace(SMALL, passes=2), digits).restore(state)
 
@@ -50,7 +54,7 @@ def test_runs_of_earlier_versions_can_be_resumed(digits: Dataset) -> None:
 def test_resume_refuses_another_run(digits: Dataset, tmp_path: Path) -> None:
     """A missing or damaged state, and a run of another configuration, are refused by name."""
     with pytest.raises(CheckpointError, match="nothing to resume"):
-        RunFolder(tmp_path).resume(Trainer(SMALL, digits))
+        RunFolder(tmp_path).check(resume=True)
 
     (tmp_path / "state.pt").write_bytes(b"broken")
     with pytest.raises(CheckpointError, match="is damaged"):
