@@ -221,7 +221,7 @@ def command(way: str, bundle: Bundle, sources: Sources, service: Running | None)
         return [sys.executable, "-m", PEERS[way], str(source), out]
     words = {"bundle": bundle.folder, "url": service.url if service else ""}
     where = [option.format(**words) for option in OURS[way]]
-    return [sys.executable, "-m", "pinhole.cli", "embed", str(source), "--out", out, *where]
+    return [sys.executable, "-m", "pinhole", "embed", str(source), "--out", out, *where]
 
 
 def start(command: Sequence[str], bundle: Bundle) -> psutil.Popen:

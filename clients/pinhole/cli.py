@@ -114,7 +114,3 @@ def parser() -> argparse.ArgumentParser:
     for command in COMMANDS:
         command.add(commands)
     return top
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -6,8 +6,9 @@ import threading
 from pathlib import Path
 from typing import Any, Protocol
 
+from serve.bundle.errors import ServeError
 from serve.bundle.manifest import Bundle, load_bundle
-from serve.errors import LaunchError, ServeError
+from serve.errors import LaunchError
 from serve.launcher.bundles import Served, bundle_folder
 
 logger = logging.getLogger(__name__)

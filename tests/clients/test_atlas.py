@@ -117,8 +117,10 @@ def thumbnails(folder: Path, paths: list[str], image: dict[str, Any]) -> list[np
 def test_thumbnails_are_limited(
     table: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Once the room is used up, points have no thumbnails."""
+    """Once the room is used up, points have no thumbnails, and nothing is read for them."""
     monkeypatch.setattr(pinhole.atlas, "MAX_THUMBNAILS_BYTES", 1)
+    monkeypatch.setattr(pinhole.atlas, "thumbnail", lambda *_: next(made))
+    made = iter([b"WebP"])
 
     assert main(["atlas", str(table), "--out", str(table.with_name("a.html"))]) == 0
 

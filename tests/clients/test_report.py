@@ -142,9 +142,10 @@ def test_result_without_scores(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert main(command) == 0
     assert "Embed again with --score" in Page(tmp_path / "r.html").text
     capsys.readouterr()
+    (tmp_path / "r.html").unlink()
     assert main([*command, "--csv", str(tmp_path / "u.csv")]) == 2
     assert "the result has no column mse: embed with --score" in capsys.readouterr().err
-    assert not (tmp_path / "u.csv").exists()
+    assert {path.name for path in tmp_path.iterdir()} == {"job"}
 
 
 def test_failures_alone(tmp_path: Path) -> None:

@@ -164,7 +164,7 @@ def test_colours_are_for_terminals(
     noise = np.random.default_rng(0).integers(0, 256, (1, 28, 28), np.uint8)
     (tmp_path / "noise.png").write_bytes(write_png(noise))
     terminal, end = pty.openpty()
-    command = [sys.executable, "-m", "pinhole.cli", "score", tmp_path / "noise.png"]
+    command = [sys.executable, "-m", "pinhole", "score", tmp_path / "noise.png"]
     variables = {**environment(service), "NO_COLOR": no_color}
 
     subprocess.run(command, env=variables, stdout=end, check=True, timeout=30)

@@ -170,12 +170,12 @@ def to_picture(pixels: NDArray[np.uint8]) -> Image.Image:
 
 
 def in_base64(contents: Iterable[bytes], most_bytes: int) -> Iterator[str]:
-    """Yield files in base64; "" once ``most_bytes`` are used up."""
-    left_bytes = most_bytes
+    """Yield files in base64 until ``most_bytes`` are used up; the rest isn't even made."""
     for content in contents:
-        kept = content if left_bytes > 0 else b""
-        left_bytes -= len(kept)
-        yield base64.b64encode(kept).decode()
+        yield base64.b64encode(content).decode()
+        most_bytes -= len(content)
+        if most_bytes <= 0:
+            return
 
 
 def check_pixels(width: int, height: int) -> None:

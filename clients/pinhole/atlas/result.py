@@ -13,10 +13,11 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from pinhole.jobs.folder import JOB
 from pinhole.jobs.pictures import to_image_spec
+from pinhole.jobs.shards import is_shard, told
 from serve.bundle.manifest import ImageSpec
 
-PREFIX = b"pinhole."  # Of the keys that a job adds to a Parquet file's metadata.
 BATCH_ROWS = 1 << 16
 CSV_BLOCK_BYTES = 8 << 20
 
@@ -113,7 +114,7 @@ def shards(folder: Path) -> list[Path]:
     Raises:
         UnfitResult: it has none.
     """
-    found = sorted(folder.glob("shard-*.parquet"), key=lambda path: (len(path.name), path.name))
+    found = sorted(filter(is_shard, folder.iterdir()), key=lambda path: (len(path.name), path.name))
     if not found:
         raise UnfitResult(f"{folder} holds no shards of pinhole embed (shard-000000.parquet, ...)")
     return found
@@ -122,7 +123,7 @@ def shards(folder: Path) -> list[Path]:
 def inputs_of(folder: Path) -> int | None:
     """How many inputs a job's folder says that the job has."""
     try:
-        return int(json.loads((folder / "_job.json").read_text("utf-8"))["inputs"])
+        return int(json.loads((folder / JOB).read_text("utf-8"))["inputs"])
     except (OSError, LookupError, TypeError, ValueError):
         return None
 
@@ -139,10 +140,7 @@ def parquet_head(file: Path) -> tuple[frozenset[str], dict[str, str]]:
     """
     with file.open("rb") as opened:
         schema = pq.read_schema(opened)
-    found = schema.metadata or {}
-    own = {key.removeprefix(PREFIX): value for key, value in found.items() if PREFIX in key}
-    texts = {key.decode(errors="replace"): value.decode() for key, value in own.items()}
-    return frozenset(schema.names), texts
+    return frozenset(schema.names), told(schema)
 
 
 def read_parquet(file: Path, names: list[str]) -> Iterator[Any]:

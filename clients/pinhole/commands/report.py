@@ -53,6 +53,8 @@ def run(options: argparse.Namespace) -> int:
     listed = check_list(options, out) if options.csv else None
     try:
         result = open_result(options.result)
+        if listed and "mse" not in result.columns:
+            raise UnfitResult("the result has no column mse: embed with --score")
         with (
             open_model(result, options) as model,
             open_originals(result, options.images) as originals,

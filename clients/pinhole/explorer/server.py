@@ -128,7 +128,8 @@ class Handler(BaseHTTPRequestHandler):
             return self._refuse_foreign()
         if not self.path.startswith(PREFIXES):
             return self._refuse(HTTPStatus.NOT_FOUND, "NotFound", "no such path")
-        return self._pass_on_post(body)
+        # The private port takes no predictions.
+        return self._send_reply(self._ask(self.server.upstreams[0], body))
 
     def _is_foreign(self) -> bool:
         """Whether the request names another host, or comes from another site's page."""
@@ -138,10 +139,6 @@ class Handler(BaseHTTPRequestHandler):
 
     def _refuse_foreign(self) -> None:
         self._refuse(HTTPStatus.FORBIDDEN, "Forbidden", "this server is for its own page")
-
-    def _pass_on_post(self, body: bytes) -> None:
-        """Send the service's reply to a POST; the private port takes no predictions."""
-        self._send_reply(self._ask(self.server.upstreams[0], body))
 
     def _pass_on_get(self) -> None:
         """Send the reply of the first upstream that knows the path, or else of the last one."""

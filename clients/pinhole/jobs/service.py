@@ -8,7 +8,6 @@ in time, is cut in two, and again, until the image that makes it fail is found.
 import threading
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import TypeVar
 
 import numpy as np
@@ -173,17 +172,13 @@ class ServiceRunner:
         A single file is sent without base64: it may be as large as a request may be.
         """
         files = [image for image in images if isinstance(image, bytes)]
-        client, alone = self._client, len(images) == 1
-        ask = partial(self._ask_until_answered, alone=alone)
-        each = client.score_each if self._score else client.embed_each
+        each = self._client.score_each if self._score else self._client.embed_each
+        alone = len(images) == 1
         given: Images = files[0] if files and alone else files
         if not files:
             given = np.stack([np.asarray(image) for image in images])
-        answers = [to_answer(found, self._score) for found in ask(lambda: list(each(given)))]
-        return [
-            self._embed_together([image])[0] if is_crowded_out(answer) and not alone else answer
-            for image, answer in zip(images, answers, strict=True)
-        ]
+        answers = self._ask_until_answered(lambda: list(each(given)), alone)
+        return [to_answer(answer, self._score) for answer in answers]
 
     def _ask_until_answered(self, request: Callable[[], T], alone: bool) -> T:
         """Send a request until the service has answered it.
@@ -266,11 +261,6 @@ def is_late(error: PinholeError) -> bool:
     if cause is None or isinstance(cause, requests.ConnectTimeout):
         return False
     return ran_out_of_time(cause)
-
-
-def is_crowded_out(answer: Answer | Fault) -> bool:
-    """Whether a file was refused because the files before it took a request's budget of pixels."""
-    return isinstance(answer, Fault) and answer.reason == "PayloadTooLarge"
 
 
 def to_answer(found: NDArray[np.float32] | Score | BadRequest, limit: float) -> Answer | Fault:

@@ -20,7 +20,7 @@ from pinhole.atlas import image_of, labels_of, map_data
 from pinhole.atlas.model import Model
 from pinhole.atlas.page import STYLES, mark_of, write_page
 from pinhole.atlas.pictures import Originals, thumbnail
-from pinhole.atlas.result import Result, UnfitResult
+from pinhole.atlas.result import Result
 from pinhole.atlas.sample import Classes
 from pinhole.report import sections
 from pinhole.report.duplicates import Duplicates, find_duplicates
@@ -130,24 +130,16 @@ def remarks(
     return notes
 
 
-def write_list(file: IO[bytes], tally: Tally) -> int:
-    """Write the most unusual images as CSV, the most unusual first; returns how many.
-
-    Raises:
-        UnfitResult: the result has no scores.
-    """
+def write_list(file: IO[bytes], tally: Tally) -> None:
+    """Write the most unusual images as CSV, the most unusual first."""
     rows: Any = tally.unusual()
-    if not tally.scored:
-        raise UnfitResult("the result has no column mse: embed with --score")
     text = io.TextIOWrapper(file, "utf-8", newline="")
     writer = csv.DictWriter(text, LIST, extrasaction="ignore", restval="", lineterminator="\n")
     writer.writeheader()
-    listed = [] if rows is None else rows.to_pylist()
-    for row in listed:
+    for row in [] if rows is None else rows.to_pylist():
         writer.writerow({name: as_text(value) for name, value in row.items()})
     text.flush()
     text.detach()
-    return len(listed)
 
 
 def as_text(value: Any) -> Any:

@@ -254,7 +254,7 @@ def test_killed_three_times(small_bundle: Bundle, numbers: np.ndarray, tmp_path:
     for index, pixels in enumerate(numbers):
         (images / f"{index:05}.png").write_bytes(write_png(pixels))
     out, moments = tmp_path / "out", np.random.default_rng(0)
-    command = [sys.executable, "-m", "pinhole.cli", "embed", str(images), "--out", str(out)]
+    command = [sys.executable, "-m", "pinhole", "embed", str(images), "--out", str(out)]
     command += ["--shard-rows", "64", *local(small_bundle)]
     for kill in range(1, 4):
         with subprocess.Popen(command, stdout=subprocess.DEVNULL) as job:

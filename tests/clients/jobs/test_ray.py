@@ -71,7 +71,7 @@ def command(cluster: Any, bundle: Bundle, source: Path, out: Path) -> list[str]:
     """A job on the cluster."""
     where = ["--ray", cluster.address, "--bundle", str(bundle.folder), "--device", "cpu"]
     what = ["embed", str(source), "--out", str(out), "--shard-rows", str(ROWS)]
-    return [sys.executable, "-m", "pinhole.cli", *what, *where]
+    return [sys.executable, "-m", "pinhole", *what, *where]
 
 
 def test_nodes_die_and_join(cluster: Any, small_bundle: Bundle, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pinhole import BadRequest, ServerError
+from pinhole import ServerError
 from pinhole.jobs import service as module
 from pinhole.jobs.errors import JobError
 from pinhole.jobs.rows import Answer
@@ -47,19 +47,6 @@ def test_scores_come_along(said: list[str]) -> None:
     assert [each.percentile for each in found] == [0.4, 0.8, 0.1, 0.4]
     assert [each.outlier for each in found] == [False, True, True, False]
     assert client.calls == [4, 1]
-
-
-def test_files_without_room_go_again_alone(said: list[str]) -> None:
-    """A request has a budget of pixels; a file that it had no room for is sent again alone."""
-
-    class Tight(FakeClient):
-        def try_embed(self, images: Sequence[bytes]) -> list[NDArray[np.float32] | BadRequest]:
-            full = BadRequest("pixels exceed the limit", 400, "PayloadTooLarge")
-            return [*super().try_embed(images[:2]), *[full for _ in images[2:]]]
-
-    answers = open_runner(Tight(), said).embed([b"a", b"bb", b"ccc", b"-", b"eeeee"])
-
-    assert numbers(answers) == [1, 2, 3, "InvalidImage", 5]
 
 
 def test_more_bytes_than_a_request_holds_are_cut(

@@ -287,6 +287,19 @@ def test_chunks_keep_both_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert [number for chunk in chunks for number in chunk.numbers] == list(range(7))
 
 
+def test_chunks_of_pixels_keep_the_limit_of_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An image of an array counts with all its pixels, not with its channels."""
+    monkeypatch.setattr(sources, "CHUNK_BYTES", 2 * 8 * 8)
+    np.savez(tmp_path / "a.npz", images=np.zeros((5, 8, 8), np.uint8))
+
+    with closing(open_source(str(tmp_path / "a.npz"))) as source:
+        chunks = list(source.chunks(range(5), 256))
+
+    assert [len(chunk.names) for chunk in chunks] == [2, 2, 1]
+
+
 @pytest.mark.parametrize(
     ("data", "words"),
     [

@@ -124,7 +124,7 @@ async function main() {
   const world = build(service, ...(await load(service)));
   write(world);
   connect(world);
-  showNumbers(find("#numbers"), find("#status"), world);
+  showNumbers(find("#numbers"), world);
   drawMap(world);
   document.body.classList.remove("loading");
   await tour(world.map, world.dots.centres);

@@ -4,16 +4,15 @@
 const WIDTH = 120;
 const HEIGHT = 26;
 
-/** @param {HTMLElement} root @param {HTMLElement} status @param {object} world */
-export function showNumbers(root, status, world) {
+/** @param {HTMLElement} root @param {object} world */
+export function showNumbers(root, world) {
   const { service } = world;
   const first = world.digest;
   service.addEventListener("answer", () => {
     fill(root, service);
-    if (service.model.digest !== first) root.ownerDocument.body.classList.add("changed");
+    if (service.model.digest !== first) document.body.classList.add("changed");
   });
   fill(root, service);
-  showState(status, service);
 }
 
 /** Keep the status line up to date; it is shown before the model is known. */

@@ -1,6 +1,7 @@
 /** The points of a map: where each lies on the plane, and which label it has. */
 
 const LANE = 0.34; // Half the height of a label's lane, for embeddings of one number.
+const NEIGHBOURS = 10; // That vote on the label of a place.
 const GOLDEN = 0.618033988749895; // Its multiples modulo 1 spread evenly between 0 and 1.
 
 /**
@@ -60,19 +61,18 @@ export function centres({ places, labels, classes }) {
  * @param {number[][]} rows the points' embeddings, or their places
  * @param {number[] | null} labels
  * @param {number[]} where
- * @param {number} count of neighbours
  * @returns {{label: number, count: number}[]}
  */
-export function neighbours(rows, labels, where, count = 10) {
+export function neighbours(rows, labels, where) {
   if (!labels) return [];
   const nearest = []; // [distance, index], the nearest point first.
   rows.forEach((row, index) => {
     let distance = 0;
     for (let d = 0; d < row.length; d++) distance += (row[d] - where[d]) ** 2;
-    if (nearest.length === count && distance >= nearest.at(-1)[0]) return;
+    if (nearest.length === NEIGHBOURS && distance >= nearest.at(-1)[0]) return;
     const farther = nearest.findIndex(([other]) => other > distance);
     nearest.splice(farther < 0 ? nearest.length : farther, 0, [distance, index]);
-    nearest.length = Math.min(nearest.length, count);
+    nearest.length = Math.min(nearest.length, NEIGHBOURS);
   });
   const votes = new Map();
   for (const [, index] of nearest) votes.set(labels[index], (votes.get(labels[index]) ?? 0) + 1);

@@ -151,7 +151,9 @@ class Stream:
 
 
 def length_of(content: Content) -> int:
-    """Bytes of a file, or rows of pixels; 0 for a fault."""
+    """Bytes of a file or of pixels; 0 for a fault."""
+    if isinstance(content, np.ndarray):
+        return content.nbytes
     return 0 if isinstance(content, Fault) else len(content)
 
 

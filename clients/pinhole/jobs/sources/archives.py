@@ -23,8 +23,10 @@ DAMAGED = (lzma.LZMAError, tarfile.TarError, zipfile.BadZipFile, zlib.error, EOF
 
 ENCRYPTED = 1  # The bit of a zip member's flags that says so.
 
-# Ways to compress a zip member that zipfile doesn't know (APPNOTE.TXT 4.4.5).
-COMPRESSIONS = {9: "Deflate64", 93: "Zstandard", 95: "XZ", 98: "PPMd"}
+# Ways to compress a zip member that aren't read (APPNOTE.TXT 4.4.5). zipfile doesn't know most of
+# them, and unpacks bzip2 and LZMA without a limit: 113 bytes of bzip2 become 100 MB.
+COMPRESSIONS = {9: "Deflate64", 12: "bzip2", 14: "LZMA", 93: "Zstandard", 95: "XZ", 98: "PPMd"}
+READ = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 # typeshed doesn't know these exceptions.
 END_MARK = tarfile.EOFHeaderError  # type: ignore[attr-defined]
@@ -62,24 +64,19 @@ def zip_source(place: Place) -> Files:
 def read_member(
     archive: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo], name: str
 ) -> Content:
-    """The content of a zip file's member.
-
-    A member that unpacks to more than it declares is read up to just over the limit.
-    """
+    """The content of a zip file's member; no more of it than it declares is unpacked."""
     member = members[name]
     if member.file_size > LARGEST_FILE:
         return too_large(member.file_size, LARGEST_FILE)
     if member.flag_bits & ENCRYPTED:
         return Fault("Unreadable", "can't be read: it is encrypted")
+    if member.compress_type not in READ:
+        kind = COMPRESSIONS.get(member.compress_type, f"method {member.compress_type}")
+        return Fault("Unreadable", f"can't be read: {kind} isn't, only Deflate is")
     try:
         with archive.open(member) as file:
-            return file.read(LARGEST_FILE + 1)
-    except NotImplementedError:
-        kind = COMPRESSIONS.get(member.compress_type, f"method {member.compress_type}")
-        return Fault(
-            "Unreadable", f"can't be read: {kind} isn't known; Deflate, bzip2 and LZMA are"
-        )
-    except DAMAGED:
+            return file.read(LARGEST_FILE)  # Without a limit, Deflate is unpacked to its end.
+    except (*DAMAGED, NotImplementedError):
         return Fault("Unreadable", "can't be read: damaged in the zip file")
 
 

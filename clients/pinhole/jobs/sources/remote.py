@@ -53,8 +53,11 @@ def list_remote(fs: Any, folder: str, depth: int | None) -> dict[str, dict[str, 
     except OSError as error:
         raise JobError(f"{without_credentials(folder)} can't be listed: {reason(error)}") from error
     start = folder if folder.endswith("/") or not folder else f"{folder}/"
-    files = {name: each for name, each in found.items() if each.get("type") != "directory"}
-    return {name.removeprefix(start): files[name] for name in files}
+    return {
+        name.removeprefix(start): each
+        for name, each in found.items()
+        if each.get("type") != "directory"
+    }
 
 
 def remote_details(fs: Any, path: str) -> dict[str, Any] | None:
