@@ -40,7 +40,7 @@ $(CLIENTS)/ready: EXTRAS = train,export,local,jobs,ray,completion,explore,dev
 demo: export  ## handwriting and a photograph through the real service: numbers and pictures
 	$(PY) clients/examples/demo.py $(BUNDLE) --out build/demo
 
-test: lint  ## the whole suite
+test: lint  ## style, types and tests; for the others: test-faults, browser-test, docker-test
 	$(PY) -m pytest
 
 test-clients: $(CLIENTS)/ready  ## test client and jobs alone, on another Python: PYTHON=python3.13

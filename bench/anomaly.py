@@ -35,7 +35,7 @@ from serve.bundle.engine.opening import open_engine
 from serve.bundle.errors import InvalidImage
 from serve.bundle.images import PixelBudget, read_image
 from serve.bundle.manifest import Bundle, Calibration, ImageSpec, load_bundle
-from serve.bundle.score import OUTLIER_PERCENTILE, is_outlier, relative_errors
+from serve.bundle.score import OUTLIER_PERCENTILE, is_outside, percentile, relative_errors
 from serve.service import Service
 from serve.wire.media import NPY
 from serve.wire.message import Message
@@ -314,7 +314,10 @@ def false_alarms(digits: Scored) -> NDArray[np.bool_]:
             digits.embeddings[other].max(0).tolist(),
         )
         pairs = zip(digits.relative[own], digits.embeddings[own], strict=True)
-        flags[own] = [is_outlier(error, embedding, yardstick) for error, embedding in pairs]
+        flags[own] = [
+            percentile(error, yardstick) > OUTLIER_PERCENTILE or is_outside(embedding, yardstick)
+            for error, embedding in pairs
+        ]
     return flags
 
 

@@ -18,7 +18,7 @@ from serve.bundle.engine.protocol import Engine
 from serve.bundle.errors import RequestError, without_frames
 from serve.bundle.manifest import Bundle
 from serve.bundle.score import (
-    is_outlier,
+    OUTLIER_PERCENTILE,
     is_outside,
     mean_squared_errors,
     percentile,
@@ -173,8 +173,8 @@ class Service:
         columns = images, to_bytes(decoded), errors, relative_errors(images, errors), embeddings
         for image, pixels, mse, relative, embedding in zip(*columns, strict=True):
             rank = percentile(float(relative), calibration)
-            outlier = is_outlier(float(relative), embedding, calibration)
             outside = is_outside(embedding, calibration)
+            outlier = rank > OUTLIER_PERCENTILE or outside
             yield Reconstruction(image, pixels, float(mse), rank, outlier, embedding, outside)
 
     def _decode(

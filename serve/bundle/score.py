@@ -59,12 +59,6 @@ def positions(embedding: Sequence[float], calibration: Calibration) -> list[floa
     return [(number - least) / (greatest - least or 1.0) for number, least, greatest in ranges]
 
 
-def is_outlier(relative_error: float, embedding: Floats, calibration: Calibration) -> bool:
-    """Whether the error is in the top percent, or the embedding is where no held-out image was."""
-    rank = percentile(relative_error, calibration)
-    return rank > OUTLIER_PERCENTILE or is_outside(embedding, calibration)
-
-
 def is_outside(embedding: Floats, calibration: Calibration) -> bool:
     """Whether the embedding is where no held-out image was."""
     outside = (embedding < calibration.embedding_min) | (embedding > calibration.embedding_max)

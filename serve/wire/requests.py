@@ -86,7 +86,7 @@ def read_image_request(message: Message, manifest: Manifest, endpoint: Endpoint)
     items, budget = list[Item](), PixelBudget()
     if message.content_type == JSON:
         files = read_envelope(message.body, "images", spec.shape)
-        items += [read_base64_image(file, spec, budget) for file in files]
+        items += [image_or_error(file, spec, budget) for file in files]
     elif message.content_type == MULTIPART:
         parts = form_files(message)
         check_size(len(parts), spec.shape)
@@ -178,7 +178,7 @@ def read_openai_images(message: Message, spec: ImageSpec, manifest: Manifest) ->
     form, texts = read_openai(message.body, manifest)
     check_size(len(texts), spec.shape)
     budget = PixelBudget()
-    items = none_failed(read_base64_image(text, spec, budget) for text in texts)
+    items = none_failed(image_or_error(text, spec, budget) for text in texts)
     return Request(items, False, JSON, openai=form)
 
 
@@ -266,22 +266,15 @@ def fits(embedding: NDArray[np.float32]) -> bool:
     return bool((np.abs(embedding) <= MAX_EMBEDDING).all())
 
 
-def read_base64_image(
-    text: Any, spec: ImageSpec, budget: PixelBudget
-) -> NDArray[np.uint8] | RequestError:
-    """Read one entry of ``images``; an error is returned, so that its neighbours go on."""
-    try:
-        return read_image(read_text(text), spec, budget)
-    except RequestError as error:
-        return without_frames(error)
-
-
 def image_or_error(
-    data: bytes, spec: ImageSpec, budget: PixelBudget
+    given: Any, spec: ImageSpec, budget: PixelBudget
 ) -> NDArray[np.uint8] | RequestError:
-    """Read one file of several; an error is returned, so that its neighbours go on."""
+    """Read one of several images, a file or what JSON has in its place.
+
+    An error is returned, so that the image's neighbours go on.
+    """
     try:
-        return read_image(data, spec, budget)
+        return read_image(given if isinstance(given, bytes) else read_text(given), spec, budget)
     except RequestError as error:
         return without_frames(error)
 
