@@ -45,7 +45,7 @@ def describe(
             "embedding_max": evaluation.embeddings.max(0).tolist(),
         },
         "made_with": {
-            "command": command(config),
+            "command": command(config, dataset),
             "python": platform.python_version(),
             "torch": torch.__version__,
             "device": str(choose_device(config.device)),
@@ -57,8 +57,11 @@ def describe(
     }
 
 
-def command(config: TrainConfig) -> str:
-    """The shortest command that trains with ``config``: a recipe and what differs from it."""
+def command(config: TrainConfig, dataset: Dataset) -> str:
+    """The shortest command that trains so: a recipe and what differs from it.
+
+    It names no folder: where the images lie is everybody's own affair.
+    """
     differences = {}
     for recipe, values in RECIPES.items():
         defaults = asdict(TrainConfig()) | values
@@ -66,7 +69,12 @@ def command(config: TrainConfig) -> str:
             name: value for name, value in asdict(config).items() if value != defaults[name]
         }
     recipe = min(differences, key=lambda name: len(differences[name]))
-    options = [f"--{name.replace('_', '-')} {value}" for name, value in differences[recipe].items()]
+    chosen = differences[recipe]
+    if config.dataset == "folder":
+        for name, usual in (("framing", Dataset.framing), ("split_by", Dataset.split_by)):
+            if (value := getattr(dataset, name)) != usual:
+                chosen[name] = value
+    options = [f"--{name.replace('_', '-')} {value}" for name, value in chosen.items()]
     return " ".join(["python -m train --recipe", recipe, *options])
 
 

@@ -1,19 +1,32 @@
 """What a card says about how its model was made."""
 
 import shlex
+from dataclasses import replace
 
 import pytest
 
 from train.__main__ import parse
 from train.card import command
 from train.config import RECIPES, TrainConfig, from_options
+from train.digits import load_digits
 
 
 @pytest.mark.parametrize("recipe", ["seed", "best"])
 def test_its_command_makes_the_same_configuration(recipe: str) -> None:
     """Whatever differs from the recipe is an option of the command."""
     config = TrainConfig(**RECIPES[recipe] | {"seed": 7, "fit_on": "all", "kl_weight": 0.01})
-    words = shlex.split(command(config))
+    words = shlex.split(command(config, load_digits()))
 
     assert words[:5] == ["python", "-m", "train", "--recipe", recipe]
     assert from_options(parse(words[3:])) == config
+
+
+def test_its_command_reads_a_folder_in_the_same_way() -> None:
+    """How files were cut to a square and split are options, too."""
+    config = TrainConfig(dataset="folder", image_size=64)
+    dataset = replace(load_digits(), framing="crop", split_by="prefix")
+
+    options = parse(shlex.split(command(config, dataset))[3:])
+
+    assert (options.framing, options.split_by, options.image_size) == ("crop", "prefix", 64)
+    assert "--framing" not in command(config, replace(dataset, framing="pad"))
