@@ -23,7 +23,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "best": {
         "batch_size": 128,
         "learning_rate": 4e-3,
-        "epochs": 25,
+        "epochs": 80,
         "optimiser": "muon",
         "schedule": "cosine",
         "warmup_steps": 500,
