@@ -201,6 +201,7 @@ def fit(trainer: Trainer, folder: RunFolder, told: dict[str, Any], resume: bool)
         told: the options beside the hyperparameters that a resumed run takes up.
         resume: whether to go on where the run in ``folder`` stopped.
     """
+    folder.check(resume)  # again, under the lock: another run may have ended in the meantime
     if resume:
         folder.resume(trainer)
     else:

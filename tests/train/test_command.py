@@ -9,6 +9,8 @@ import pytest
 from bench.own_pictures import make_pictures
 from train.__main__ import main, parse
 from train.checkpoint import load_checkpoint
+from train.dataset import Dataset
+from train.digits import load_digits
 from train.errors import CheckpointError
 from train.loop import Epoch, Trainer
 from train.run import RunFolder
@@ -172,6 +174,22 @@ def test_a_run_is_not_begun_over_another(
     assert "holds state.pt of an earlier run: --resume goes on" in told
     assert "another --out" in told
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_a_run_that_ends_in_the_meantime_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A run whose folder another run has used while the images were read writes over nothing."""
+
+    def read_slowly(*_: object) -> Dataset:
+        (tmp_path / "state.pt").write_bytes(b"another's")
+        return load_digits()
+
+    monkeypatch.setattr("train.__main__.load_dataset", read_slowly)
+    assert main(["--dataset", "digits", "--hidden-dim", "4", "--out", str(tmp_path)]) == 1
+
+    assert "holds state.pt of an earlier run" in capsys.readouterr().err
+    assert (tmp_path / "state.pt").read_bytes() == b"another's"
 
 
 def test_a_run_without_an_epoch_is_begun_again(

@@ -224,11 +224,11 @@ def test_sparse_members(here: Path, form: str, packed: bool) -> None:
 @pytest.mark.parametrize(
     ("method", "flags", "words"),
     [
-        (9, 0, "Deflate64 isn't, only Deflate is"),
-        (12, 0, "bzip2 isn't"),
-        (14, 0, "LZMA isn't"),
-        (93, 0, "Zstandard isn't"),
-        (77, 0, "method 77 isn't"),
+        (9, 0, "compressed by Deflate64; only Deflate is read"),
+        (12, 0, "compressed by bzip2; only"),
+        (14, 0, "compressed by LZMA; only"),
+        (93, 0, "compressed by Zstandard; only"),
+        (77, 0, "compressed by method 77; only"),
         (0, 1, "it is encrypted"),
     ],
 )

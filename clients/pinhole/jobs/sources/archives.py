@@ -72,7 +72,7 @@ def read_member(
         return Fault("Unreadable", "can't be read: it is encrypted")
     if member.compress_type not in READ:
         kind = COMPRESSIONS.get(member.compress_type, f"method {member.compress_type}")
-        return Fault("Unreadable", f"can't be read: {kind} isn't, only Deflate is")
+        return Fault("Unreadable", f"can't be read: compressed by {kind}; only Deflate is read")
     try:
         with archive.open(member) as file:
             return file.read(LARGEST_FILE)  # Without a limit, Deflate is unpacked to its end.
