@@ -32,32 +32,27 @@ class NotFound(RequestError):
     """The request is for another model than the one that is served."""
 
     status = 404
-    phrase = "Not Found"
 
 
 class NotAcceptable(RequestError):
     """The endpoint gives nothing that the Accept header allows."""
 
     status = 406
-    phrase = "Not Acceptable"
 
 
 class UnsupportedMediaType(RequestError):
     """The Content-Type isn't one that the endpoint reads."""
 
     status = 415
-    phrase = "Unsupported Media Type"
 
 
 class Unavailable(RequestError):
     """More requests are waiting than can be answered in time; a later try may succeed."""
 
     status = 503
-    phrase = "Service Unavailable"
 
 
 class InternalError(RequestError):
     """A fault of the service, not of the caller."""
 
     status = 500
-    phrase = "Internal Server Error"

@@ -31,7 +31,6 @@ class RequestError(Exception):
     """Base of the errors that a caller is told; the message states the fault and the limit."""
 
     status: ClassVar[int] = 400
-    phrase: ClassVar[str] = "Bad Request"  # for the HTTP status line; TorchServe demands ASCII
 
 
 def without_frames(error: RequestError) -> RequestError:
@@ -48,14 +47,12 @@ class TooManyImages(RequestError):
     """More images or embeddings than one request may carry."""
 
     status = 413
-    phrase = "Payload Too Large"
 
 
 class PayloadTooLarge(RequestError):
     """The body, or the reply it asks for, is over the limit."""
 
     status = 413
-    phrase = "Payload Too Large"
 
 
 def first_line(error: Exception) -> str:

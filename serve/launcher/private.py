@@ -80,7 +80,7 @@ def ready_page(fields: Mapping[str, Any]) -> Reply:
     page = json_page(fields)
     if fields["ready"]:
         return page
-    return replace(page, status=503, phrase="Service Unavailable", headers={"Retry-After": "1"})
+    return replace(page, status=503, headers={"Retry-After": "1"})
 
 
 class PrivateServer(ThreadingHTTPServer):

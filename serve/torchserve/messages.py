@@ -6,6 +6,7 @@ adds ``url_path`` to requests to /predictions, and nothing to requests to /v2.
 """
 
 from collections.abc import Mapping
+from http import HTTPStatus
 from typing import Any
 
 from serve.torchserve.upstream import PARTS
@@ -36,7 +37,7 @@ def set_head(context: Any, index: int, reply: Reply, headers: Mapping[str, str])
         reply: to that request.
         headers: that every reply carries.
     """
-    context.set_response_status(reply.status, reply.phrase, index)
+    context.set_response_status(reply.status, HTTPStatus(reply.status).phrase, index)
     context.set_response_content_type(index, reply.content_type)
     for name, value in {**headers, **reply.headers}.items():
         context.set_response_header(index, name, value)

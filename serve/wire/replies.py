@@ -4,8 +4,7 @@ import base64
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from http import HTTPStatus
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -37,14 +36,12 @@ class Reply:
     Attributes:
         body: the bytes after the headers.
         status: e.g. 200.
-        phrase: for the status line, ASCII.
         content_type: of the body.
         headers: further headers.
     """
 
     body: bytes
     status: int = 200
-    phrase: str = "OK"
     content_type: str = JSON
     headers: dict[str, str] = field(default_factory=dict)
 
@@ -257,8 +254,7 @@ def oip_reply(request: Request, model: str, rows: Mapping[str, Sequence[Any]]) -
 
 def error_reply(error: RequestError, dialect: Dialect = "own") -> Reply:
     """An error with its status, in the form that the caller understands."""
-    reply = refusal(error.status, type(error).__name__, str(error), dialect)
-    return replace(reply, phrase=error.phrase)
+    return refusal(error.status, type(error).__name__, str(error), dialect)
 
 
 def refusal(status: int, kind: str, message: str, dialect: Dialect = "own") -> Reply:
@@ -270,7 +266,7 @@ def refusal(status: int, kind: str, message: str, dialect: Dialect = "own") -> R
         "openai": {"error": {"message": message, "type": blame, "param": None, "code": kind}},
     }[dialect]
     headers = {"Retry-After": "1"} if status in (429, 503) else {}
-    return Reply(json.dumps(body).encode(), status, HTTPStatus(status).phrase, headers=headers)
+    return Reply(json.dumps(body).encode(), status, headers=headers)
 
 
 def within_limit(reply: Reply, dialect: Dialect) -> Reply:

@@ -1,9 +1,10 @@
-"""Engines execute a bundle. There is one small protocol, and two implementations.
+"""Engines execute a bundle. There is one small protocol, and one class behind it; a runtime
+brings the two functions that run a chunk.
 
 protocol.py      what an engine is
 opening.py       load a bundle into a runtime
 checks.py        check arrays, the precision and the golden answers
-chunks.py        large inputs in pieces, so that memory stays bounded
+chunks.py        the class: large inputs in pieces, so that memory stays bounded
 host.py          cores and arithmetic of this host
 onnx.py          onnxruntime on the CPU, OpenVINO or CUDA
 cuda.py          the CUDA calls that onnxruntime's Python API lacks

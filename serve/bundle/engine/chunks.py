@@ -1,4 +1,4 @@
-"""Large inputs run in chunks, so that memory is bounded whatever the request."""
+"""An engine that runs large inputs in chunks, so that memory is bounded whatever the request."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,9 +6,39 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from serve.bundle.manifest import ImageSpec
+from serve.bundle.engine.checks import check_embeddings, check_images
+from serve.bundle.manifest import ImageSpec, Manifest
 
 Run = Callable[[NDArray[Any]], NDArray[np.float32]]  # one chunk of rows through one graph
+
+
+class ChunkedEngine:
+    """A model as two graphs; see protocol.Engine.
+
+    Args:
+        manifest: the model's.
+        name, precision: as the protocol has them.
+        encode, decode: run one chunk through the graph.
+        size: images of 28 x 28 pixels in one chunk.
+    """
+
+    def __init__(
+        self, manifest: Manifest, name: str, precision: str, encode: Run, decode: Run, size: int
+    ) -> None:
+        self.name, self.precision = name, precision
+        self._encode, self._decode = encode, decode
+        self._shape, self._width = manifest.image.shape, manifest.embedding_width
+        self._size = chunk_size(size, manifest.image)
+
+    def embed(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """uint8[N, C, H, W] → float32[N, D]."""
+        check_images(images, self._shape)
+        return run_chunks(self._encode, images, (self._width,), self._size)
+
+    def decode(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
+        """float32[N, D] → float32[N, C, H, W] in [0, 1]."""
+        check_embeddings(embeddings, self._width)
+        return run_chunks(self._decode, embeddings, self._shape, self._size)
 
 
 def run_chunks(

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as faults
 
 from serve.bundle.distribution import install_command
-from serve.bundle.engine.checks import check_embeddings, check_images, check_precision
-from serve.bundle.engine.chunks import Run, chunk_size, run_chunks
+from serve.bundle.engine.checks import check_precision
+from serve.bundle.engine.chunks import ChunkedEngine, Run
 from serve.bundle.engine.cuda import has_gpu, locked_array
 from serve.bundle.engine.host import processor_has_bf16
 from serve.bundle.errors import EngineError, first_line
@@ -42,36 +42,6 @@ UNLOADABLE = (
     faults.NotImplemented,
     faults.RuntimeException,
 )
-
-
-class OnnxEngine:
-    """encoder.onnx and decoder.onnx in two onnxruntime sessions; see protocol.Engine."""
-
-    def __init__(
-        self, bundle: Bundle, device: str, precision: str, device_id: int, threads: int
-    ) -> None:
-        device = choose_device(device)
-        number = f" {device_id}" if device == "cuda" else ""
-        self.name = f"onnxruntime {PROVIDERS[device]}{number}"
-        self.precision = precision
-        check_precision(precision, OFFERED[device], self.name)
-        self._shape = bundle.manifest.image.shape
-        self._chunk = chunk_size(CHUNKS[device][threads > 1], bundle.manifest.image)
-        self._width = bundle.manifest.embedding_width
-        self._encode, self._decode = (
-            open_graph(bundle, half, device, precision, device_id, threads)
-            for half in ("encoder", "decoder")
-        )
-
-    def embed(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """uint8[N, C, H, W] → float32[N, D]."""
-        check_images(images, self._shape)
-        return run_chunks(self._encode, images, (self._width,), self._chunk)
-
-    def decode(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
-        """float32[N, D] → float32[N, C, H, W] in [0, 1]."""
-        check_embeddings(embeddings, self._width)
-        return run_chunks(self._decode, embeddings, self._shape, self._chunk)
 
 
 class BoundGraph:
@@ -117,9 +87,18 @@ class BoundGraph:
 
 def open_bundle(
     bundle: Bundle, device: str, precision: str, device_id: int, threads: int
-) -> OnnxEngine:
-    """Load a bundle; see serve.bundle.engine.opening.open_engine."""
-    return OnnxEngine(bundle, device, precision, device_id, threads)
+) -> ChunkedEngine:
+    """Load encoder.onnx and decoder.onnx; see serve.bundle.engine.opening.open_engine."""
+    device = choose_device(device)
+    number = f" {device_id}" if device == "cuda" else ""
+    name = f"onnxruntime {PROVIDERS[device]}{number}"
+    check_precision(precision, OFFERED[device], name)
+    encode, decode = (
+        open_graph(bundle, half, device, precision, device_id, threads)
+        for half in ("encoder", "decoder")
+    )
+    size = CHUNKS[device][threads > 1]
+    return ChunkedEngine(bundle.manifest, name, precision, encode, decode, size)
 
 
 def available() -> list[tuple[str, str]]:

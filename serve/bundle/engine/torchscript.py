@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from serve.bundle.engine.checks import check_embeddings, check_images, check_precision
-from serve.bundle.engine.chunks import chunk_size, run_chunks
+from serve.bundle.engine.checks import check_precision
+from serve.bundle.engine.chunks import ChunkedEngine, Run
 from serve.bundle.engine.host import processor_has_bf16
 from serve.bundle.errors import EngineError, first_line
 from serve.bundle.manifest import Bundle
@@ -21,63 +21,41 @@ OFFERED = {"cuda": ("fp32", "fp16"), "cpu": ("fp32", "bf16")}
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-class TorchScriptEngine:
-    """autoencoder.ts; see protocol.Engine."""
-
-    def __init__(
-        self, bundle: Bundle, device: str, precision: str, device_id: int, threads: int
-    ) -> None:
-        self._device = choose_device(device, device_id)
-        self.name = f"torchscript {self._device}"
-        self.precision = precision
-        check_precision(precision, OFFERED[self._device.type], self.name)
-        self._shape = bundle.manifest.image.shape
-        self._chunk = chunk_size(CHUNKS[self._device.type], bundle.manifest.image)
-        self._width = bundle.manifest.embedding_width
-        torch.set_num_threads(threads)
-        torch.backends.cudnn.allow_tf32 = False  # it keeps only 10 of float32's 23 mantissa bits
-        self._model = load_script(bundle, self._device)
-
-    def embed(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """uint8[N, C, H, W] → float32[N, D]."""
-        check_images(images, self._shape)
-        return run_chunks(self._encode, images, (self._width,), self._chunk)
-
-    def decode(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
-        """float32[N, D] → float32[N, C, H, W] in [0, 1]."""
-        check_embeddings(embeddings, self._width)
-        return run_chunks(self._decode, embeddings, self._shape, self._chunk)
-
-    def _encode(self, rows: NDArray[Any]) -> NDArray[np.float32]:
-        return self._run(self._model.encode, rows)
-
-    def _decode(self, rows: NDArray[Any]) -> NDArray[np.float32]:
-        return self._run(self._model.decode, rows)
-
-    @torch.inference_mode()
-    def _run(
-        self, method: Callable[[torch.Tensor], torch.Tensor], rows: NDArray[Any]
-    ) -> NDArray[np.float32]:
-        """Run one chunk.
-
-        A lone row goes in twice: PyTorch has another matrix kernel for a batch of one row, and an
-        image's answer would depend on whether other images came with it.
-        """
-        # Copies a read-only array, such as a view of a request's bytes: torch would warn of it.
-        given = torch.from_numpy(np.require(rows, requirements="W")).to(self._device)
-        if len(rows) == 1:
-            given = given.expand(2, *given.shape[1:])
-        lowered = self.precision != "fp32"
-        with torch.autocast(self._device.type, DTYPES[self.precision], enabled=lowered):
-            answer: NDArray[np.float32] = method(given)[: len(rows)].float().cpu().numpy()
-        return answer
-
-
 def open_bundle(
     bundle: Bundle, device: str, precision: str, device_id: int, threads: int
-) -> TorchScriptEngine:
-    """Load a bundle; see serve.bundle.engine.opening.open_engine."""
-    return TorchScriptEngine(bundle, device, precision, device_id, threads)
+) -> ChunkedEngine:
+    """Load autoencoder.ts; see serve.bundle.engine.opening.open_engine."""
+    place = choose_device(device, device_id)
+    name = f"torchscript {place}"
+    check_precision(precision, OFFERED[place.type], name)
+    torch.set_num_threads(threads)
+    torch.backends.cudnn.allow_tf32 = False  # it keeps only 10 of float32's 23 mantissa bits
+    model = load_script(bundle, place)
+    encode, decode = (to_run(half, place, precision) for half in (model.encode, model.decode))
+    return ChunkedEngine(bundle.manifest, name, precision, encode, decode, CHUNKS[place.type])
+
+
+def to_run(
+    half: Callable[[torch.Tensor], torch.Tensor], device: torch.device, precision: str
+) -> Run:
+    """A half of the model, ready to run a chunk.
+
+    A lone row goes in twice: PyTorch has another matrix kernel for a batch of one row, and an
+    image's answer would depend on whether other images came with it.
+    """
+
+    @torch.inference_mode()
+    def run(rows: NDArray[Any]) -> NDArray[np.float32]:
+        # Copies a read-only array, such as a view of a request's bytes: torch would warn of it.
+        given = torch.from_numpy(np.require(rows, requirements="W")).to(device)
+        if len(rows) == 1:
+            given = given.expand(2, *given.shape[1:])
+        lowered = precision != "fp32"
+        with torch.autocast(device.type, DTYPES[precision], enabled=lowered):
+            answer: NDArray[np.float32] = half(given)[: len(rows)].float().cpu().numpy()
+        return answer
+
+    return run
 
 
 def available() -> list[tuple[str, str]]:
