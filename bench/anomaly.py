@@ -13,7 +13,6 @@ import base64
 import contextlib
 import io
 import json
-import os
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -40,7 +39,7 @@ from serve.service import Service
 from serve.wire.media import NPY
 from serve.wire.message import Message
 from serve.wire.npy import read_npy, write_npy
-from train.data import load_dataset
+from train.data import add_data_dir, load_dataset
 from train.mnist import import_torchvision_datasets
 
 CLAIMED = 0.95  # least AUROC that is claimed for every kind which is nothing like a digit
@@ -118,12 +117,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         default=Path("weights/mnist"),
         help="a checkpoint, which is exported, or a bundle (default: weights/mnist)",
     )
-    parser.add_argument(
-        "--data-dir",
-        type=Path,
-        default=Path(os.environ.get("PINHOLE_DATA", "data")),
-        help="folder of MNIST, and of its siblings if any (default: $PINHOLE_DATA or data)",
-    )
+    add_data_dir(parser, "folder of MNIST, and of its siblings if any")
     parser.add_argument(
         "--count", type=int, default=10_000, help="images of each kind (default: 10000)"
     )

@@ -23,6 +23,7 @@ from bench.wrk import Target
 from serve.bundle.engine.host import processor_has_bf16, usable_cores
 from serve.bundle.images import write_png
 from serve.bundle.manifest import Bundle
+from serve.launcher.loopback import loopback_session
 from serve.launcher.settings import PORTS_NEEDED
 
 START_S = 120.0  # for a contender to give its first right answer
@@ -213,8 +214,7 @@ def family(process: psutil.Process) -> list[psutil.Process]:
 
 def ask(target: Target) -> requests.Response:
     """POST a request once."""
-    with requests.Session() as session:
-        session.trust_env = False  # a request to loopback must not use a proxy
+    with loopback_session() as session:
         body, headers = target.body.read_bytes(), dict(target.headers)
         return session.post(target.url, body, headers=headers, timeout=ANSWER_S)
 

@@ -9,7 +9,6 @@ stretched to the model's size, as it was before there was framing.
 """
 
 import argparse
-import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -30,7 +29,7 @@ from serve.bundle.engine.protocol import Engine
 from serve.bundle.errors import InvalidImage
 from serve.bundle.images import PixelBudget, read_image, write_png
 from serve.bundle.manifest import Bundle, ImageSpec, load_bundle
-from train.data import load_dataset
+from train.data import data_folder, load_dataset
 
 NEIGHBOURS = 10
 BLANKS = 100  # pages without ink, of each kind
@@ -47,7 +46,7 @@ def main() -> int:
     options = parser.parse_args()
     bundle = load_bundle(options.bundle)
     engine, spec = open_engine(bundle), bundle.manifest.image
-    mnist = load_dataset("mnist", Path(os.environ.get("PINHOLE_DATA", "data")))
+    mnist = load_dataset("mnist", data_folder())
     chosen = np.random.default_rng(0).permutation(len(mnist.test_images))[: options.count]
     images, labels = mnist.test_images.numpy()[chosen, 0], mnist.test_labels.numpy()[chosen]
     print(f"{usable_cores()} cores of {processor()}\n")

@@ -15,7 +15,6 @@ In the end each way is killed (kill -9) half-way, with all its processes, and ru
 """
 
 import argparse
-import os
 import shutil
 import statistics
 import subprocess
@@ -40,7 +39,7 @@ from serve.bundle.engine.host import usable_cores
 from serve.bundle.engine.opening import open_engine
 from serve.bundle.images import PixelBudget, read_image, write_png
 from serve.bundle.manifest import Bundle, ImageSpec, load_bundle
-from train.data import load_dataset
+from train.data import data_folder, load_dataset
 
 FILES, ARRAY = "files, --local", "one .npy file, --local"
 # Way → the options of pinhole embed, or the module of a peer.
@@ -121,7 +120,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 def load_images(count: int) -> NDArray[np.uint8]:
     """MNIST, the training images first: uint8[N, 1, 28, 28]."""
-    data = load_dataset("mnist", Path(os.environ.get("PINHOLE_DATA", "data")))
+    data = load_dataset("mnist", data_folder())
     both = (data.train_images.numpy(), data.test_images.numpy())
     return np.concatenate(both)[:count]
 

@@ -1,4 +1,4 @@
-"""The loads that bench.online puts on a service, and what is measured under each."""
+"""The loads that a benchmark puts on a service, and what is measured under each."""
 
 import argparse
 import threading
@@ -19,11 +19,11 @@ from bench.tables import CONNECTIONS, FEW, LARGE, MANY, PAIR, PLURAL, STRANGERS
 from bench.wrk import Load, Target
 from serve.bundle.engine.opening import open_engine
 from serve.bundle.manifest import Bundle
+from serve.wire.media import NPY
 
 SHORTER = 5 / 8  # share of the seconds of a run for loads that settle sooner
 LONGER = 6  # times as long as SHORTER, for the largest requests
 HEAD_START_S = 1.0  # that the large requests run before the small requests begin
-NPY = "application/x-npy"
 COUNTS = (PLURAL, LARGE)  # images in a request
 
 Measured = Iterator[tuple[str, str, Load | float]]  # contender, what, figure

@@ -13,6 +13,7 @@ import numpy as np
 import requests
 
 from bench.wrk import TIMEOUT_S, Load, Target
+from serve.launcher.loopback import loopback_session
 
 MOST_WAITING = 64  # requests that can wait at a time; fewer ever do
 
@@ -24,8 +25,7 @@ def measure(target: Target, rate: float, seconds: float) -> Load:
 
     def send(due: float) -> float:
         if not hasattr(kept, "session"):
-            kept.session = requests.Session()
-            kept.session.trust_env = False
+            kept.session = loopback_session()
         try:
             reply = kept.session.post(target.url, body, headers=target.headers, timeout=TIMEOUT_S)
             faults["non_2xx"] += not reply.ok

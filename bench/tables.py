@@ -1,4 +1,4 @@
-"""What bench.online found, as markdown tables, and the line that says where it was found."""
+"""What a benchmark found, as markdown tables, and the line that says where it was found."""
 
 import platform
 import statistics

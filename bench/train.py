@@ -10,7 +10,6 @@ for some rounds, and the medians are reported.
 """
 
 import argparse
-import os
 import statistics
 import subprocess
 import sys
@@ -24,7 +23,7 @@ from torch.nn import functional
 from bench.environments import python_of
 from bench.tables import machine, print_table
 from train.config import TrainConfig
-from train.data import load_dataset
+from train.data import add_data_dir, load_dataset
 from train.device import choose_device, choose_precision, keep_freed_memory
 from train.loop import Trainer
 from train.mnist import import_torchvision_datasets
@@ -118,12 +117,7 @@ def main() -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "--data-dir",
-        type=Path,
-        default=Path(os.environ.get("PINHOLE_DATA", "data")),
-        help="folder that MNIST is read from or downloaded to (default: $PINHOLE_DATA or data)",
-    )
+    add_data_dir(parser, "folder that MNIST is read from or downloaded to")
     parser.add_argument("--rounds", type=int, default=3, help="(default: %(default)s)")
     parser.add_argument("--only", choices=LOOPS, help="measure only this loop")
     options = parser.parse_args()

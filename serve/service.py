@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -134,7 +135,8 @@ class Service:
         embeddings = run_all(requests, self._engine.embed, report)
         seen = np.asarray(sample(embeddings, self.manifest.embedding_width)).tolist()
         report.positions += [positions(row, self.manifest.calibration) for row in seen]
-        return write_all(messages, requests, embeddings, self._write_embeddings, report)
+        write = partial(embed_reply, width=self.manifest.embedding_width)
+        return write_all(messages, requests, embeddings, write, report)
 
     def reconstruct(self, messages: Sequence[Message], report: Report | None = None) -> list[Reply]:
         """Images → reconstructions, with their mse and anomaly score."""
@@ -143,7 +145,8 @@ class Service:
         found = run_all(requests, self._reconstruct, report)
         report.outliers += sum(each.outlier for each in found)
         report.percentiles += [each.percentile for each in sample(found)]
-        return write_all(messages, requests, found, self._write_reconstructions, report)
+        write = partial(reconstruct_reply, shape=self.manifest.image.shape)
+        return write_all(messages, requests, found, write, report)
 
     def decode(self, messages: Sequence[Message], report: Report | None = None) -> list[Reply]:
         """Embeddings → images."""
@@ -152,7 +155,8 @@ class Service:
         images = run_all(requests, lambda rows: list(self._decode(rows)), report)
         failed = (each for each in images if isinstance(each, InvalidEmbedding))
         report.bad.update(type(each).__name__ for each in failed)
-        return write_all(messages, requests, images, self._write_images, report)
+        write = partial(decode_reply, shape=self.manifest.image.shape)
+        return write_all(messages, requests, images, write, report)
 
     def _read_images(self, endpoint: str) -> Callable[[Message], Request]:
         """A reader of requests to an endpoint that takes images."""
@@ -191,15 +195,6 @@ class Service:
             f"the model can't draw this embedding in {self._engine.precision}: its numbers are "
             "too large"
         )
-
-    def _write_embeddings(self, request: Request, rows: Sequence[Any]) -> Reply:
-        return embed_reply(request, rows, self.manifest.embedding_width)
-
-    def _write_reconstructions(self, request: Request, rows: Sequence[Any]) -> Reply:
-        return reconstruct_reply(request, rows, self.manifest.image.shape)
-
-    def _write_images(self, request: Request, rows: Sequence[Any]) -> Reply:
-        return decode_reply(request, rows, self.manifest.image.shape)
 
 
 def sample(rows: Sequence[Any] | NDArray[Any], width: int = 1) -> Any:

@@ -1,7 +1,6 @@
 """``python -m train``: learn a dataset, judge the result, write a checkpoint and pictures."""
 
 import argparse
-import os
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -13,7 +12,7 @@ from serve.bundle.manifest import FRAMINGS
 from train.card import describe, git_commit
 from train.checkpoint import FILES, Checkpoint, check_replaceable, save_checkpoint
 from train.config import RECIPES, TrainConfig, add_options, fit_to_set, from_options
-from train.data import load_dataset
+from train.data import add_data_dir, load_dataset
 from train.dataset import Dataset
 from train.device import keep_freed_memory
 from train.errors import CheckpointError, TrainError
@@ -113,12 +112,10 @@ def choose_recipe(arguments: list[str] | None, earlier: dict[str, Any]) -> str:
 
 def add_places(parser: argparse.ArgumentParser) -> None:
     """Give ``parser`` the options that say where files are read and written."""
-    parser.add_argument(
-        "--data-dir",
-        type=Path,
-        default=Path(os.environ.get("PINHOLE_DATA", "data")),
-        help="folder that datasets are read from or downloaded to; with --dataset folder, the "
-        "folder of images (default: $PINHOLE_DATA or data)",
+    add_data_dir(
+        parser,
+        "folder that datasets are read from or downloaded to; with --dataset folder, the folder of "
+        "images",
     )
     parser.add_argument("--out", type=Path, help="run folder to write (default: runs/DATASET)")
     parser.add_argument(

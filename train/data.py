@@ -1,5 +1,7 @@
 """Datasets by name."""
 
+import argparse
+import os
 from pathlib import Path
 
 from train.config import DATASETS
@@ -8,6 +10,17 @@ from train.digits import load_digits
 from train.errors import DatasetError
 from train.folder import load_folder
 from train.mnist import TORCHVISION, load_torchvision
+
+
+def data_folder() -> Path:
+    """The folder of datasets where none is named: $PINHOLE_DATA or data."""
+    return Path(os.environ.get("PINHOLE_DATA", "data"))
+
+
+def add_data_dir(parser: argparse.ArgumentParser, help: str) -> None:
+    """Give ``parser`` the option that names the folder of datasets."""
+    help += " (default: $PINHOLE_DATA or data)"
+    parser.add_argument("--data-dir", type=Path, default=data_folder(), help=help)
 
 
 def load_dataset(

@@ -13,7 +13,6 @@ The metrics, all on the test images:
 """
 
 import argparse
-import os
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,7 +24,7 @@ from torch import Tensor
 
 from serve.bundle.score import relative_errors
 from train.checkpoint import load_checkpoint
-from train.data import load_dataset
+from train.data import add_data_dir, load_dataset
 from train.dataset import Dataset
 from train.errors import DatasetError, TrainError
 from train.loop import evaluation_batches
@@ -166,13 +165,7 @@ def main(arguments: list[str] | None = None) -> int:
         epilog="example: python -m train.evaluate weights/mnist",
     )
     parser.add_argument("checkpoint", type=Path, help="folder that python -m train wrote")
-    parser.add_argument(
-        "--data-dir",
-        type=Path,
-        default=Path(os.environ.get("PINHOLE_DATA", "data")),
-        help="folder that its dataset is read from or downloaded to (default: $PINHOLE_DATA or "
-        "data)",
-    )
+    add_data_dir(parser, "folder that its dataset is read from or downloaded to")
     options = parser.parse_args(arguments)
     try:
         return compare_with_card(options.checkpoint, options.data_dir)

@@ -8,9 +8,9 @@ import torch
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
+from serve.bundle.images import write_png
 from train.dataset import Dataset
 from train.loop import Epoch
 from train.model import Autoencoder
@@ -35,9 +35,11 @@ def draw_all(
     draw_losses(history).savefig(folder / "losses.png")
     found = draw_map(embeddings, dataset.test_labels.numpy(), dataset.classes)
     found.savefig(folder / "map.png")
-    save_sheet(reconstruction_sheet(model, dataset), folder / "reconstructions.png")
+    sheet = reconstruction_sheet(model, dataset)
+    (folder / "reconstructions.png").write_bytes(write_png(sheet.numpy()))
     if embeddings.shape[1] == 2:
-        save_sheet(manifold_sheet(model, embeddings), folder / "manifold.png")
+        sheet = manifold_sheet(model, embeddings)
+        (folder / "manifold.png").write_bytes(write_png(sheet.numpy()))
 
 
 def draw_losses(history: list[Epoch]) -> Figure:
@@ -130,9 +132,3 @@ def tile(cells: Tensor) -> Tensor:
     """uint8[rows, columns, C, H, W] → uint8[C, rows · H, columns · W]."""
     rows, columns, channels, height, width = cells.shape
     return cells.permute(2, 0, 3, 1, 4).reshape(channels, rows * height, columns * width)
-
-
-def save_sheet(sheet: Tensor, path: Path) -> None:
-    """Write uint8[C, H, W] as a PNG."""
-    pixels = sheet[0] if len(sheet) == 1 else sheet.permute(1, 2, 0)
-    Image.fromarray(pixels.contiguous().numpy()).save(path)

@@ -11,15 +11,11 @@ from PIL import Image
 
 
 class Encoder:
-    """File → pixels → embedding. The variable BUNDLE names the folder that python -m export wrote.
+    """File → pixels → embedding. The variable BUNDLE names a folder that python -m export wrote."""
 
-    Args:
-        threads: of each call; 0 is one for each core.
-    """
-
-    def __init__(self, threads: int = 1) -> None:
+    def __init__(self) -> None:
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
+        options.intra_op_num_threads = 1
         self._session = onnxruntime.InferenceSession(
             Path(os.environ["BUNDLE"]) / "encoder.onnx",
             options,

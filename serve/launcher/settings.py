@@ -21,6 +21,7 @@ SERVERS = {"torchserve": "serve.torchserve.instance", "granian": "serve.granian.
 # Small enough that a full batch is always waiting when a worker becomes free; with 64, TorchServe's
 # workers were idle for 14 % of the time (docs/benchmarks.md).
 BATCH_SIZE = 24
+GPU_BATCH_SIZE = 256  # of granian: a GPU takes hardly longer for 256 images than for one
 MOST_WORKERS = 4  # of TorchServe for each endpoint, by default: each worker takes 330 MB
 PRIVATE_OFFSET = 3  # from the inference port to the private port
 # server → its ports, as distances from the inference port. TorchServe's are inference, private and
@@ -118,8 +119,9 @@ class Settings:
     )
     batch_size: int | None = option(
         None,
-        "most requests in a dynamic batch (default: 24; granian on cuda: 256); with 1, no request "
-        "waits for a batch to fill, but fewer requests are answered under load",
+        f"most requests in a dynamic batch (default: {BATCH_SIZE}; granian on cuda: "
+        f"{GPU_BATCH_SIZE}); with 1, no request waits for a batch to fill, but fewer requests are "
+        "answered under load",
         type=count,
     )
     batch_delay_ms: int = option(

@@ -18,9 +18,8 @@ from pinhole.atlas.result import Result
 from pinhole.jobs.errors import Fault, JobError
 from pinhole.jobs.sources import Content, Source
 from pinhole.jobs.sources.opening import open_source
-from serve.bundle.errors import InvalidImage, RequestError
+from serve.bundle.errors import RequestError
 from serve.bundle.images import PixelBudget, read_image
-from serve.bundle.limits import MAX_IMAGE_PIXELS
 from serve.bundle.manifest import ImageSpec
 from serve.bundle.pictures.reading import open_picture
 
@@ -142,7 +141,7 @@ def whole_of(content: Readable, at_least: int) -> Image.Image | None:
     if isinstance(content, np.ndarray):
         return to_picture(content)
     with suppress(RequestError):
-        return open_picture(content, check_pixels, at_least)
+        return open_picture(content, PixelBudget().spend, at_least)
     return None
 
 
@@ -176,9 +175,3 @@ def in_base64(contents: Iterable[bytes], most_bytes: int) -> Iterator[str]:
         most_bytes -= len(content)
         if most_bytes <= 0:
             return
-
-
-def check_pixels(width: int, height: int) -> None:
-    """Raise InvalidImage for a picture that serving would refuse for its size."""
-    if width * height > MAX_IMAGE_PIXELS:
-        raise InvalidImage(f"{width} x {height} pixels; the limit is {MAX_IMAGE_PIXELS:,}")

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from pinhole.jobs.folder import JOB
 from pinhole.jobs.pictures import to_image_spec
 from pinhole.jobs.shards import is_shard, told
+from serve.bundle.errors import first_line
 from serve.bundle.manifest import ImageSpec
 
 BATCH_ROWS = 1 << 16
@@ -205,8 +206,3 @@ def vectors(table: Any) -> NDArray[np.float32]:
         return numbers.reshape(len(table), -1)
     except (pa.ArrowException, ValueError) as error:
         raise UnfitResult("the column embedding doesn't hold lists of equal length") from error
-
-
-def first_line(error: Exception) -> str:
-    """The first line of an error's message."""
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
 ABOUT = "embed a folder, archive, array or list of images into Parquet, .npy or .csv"
 REQUEST_TIMEOUT_S = 120  # A request carries hundreds of files.
-PATIENCE_S = 300.0
 OUTLIER_PERCENTILE = 99.0  # As serve.bundle.score has it.
 MOST_SOURCES = 100  # The result keeps their names, to read its images again.
 SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows lacks the last.
@@ -64,7 +63,7 @@ def add(commands: Commands) -> None:
     command.add_argument(
         "--patience-s",
         type=positive,
-        default=PATIENCE_S,
+        default=300.0,
         help="longest wait for a busy or unreachable service, in seconds (default: %(default)s)",
     )
     add_local(command, either)
@@ -115,7 +114,7 @@ def add_job(command: argparse.ArgumentParser) -> None:
         "--shard-rows",
         type=count,
         default=10_000,
-        help="rows per shard; also the most that a crash can lose (default: 10,000)",
+        help="rows per shard; also the most that a crash can lose (default: %(default)s)",
     )
 
 

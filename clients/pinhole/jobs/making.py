@@ -13,7 +13,7 @@ from pinhole.jobs.errors import Fault, JobError
 from pinhole.jobs.folder import former_path
 from pinhole.jobs.job import Job, OnRows
 from pinhole.jobs.known import Known
-from pinhole.jobs.pipeline import READERS, Made, Pipeline
+from pinhole.jobs.pipeline import Made, Pipeline
 from pinhole.jobs.rows import Row
 from pinhole.jobs.runners import Runner
 from pinhole.jobs.shards import Totals, shard_path, write_shard
@@ -29,7 +29,7 @@ class InProcess:
         readers: threads that read files.
     """
 
-    def __init__(self, source: Source, runner: Runner, readers: int = READERS) -> None:
+    def __init__(self, source: Source, runner: Runner, readers: int) -> None:
         self.name, self.model = runner.name, runner.model
         self._source, self._runner, self._readers = source, runner, readers
 

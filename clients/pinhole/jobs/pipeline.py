@@ -22,8 +22,6 @@ from pinhole.jobs.rows import Answer, Row
 from pinhole.jobs.runners import Prepared, Runner
 from pinhole.jobs.sources import Chunk, Content, Source
 
-READERS = 4
-
 T = TypeVar("T")
 U = TypeVar("U")
 
@@ -86,7 +84,7 @@ class Pipeline:
     source: Source
     runner: Runner
     known: Known
-    readers: int = READERS
+    readers: int
     made: Made = field(default_factory=Made)
     # Digests of what is being embedded now.
     _pending: set[str] = field(default_factory=set, init=False)

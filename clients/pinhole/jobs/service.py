@@ -39,7 +39,6 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 5.0
 # 404, for example, comes while the service is given another model.
 REFUSALS = (400, 413, 415)
 
-PATIENCE_S = 300.0
 QUIET_S = 3.0  # An outage shorter than this is retried without a message.
 
 
@@ -102,7 +101,7 @@ class ServiceRunner:
         self,
         client: Client,
         tell: Callable[[str], None],
-        patience_s: float = PATIENCE_S,
+        patience_s: float,
         score: float = 0,
         image_of: Callable[[str], ImageSpec | None] = lambda digest: None,
     ) -> None:

@@ -1,7 +1,7 @@
 """Shards: Parquet files with a fixed number of rows each, whose metadata say what they are.
 
-A shard is complete or it isn't there. Shard 3 holds the inputs from number 3 × ROWS on, so the
-shards that are there tell which inputs are done.
+A shard is complete or it isn't there. Shard 3 holds the inputs from number 3 × shard_rows on, so
+the shards that are there tell which inputs are done.
 """
 
 import errno
@@ -24,7 +24,6 @@ from pinhole.jobs.errors import Fault, JobError
 from pinhole.jobs.rows import Answer, Row
 from pinhole.jobs.runners import Model
 
-ROWS = 10_000
 SCORES = ("mse", "percentile", "outlier")  # The columns of a job with --score.
 COLUMNS = ("path", "sha256", "embedding", "error", "reason", "stamp", *SCORES)
 # What file systems answer that have no such call: SMB and some FUSE ones flush no folder, Lustre
@@ -52,7 +51,7 @@ class Identity:
     list_digest: str
     model: Model
     score: float
-    shard_rows: int = ROWS
+    shard_rows: int
 
     @property
     def shards(self) -> int:

@@ -1,5 +1,4 @@
-"""Engines execute a bundle. There is one small protocol, and one class behind it; a runtime
-brings the two functions that run a chunk.
+"""Engines execute a bundle. A runtime is two functions that run a chunk.
 
 protocol.py      what an engine is
 opening.py       load a bundle into a runtime

@@ -14,7 +14,6 @@ from pinhole.jobs import service
 from pinhole.jobs.errors import Fault
 from pinhole.jobs.job import Done, Job
 from pinhole.jobs.making import InProcess
-from pinhole.jobs.pipeline import READERS
 from pinhole.jobs.rows import Answer
 from pinhole.jobs.runners import Model, Prepared, Runner
 from pinhole.jobs.shards import Identity
@@ -86,7 +85,7 @@ def run_listed(
     runner: Runner,
     rows: int,
     score: bool = False,
-    readers: int = READERS,
+    readers: int = 4,
     **options: Any,
 ) -> Done:
     """Run a job on a source that has been listed."""

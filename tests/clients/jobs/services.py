@@ -71,9 +71,11 @@ class FakeClient:
                 yield Score(found, size / 8, size / 10, False, outside=size == 1)
 
 
-def open_runner(client: FakeClient, said: list[str], **options: float) -> ServiceRunner:
+def open_runner(
+    client: FakeClient, said: list[str], patience_s: float = 300, **options: float
+) -> ServiceRunner:
     """A runner of the fake."""
-    return ServiceRunner(client, said.append, **options)  # type: ignore[arg-type]
+    return ServiceRunner(client, said.append, patience_s, **options)  # type: ignore[arg-type]
 
 
 def numbers(answers: Sequence[Answer | Fault]) -> list[object]:

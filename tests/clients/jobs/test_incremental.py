@@ -178,7 +178,7 @@ def test_rows_of_another_result(folder: Make, tmp_path: Path, out: str) -> None:
         status = (images / f"{index:04}.png").stat()
         os.utime(others / f"{index:04}.png", ns=(status.st_atime_ns, status.st_mtime_ns))
     runner = FakeRunner()
-    of = Identity("", 0, "", runner.model, score=False)
+    of = Identity("", 0, "", runner.model, score=False, shard_rows=1)
 
     done = run(others, tmp_path / "new", runner, reuse=reused(str(tmp_path / out), of))
 

@@ -207,7 +207,7 @@ def test_real_service_goes_and_comes_back(folder: Callable[..., Path], tmp_path:
 
     with ThreadPoolExecutor(1) as pool:
         with listening(Closing) as url:
-            runner = ServiceRunner(Client(url), lambda line: None)
+            runner = ServiceRunner(Client(url), lambda line: None, 300)
             runner.chunk_images = 4
             job = pool.submit(run, images, tmp_path / "out", runner)
             asked.wait(10)
