@@ -102,6 +102,8 @@ def export(source: Path, out: Path, version: str) -> Bundle:
     expected = answer_eagerly(model, make_probes(checkpoint))
     golden = Golden(*(part[::GOLDEN_EVERY] for part in asdict(expected).values()))
     spread = float(np.sqrt(checkpoint.embeddings.var(0).mean()))
+    if spread == 0:
+        raise ExportError("all test images have the same embedding: the model tells nothing apart")
     tolerances, report = judge_precisions(model, expected, spread)
     with draft_of(out, {"manifest.json", *FILES}) as draft:
         write_onnx(model, draft)

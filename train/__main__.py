@@ -15,7 +15,7 @@ from train.config import RECIPES, TrainConfig, add_options, fit_to_set, from_opt
 from train.data import add_data_dir, load_dataset
 from train.dataset import Dataset
 from train.device import keep_freed_memory
-from train.errors import CheckpointError, TrainError
+from train.errors import CheckpointError, ConfigError, TrainError
 from train.evaluate import Evaluation, judge, score
 from train.folder import SPLITS
 from train.loop import Trainer
@@ -45,6 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
         options = parse(arguments)
         config = from_options(options)
         out = options.out or RUNS / config.dataset
+        check_apart(out, options)
         check_replaceable(out / "checkpoint", FILES)
         RunFolder(out).check(options.resume)
         dataset = load_dataset(
@@ -66,6 +67,15 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("train: stopped", file=sys.stderr)
         return INTERRUPTED
+
+
+def check_apart(out: Path, options: argparse.Namespace) -> None:
+    """Raise ConfigError if the run's own pictures would be among those that it learns."""
+    if options.dataset == "folder" and out.resolve().is_relative_to(options.data_dir.resolve()):
+        raise ConfigError(
+            f"{out} lies in the folder of images, {options.data_dir}, so the run's own pictures "
+            "would be learned: name another --out"
+        )
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -224,10 +234,10 @@ def save(trainer: Trainer, dataset: Dataset, out: Path, commit: str | None) -> N
     pca = fit_pca(dataset.train_images, found.embeddings.shape[1])
     found = replace(found, metrics=found.metrics | judge(model, dataset, found, pca))
     write(trainer, dataset, found, out, commit)
-    draw_all(out / "pictures", model, dataset, found.embeddings, trainer.history)
     for name, value in found.metrics.items():
         print(f"{name:<16} {value:.4f}")
-    print(*verdict(trainer, found.metrics, pca), sep="\n")
+    print(*verdict(trainer, found.metrics, pca.kept(dataset.test_images)), sep="\n")
+    draw_all(out / "pictures", model, dataset, found.embeddings, trainer.history)
     print(f"checkpoint in {out / 'checkpoint'}, pictures in {out / 'pictures'}")
 
 

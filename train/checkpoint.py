@@ -12,6 +12,7 @@ import json
 import shutil
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterator, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -41,6 +42,7 @@ DAMAGED = (
     RuntimeError,
     SafetensorError,
     zipfile.BadZipFile,
+    zlib.error,
 )
 
 

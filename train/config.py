@@ -57,6 +57,7 @@ EPOCH_STEPS = 50  # steps of an epoch that are worth another pass
 MOST_EPOCHS = 40
 MOST_STEPS = 5_000
 RATE = 1e-3  # for batches of 128; the rate goes with the root of the batch size
+MOST_SEED = 2**64 - 1  # torch takes no greater
 PCA_CHANNELS = 16  # hidden_dim, for each channel of the images, that starting from PCA takes
 
 
@@ -66,10 +67,11 @@ def option(
     *,
     least: float | None = None,
     above: float | None = None,
+    most: float | None = None,
     choices: tuple[str, ...] | None = None,
 ) -> Any:
     """Declare a field: its default, its ``--help`` text and the limits of its value."""
-    limits = {"least": least, "above": above, "choices": choices}
+    limits = {"least": least, "above": above, "most": most, "choices": choices}
     return field(default=default, metadata={"help": help, **limits})
 
 
@@ -135,7 +137,9 @@ class TrainConfig:
         "train on 80 %% of the images and validate on the others (split), or train on all images",
         choices=("split", "all"),
     )
-    seed: int = option(0, "seed of the weights, the split, the order and the warps", least=0)
+    seed: int = option(
+        0, "seed of the weights, the split, the order and the warps", least=0, most=MOST_SEED
+    )
     device: str = option("auto", "where to train", choices=("auto", "cpu", "cuda"))
     precision: str = option(
         "auto",
@@ -156,11 +160,15 @@ class TrainConfig:
 
 def check_range(spec: Field[Any], value: Any) -> None:
     """Raise ConfigError unless ``value`` is within the field's limits; NaN never is."""
-    least, above, choices = (spec.metadata[key] for key in ("least", "above", "choices"))
+    least, above, most, choices = (
+        spec.metadata[key] for key in ("least", "above", "most", "choices")
+    )
     if least is not None and not value >= least:
         raise ConfigError(f"{spec.name} must be at least {least}; got {value}")
     if above is not None and not value > above:
         raise ConfigError(f"{spec.name} must be greater than {above}; got {value}")
+    if most is not None and not value <= most:
+        raise ConfigError(f"{spec.name} must be at most {most}; got {value}")
     if choices and value not in choices:
         raise ConfigError(f"{spec.name} must be one of {', '.join(choices)}; got {value!r}")
 

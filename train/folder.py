@@ -24,9 +24,9 @@ from serve.bundle.pictures.kinds import SUFFIXES
 from train.dataset import Dataset
 from train.errors import DatasetError
 
-# Fewest images that make a dataset: 3 of 15 are test images, and the metric trustworthiness is not
-# defined for fewer.
-FEWEST = 15
+# Fewest images that make a dataset, and of them for the test: the metric trustworthiness is not
+# defined for fewer than 3.
+FEWEST, FEWEST_TESTED = 15, 3
 SPLITS = ("image", "folder", "prefix")  # what isn't torn apart into training and test images
 FEWEST_GROUPS = 5  # 1 of 5 is for the test, 1 of the other 4 for validation
 
@@ -75,6 +75,12 @@ def load_folder(
         read = read[:, :1]
     pixels = torch.from_numpy(np.ascontiguousarray(read))
     test = groups % 5 == 4
+    learned, tested = int((~test).sum()), int(test.sum())
+    if learned < FEWEST - FEWEST_TESTED or tested < FEWEST_TESTED:
+        raise DatasetError(
+            f"split by {split_by}, {learned} images are for training and {tested} for the test; at "
+            f"least {FEWEST - FEWEST_TESTED} and {FEWEST_TESTED} are needed"
+        )
     parts = pixels[~test], labels[~test], pixels[test], labels[test]
     return Dataset(
         "folder",
@@ -90,7 +96,7 @@ def load_folder(
 def find_images(folder: Path) -> list[Path]:
     """Every image file below ``folder``, by suffix, sorted; says what else is there.
 
-    Hidden files and folders are passed over.
+    Hidden files and folders are passed over, and linked folders aren't entered.
 
     Raises:
         DatasetError: the folder, or one below it, can't be listed.
@@ -104,14 +110,15 @@ def find_images(folder: Path) -> list[Path]:
     found, others = list[Path](), Counter[str]()
     for place, folders, files in os.walk(folder, onerror=refuse):
         folders[:] = [name for name in folders if not name.startswith(".")]
+        others["linked folder"] += sum((Path(place) / name).is_symlink() for name in folders)
         for path in (Path(place) / name for name in files if not name.startswith(".")):
             if path.suffix.lower() in SUFFIXES:
                 found.append(path)
             else:
                 others[path.suffix or path.name] += 1
-    if others:
-        kinds = ", ".join(f"{count} {kind}" for kind, count in others.most_common(5))
-        print(f"not read, by suffix: {kinds}", file=sys.stderr)
+    if others.total():
+        kinds = ", ".join(f"{count} {kind}" for kind, count in others.most_common(5) if count)
+        print(f"not read: {kinds}", file=sys.stderr)
     return sorted(found)
 
 
@@ -154,7 +161,7 @@ def group(paths: list[Path], split_by: str) -> Tensor:
     if split_by == "folder":
         names = [str(path.parent) for path in paths]
     else:
-        names = [str(path.parent / re.sub(r"[\W_]*\d+$", "", path.stem)) for path in paths]
+        names = [str(path.parent / re.sub(r"[\W_]*\d+(?=\D*$)", "", path.stem)) for path in paths]
     numbers = {name: number for number, name in enumerate(sorted(set(names)))}
     if len(numbers) < FEWEST_GROUPS:
         raise DatasetError(

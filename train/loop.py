@@ -113,6 +113,11 @@ class Trainer:
         done = len(self.history)
         return done >= self.config.epochs or done - self.best_epoch >= patience
 
+    @property
+    def ended_early(self) -> bool:
+        """Whether it was the patience that ended the training."""
+        return self.finished and len(self.history) < self.config.epochs
+
     def _on_cpu(self, indices: Tensor) -> Tensor:
         return self._images[indices.to(self._images.device)].cpu()
 
@@ -210,14 +215,17 @@ class Trainer:
 
         Raises:
             ConfigError: ``state`` comes from another configuration, dataset or device. A greater
-                number of epochs is allowed.
+                number of epochs is allowed, and another patience if the run had one.
         """
         here = {"dataset": self._checksum, "device": self._images.device.type}
         now = asdict(self.config) | here
         # A hyperparameter that the run didn't know yet was at its default.
         then = asdict(TrainConfig()) | state["config"] | {name: state[name] for name in here}
+        if now["dataset"] != then["dataset"]:
+            raise ConfigError("the images of the dataset have changed since the run began")
+        free = {"epochs"} | ({"patience"} if now["patience"] and then["patience"] else set())
         for name, value in now.items():
-            if name != "epochs" and then[name] != value:
+            if name not in free and then[name] != value:
                 raise ConfigError(f"the run to resume had {name} {then[name]}, not {value}")
         if len(state["history"]) > self.config.epochs:
             raise ConfigError(

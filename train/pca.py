@@ -27,20 +27,31 @@ class Pca:
     Attributes:
         mean: float32[P], the mean image, pixels in [0, 1].
         axes: float32[P, K], orthonormal, those of most variance first.
-        shares: float64[K], the share of the variance along the first 1, 2, … K axes.
     """
 
     mean: Tensor
     axes: Tensor
-    shares: Tensor
 
     def errors(self, images: Tensor, components: int) -> tuple[float, float]:
         """The mse of uint8[N, C, H, W] as the mean image, and as ``components`` numbers."""
         whole = mean_image_mse(self.mean, images)
-        axes = self.axes[:, :components]
-        parts = centred(images, self.mean)
-        along = sum((part @ axes).square().sum(dtype=torch.float64).item() for part in parts)
-        return whole, whole - along / images.numel()
+        return whole, whole * (1 - self.kept(images)[:components][-1].item())
+
+    def kept(self, images: Tensor) -> Tensor:
+        """The share of what sets images apart from the mean image along the first 1, 2, … K axes.
+
+        Args:
+            images: uint8[N, C, H, W]; of images that PCA hasn't seen, it keeps less.
+
+        Returns:
+            float64[K], growing.
+        """
+        whole = mean_image_mse(self.mean, images) * images.numel()
+        along = torch.zeros(self.axes.shape[1], dtype=torch.float64)
+        for part in centred(images, self.mean):
+            along += (part @ self.axes).square().sum(0, dtype=torch.float64)
+        # Of images that are all alike nothing is lost, however few numbers are kept.
+        return along.cumsum(0) / whole if whole else torch.ones_like(along)
 
 
 def fit_pca(images: Tensor, components: int) -> Pca:
@@ -55,16 +66,12 @@ def fit_pca(images: Tensor, components: int) -> Pca:
         for part in centred(images, mean):
             product += part.T @ (part @ basis)
         basis = torch.linalg.qr(product).Q
-    whole = mean_image_mse(mean, images) * images.numel()
     covariance = torch.zeros(turned, turned, dtype=torch.float64)
     for part in centred(images, mean):
         places = (part @ basis).double()
         covariance += places.T @ places
-    variances, turn = torch.linalg.eigh(covariance)  # the greatest last
-    axes = basis @ turn.float().flip(1)[:, :kept]
-    # Images that are all alike have no variance: nothing is lost, however few numbers are kept.
-    shares = variances.flip(0)[:kept].cumsum(0) / whole if whole else torch.ones(kept)
-    return Pca(mean, axes, shares)
+    _, turn = torch.linalg.eigh(covariance)  # the axis of most variance is the last
+    return Pca(mean, basis @ turn.float().flip(1)[:, :kept])
 
 
 def mean_image(images: Tensor) -> Tensor:

@@ -76,8 +76,10 @@ def draw_map(
     for label in np.unique(labels):
         group = points[labels == label]
         name = classes[label] if classes else str(label)
+        # A folder's name may hold bytes that aren't UTF-8, and dollar signs that aren't formulas.
+        name, middle = name.encode("utf-8", "replace").decode(), np.median(group, axis=0)
         axes.scatter(group[:, 0], group[:, 1], s=area, alpha=0.6, linewidths=0)
-        axes.annotate(name, np.median(group, axis=0), fontsize=16, weight="bold", ha="center")
+        axes.annotate(name, middle, fontsize=16, weight="bold", ha="center", parse_math=False)
     # A few far points of many would shrink the rest.
     margin = 0.01 if len(points) > FEW_POINTS else 0
     (left, bottom), (right, top) = np.quantile(points, (margin, 1 - margin), axis=0)

@@ -1,5 +1,7 @@
 """Training under progress bars, which go to stderr."""
 
+import sys
+
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -51,3 +53,9 @@ def train_with_progress(trainer: Trainer, folder: RunFolder) -> None:
             folder.record(epoch, trainer)
             val = "" if epoch.val_mse is None else f", val mse {epoch.val_mse:.5f}"
             bar.console.print(f"epoch {epoch.epoch}: train mse {epoch.train_mse:.5f}{val}")
+    if trainer.ended_early:
+        print(
+            f"ended after {len(trainer.history)} of {epochs} epochs: no lower validation error for "
+            f"{trainer.config.patience} (--patience)",
+            file=sys.stderr,
+        )

@@ -16,10 +16,12 @@ from dataclasses import asdict
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
+from zipfile import ZipFile
 
 import torch
 from torch.utils.tensorboard import SummaryWriter
 
+from train.checkpoint import DAMAGED
 from train.errors import CheckpointError
 from train.loop import Epoch, Trainer
 
@@ -41,13 +43,14 @@ class RunFolder:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._lock_file = folder / ".lock"
         self._state: dict[str, Any] | None = None
         self._saved_at = 0.0
         self._events: SummaryWriter | None = None
 
     def __enter__(self) -> "RunFolder":
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._lock = os.open(self.folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+        self._lock = os.open(self._lock_file, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -68,10 +71,14 @@ class RunFolder:
 
         Raises:
             CheckpointError: to resume, the folder holds no state; to begin, it holds a run that
-                trained for an epoch, or its result.
+                trained for an epoch, or its result, or a file that isn't a run's.
         """
         if resume and not (self.folder / STATE).exists():
             raise CheckpointError(f"nothing to resume: {self.folder / STATE} is missing")
+        if not resume and (self.folder / SETTINGS).exists() and not self._lock_file.exists():
+            raise CheckpointError(
+                f"{self.folder} holds a {SETTINGS} that no training wrote: name another --out"
+            )
         metrics = self.folder / "metrics.jsonl"
         found = [name for name in OUTPUTS if (self.folder / name).exists()]
         if not resume and (found or (metrics.exists() and metrics.stat().st_size)):
@@ -89,10 +96,12 @@ class RunFolder:
         """
         path = self.folder / STATE
         try:
-            state = torch.load(path, weights_only=True, map_location="cpu")
-        except (OSError, RuntimeError, EOFError, ValueError, LookupError, UnpicklingError) as error:
+            with ZipFile(path) as file:  # torch doesn't compare the checksums
+                if broken := file.testzip():
+                    raise CheckpointError(f"{path} is damaged: {broken} has another checksum")
+            trainer.restore(torch.load(path, weights_only=True, map_location="cpu"))
+        except (*DAMAGED, LookupError, UnpicklingError) as error:
             raise CheckpointError(f"{path} is damaged: {error}") from error
-        trainer.restore(state)
         self._write_metrics(trainer.history)
 
     def keep_settings(self, settings: dict[str, Any]) -> None:

@@ -1,42 +1,47 @@
 """What a finished training came to, in words: how it compares, and what to try."""
 
-from train.config import FEWEST_VALIDATING, TrainConfig
+from torch import Tensor
+
+from train.config import FEWEST_VALIDATING, MOST_EPOCHS, PCA_CHANNELS
 from train.loop import Trainer
-from train.pca import Pca
 
 ALIKE = 0.95  # share of the mean image's error from which on all pictures are drawn nearly alike
 FEW_STEPS = 200
+TINY = 1e-6  # an mse that is nothing: float32 adds up pixels no more closely
 SHARES = (0.8, 0.9, 0.95)  # of the variance, for which a width of the embedding is suggested
 OVERFITTED = 0.8  # a training error below this share of the test error was learned by heart
 
 
-def verdict(trainer: Trainer, metrics: dict[str, float], pca: Pca) -> list[str]:
+def verdict(trainer: Trainer, metrics: dict[str, float], kept: Tensor) -> list[str]:
     """Lines for the end of a run.
 
     Args:
         trainer: after its last epoch.
         metrics: of the evaluation.
-        pca: of the training images.
+        kept: of the test images, by PCA of the training images; see Pca.kept.
     """
+    if metrics["mean_image_mse"] < TINY:
+        return ["all pictures are the same: there is nothing to learn"]
     width = trainer.config.output_dim
     numbers = f"{width} number{'s' if width > 1 else ''}"
     beside_pca = compare(metrics["mse"], metrics["pca_mse"])
     beside_mean = compare(metrics["mse"], metrics["mean_image_mse"])
-    lines = [
+    lines = [f"the weights are those of epoch {trainer.best_epoch}"] if trainer.ended_early else []
+    lines.append(
         f"the model's mse is {beside_pca} that of PCA with {numbers}, and {beside_mean} that of "
         "the mean image"
-    ]
+    )
     if metrics["mse"] > ALIKE * metrics["mean_image_mse"]:
         lines.append("it draws every picture nearly alike")
     if metrics["mse"] >= metrics["pca_mse"]:
         lines.append("to try: " + advise(trainer, metrics["mse"]))
-    return [*lines, suggest_width(pca, trainer.config)]
+    return [*lines, suggest_width(kept, width)]
 
 
 def compare(mse: float, other: float) -> str:
     """E.g. ``6 % below``."""
-    if other == 0:
-        return "above" if mse > 0 else "equal to"
+    if other < TINY:
+        return "above" if mse >= TINY else "equal to"
     return f"{100 * abs(mse / other - 1):.0f} % {'above' if mse > other else 'below'}"
 
 
@@ -44,13 +49,16 @@ def advise(trainer: Trainer, mse: float) -> str:
     """What may bring a model of this test error below PCA, by what its run looked like."""
     config, best = trainer.config, trainer.history[trainer.best_epoch - 1]
     learned = trainer.images_per_epoch // config.passes
+    enough = PCA_CHANNELS * config.input_dim
+    if config.start == "mean" and config.hidden_dim < enough:
+        return f"a wider network: from --hidden-dim {enough} on it can start from PCA (--start pca)"
+    if trainer.steps < FEW_STEPS and len(trainer.history) == config.epochs < MOST_EPOCHS:
+        return f"a longer run: {trainer.steps} steps are few; leave out --epochs, or ask for more"
     if config.fit_on == "all" and learned // 5 < FEWEST_VALIDATING:
         return (
             f"more pictures: of {5 * FEWEST_VALIDATING} training images or more, a fifth is held "
             "back to end the run in time"
         )
-    if trainer.steps < FEW_STEPS:
-        return f"a longer run: {trainer.steps} steps are few; leave out --epochs, or ask for more"
     if best.train_mse < OVERFITTED * mse:
         return f"more pictures, or stronger changes to them (--augment {config.augment + 1:g})"
     if best.val_mse is not None and trainer.best_epoch > 0.9 * config.epochs:
@@ -58,13 +66,13 @@ def advise(trainer: Trainer, mse: float) -> str:
     return f"another --seed, or a lower rate (--learning-rate {config.learning_rate / 4:g})"
 
 
-def suggest_width(pca: Pca, config: TrainConfig) -> str:
+def suggest_width(kept: Tensor, width: int) -> str:
     """What PCA's spectrum says about the width of the embedding."""
-    width = config.output_dim
-    kept = f"PCA with {width} keeps {100 * pca.shares[min(width, len(pca.shares)) - 1]:.0f} %"
+    most = len(kept)
     needs = []
     for share in SHARES:
-        enough = int((pca.shares < share).sum()) + 1
-        needed = str(enough) if enough <= len(pca.shares) else f"more than {len(pca.shares)}"
+        enough = int((kept < share).sum()) + 1
+        needed = str(enough) if enough <= most else f"more than {most}"
         needs.append(f"{100 * share:.0f} % takes {needed}")
-    return f"{kept} of the variance; {', '.join(needs)} (--output-dim; 2 draw a map)"
+    here = f"PCA with {width} keeps {100 * kept[min(width, most) - 1]:.0f} %"
+    return f"{here} of the variance; {', '.join(needs)} (--output-dim; 2 draw a map)"

@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import jsonschema
@@ -14,12 +15,12 @@ import torch
 
 from export import parity
 from export.__main__ import export, main, model_digest
-from export.errors import ParityError
+from export.errors import ExportError, ParityError
 from export.parity import EagerEngine, Parity, answer_eagerly, compare, tolerance_for
 from serve.bundle.engine.opening import open_engine
 from serve.bundle.errors import EngineError
 from serve.bundle.manifest import FILES, Bundle, Golden, Tolerance
-from train.checkpoint import load_checkpoint
+from train.checkpoint import load_checkpoint, save_checkpoint
 from train.dataset import Dataset
 
 ROOT = Path(__file__).parent.parent.parent
@@ -252,3 +253,15 @@ def test_missing_checkpoint_is_one_line(tmp_path: Path, capsys: pytest.CaptureFi
     assert error.startswith("export: ")
     assert "card.json is missing" in error
     assert error.count("\n") == 1
+
+
+def test_a_model_that_tells_nothing_apart_is_refused(
+    small_checkpoint: Path, tmp_path: Path
+) -> None:
+    """Where all test images have one embedding, there is no distance to measure an error by."""
+    checkpoint = load_checkpoint(small_checkpoint)
+    same = np.zeros_like(checkpoint.embeddings)
+    save_checkpoint(tmp_path / "same", replace(checkpoint, embeddings=same))
+
+    with pytest.raises(ExportError, match="same embedding"):
+        export(tmp_path / "same", tmp_path / "bundle", "1.0")

@@ -42,7 +42,7 @@ def test_the_end_says_what_the_model_is_worth(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A model of a few steps is told apart from PCA and from the mean image, and what to try."""
-    options = ["--dataset", "digits", "--hidden-dim", "4", "--epochs", "1", "--out", str(tmp_path)]
+    options = ["--dataset", "digits", "--hidden-dim", "16", "--epochs", "1", "--out", str(tmp_path)]
 
     assert main(options) == 0
 
@@ -209,3 +209,16 @@ def test_a_run_without_an_epoch_is_begun_again(
 
     monkeypatch.setattr(Trainer, "run_epoch", run_epoch)
     assert main(options) == 0
+
+
+def test_a_run_does_not_learn_its_own_pictures(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A run folder among the images is refused before they are read."""
+    images = tmp_path / "images"
+    make_pictures(images, 20, 12, colour=False)
+
+    for out in (images, images / "run"):
+        assert main(["--dataset", "folder", "--data-dir", str(images), "--out", str(out)]) == 1
+        assert "name another --out" in capsys.readouterr().err
+    assert {path.name for path in images.iterdir()} == {"clouds", "discs", "stripes"}

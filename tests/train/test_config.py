@@ -92,7 +92,13 @@ def test_unknown_recipe_lists_what_there_is(capsys: pytest.CaptureFixture[str]) 
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("epochs", 0), ("learning_rate", -1e-3), ("learning_rate", float("nan")), ("image_size", 3)],
+    [
+        ("epochs", 0),
+        ("learning_rate", -1e-3),
+        ("learning_rate", float("nan")),
+        ("image_size", 3),
+        ("seed", 2**64),
+    ],
 )
 def test_out_of_range_values_are_named(field: str, value: float) -> None:
     """The message names the field and shows the value."""

@@ -104,9 +104,10 @@ def test_too_few_groups_are_counted(tmp_path: Path) -> None:
 
     for number in range(2, 10):
         (tmp_path / f"day{number}").mkdir()
-        Image.new("L", (8, 8)).save(tmp_path / f"day{number}" / "0.png")
+        for index in range(2):
+            Image.new("L", (8, 8)).save(tmp_path / f"day{number}" / f"{index}.png")
     tested = load_dataset("folder", tmp_path, split_by="folder").test_labels
-    assert tested.tolist() == [4, 9]
+    assert tested.tolist() == [4, 4, 9, 9]
 
 
 def test_too_little_is_refused(tmp_path: Path) -> None:
@@ -115,3 +116,40 @@ def test_too_little_is_refused(tmp_path: Path) -> None:
         load_dataset("folder", tmp_path / "missing")
     with pytest.raises(DatasetError, match="holds 5 images; at least 15"):
         load_dataset("folder", make_folder(tmp_path, coloured=False, count=5))
+
+
+def test_a_split_that_leaves_too_few_is_refused(tmp_path: Path) -> None:
+    """Before training: two test images have no trustworthiness, ten learned ones no neighbours."""
+    for size, counts in (("small", (9, 9, 9, 9, 2)), ("large", (1, 1, 1, 1, 20))):
+        for number, count in enumerate(counts):
+            below = tmp_path / size / f"day{number}"
+            below.mkdir(parents=True)
+            for index in range(count):
+                Image.new("L", (8, 8)).save(below / f"{index}.png")
+
+    with pytest.raises(DatasetError, match="36 images are for training and 2 for the test"):
+        load_dataset("folder", tmp_path / "small", split_by="folder")
+    with pytest.raises(DatasetError, match=r"4 images are for training and 20 .* 12 and 3"):
+        load_dataset("folder", tmp_path / "large", split_by="folder")
+
+
+def test_the_last_number_of_a_name_may_stand_anywhere(tmp_path: Path) -> None:
+    """tree_0001_small.png and tree_0002_small.png are of one burst."""
+    for burst in "abcde":
+        for index in range(4):
+            Image.new("L", (8, 8), ord(burst)).save(tmp_path / f"{burst}2_{index:04}_small.png")
+
+    dataset = load_dataset("folder", tmp_path, split_by="prefix")
+
+    assert dataset.test_images.unique().tolist() == [ord("e")]
+
+
+def test_linked_folders_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """They aren't entered, since links may make a loop; a class that is left out isn't silent."""
+    make_folder(tmp_path / "photos", coloured=False)
+    (tmp_path / "photos" / "more").symlink_to(tmp_path / "photos" / "stripes")
+
+    dataset = load_dataset("folder", tmp_path / "photos")
+
+    assert dataset.classes == ("blocks", "stripes")
+    assert "not read: 1 linked folder\n" in capsys.readouterr().err

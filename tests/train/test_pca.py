@@ -41,7 +41,18 @@ def test_pca_is_scikit_learns(
     assert mse == pytest.approx(((restored - test) ** 2).mean(), rel=1e-4)
     assert mean_image_mse == pytest.approx(((train.mean(0) - test) ** 2).mean(), rel=1e-5)
     shares = exact.explained_variance_ratio_.cumsum()
-    assert pca.shares[:components].numpy() == pytest.approx(shares, rel=1e-4)
+    assert pca.kept(digits.train_images)[:components].numpy() == pytest.approx(shares, rel=1e-4)
+
+
+def test_few_images_keep_less_of_others_than_of_themselves() -> None:
+    """40 images of noise lie on 40 axes, which say next to nothing of other noise."""
+    noise = torch.Generator().manual_seed(0)
+    seen, unseen = torch.randint(0, 256, (2, 40, 1, 28, 28), generator=noise, dtype=torch.uint8)
+
+    pca = fit_pca(seen, 2)
+
+    assert pca.kept(seen)[-1] > 0.99
+    assert pca.kept(unseen)[-1] < 0.1
 
 
 def test_images_that_are_all_alike_have_a_pca() -> None:
@@ -51,7 +62,7 @@ def test_images_that_are_all_alike_have_a_pca() -> None:
     pca = fit_pca(images, 2)
 
     assert pca.errors(images, 2) == pytest.approx((0, 0), abs=1e-12)
-    assert (pca.shares == 1).all()
+    assert (pca.kept(images) == 1).all()
 
 
 def test_pca_takes_little_memory() -> None:

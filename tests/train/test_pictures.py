@@ -1,5 +1,7 @@
 """Pictures of small runs."""
 
+import io
+
 import numpy as np
 import pytest
 
@@ -36,3 +38,13 @@ def test_losses_of_one_epoch_are_seen() -> None:
 
     assert [line.get_marker() for line in axes.lines] == ["o", "o"]
     assert all(tick == int(tick) for tick in axes.get_xticks())
+
+
+def test_a_class_may_have_any_name() -> None:
+    """Neither dollar signs nor bytes that aren't UTF-8 keep the map from being drawn."""
+    points = np.random.default_rng(0).normal(size=(80, 2)).astype(np.float32)
+
+    figure = draw_map(points, np.arange(80) % 2, ("a $_{5 b$", "caf\udce9"))
+
+    figure.savefig(io.BytesIO())
+    assert {text.get_text() for text in figure.axes[0].texts} == {"a $_{5 b$", "caf?"}

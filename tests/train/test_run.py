@@ -75,8 +75,56 @@ def test_resume_refuses_another_run(digits: Dataset, tmp_path: Path) -> None:
         Trainer(SMALL, digits).restore(state)
 
     shorter = replace(digits, train_images=digits.train_images[1:])
-    with pytest.raises(ConfigError, match="dataset"):
+    with pytest.raises(ConfigError, match="images of the dataset have changed"):
         Trainer(SMALL, shorter).restore(trainer.state())
+
+
+def test_a_damaged_state_is_refused(digits: Dataset, tmp_path: Path) -> None:
+    """A flipped bit in a weight, and a file that lacks what a state has, are found out."""
+    trainer, path = Trainer(SMALL, digits), tmp_path / "state.pt"
+    with RunFolder(tmp_path) as folder:
+        folder.record(trainer.run_epoch(lambda count: None), trainer)
+    weight = trainer.state()["model"]["decoder.from_embedding.weight"].numpy().tobytes()
+    whole = path.read_bytes()
+    at = whole.index(weight)
+    path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+    with pytest.raises(CheckpointError, match="is damaged"):
+        RunFolder(tmp_path).resume(Trainer(SMALL, digits))
+
+    torch.save({"model": 1}, path)
+    with pytest.raises(CheckpointError, match="is damaged"):
+        RunFolder(tmp_path).resume(Trainer(SMALL, digits))
+
+
+def test_a_run_that_patience_ended_can_be_given_more(
+    digits: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another patience goes on; one where there was none has no best weights to go back to."""
+    impatient = replace(SMALL, patience=1)
+    trainer = Trainer(impatient, digits)
+    errors = iter([0.05, 0.06, 0.04])
+    monkeypatch.setattr(Trainer, "_val_mse", lambda self: next(errors))
+    while not trainer.finished:
+        trainer.run_epoch(lambda count: None)
+    assert (len(trainer.history), trainer.ended_early) == (2, True)
+
+    patient = Trainer(replace(impatient, patience=2), digits)
+    patient.restore(trainer.state())
+    assert not patient.finished
+    patient.run_epoch(lambda count: None)
+    assert patient.best_epoch == 3
+    with pytest.raises(ConfigError, match="patience 1, not 0"):
+        Trainer(SMALL, digits).restore(trainer.state())
+
+
+def test_settings_that_no_training_wrote_are_kept(tmp_path: Path) -> None:
+    """A settings.json of the user's own isn't written over; a killed run's is."""
+    (tmp_path / "settings.json").write_text('{"mine": 1}')
+    with pytest.raises(CheckpointError, match="no training wrote"):
+        RunFolder(tmp_path).check(resume=False)
+
+    with RunFolder(tmp_path) as folder:
+        folder.check(resume=False)
 
 
 def test_diverged_run_keeps_its_last_good_state(

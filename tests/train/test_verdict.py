@@ -5,10 +5,13 @@ from dataclasses import replace
 import pytest
 
 from tests.train.conftest import SMALL
+from train.config import TrainConfig
 from train.dataset import Dataset
 from train.loop import Epoch, Trainer
 from train.pca import fit_pca
-from train.verdict import advise, verdict
+from train.verdict import advise, compare, verdict
+
+WIDE = replace(SMALL, hidden_dim=16)  # wide enough to start from PCA
 
 
 @pytest.mark.parametrize(
@@ -19,7 +22,7 @@ def test_advice_depends_on_the_run(
     digits: Dataset, train_mse: float, best: int, advice: str
 ) -> None:
     """Learned by heart, still falling, or neither; a test error of 0.05 tells them apart."""
-    trainer = Trainer(replace(SMALL, epochs=40), digits)
+    trainer = Trainer(replace(WIDE, epochs=40), digits)
     trainer.history = [
         Epoch(number, train_mse, 0.05 + abs(number - best) / 100) for number in range(1, 41)
     ]
@@ -29,7 +32,7 @@ def test_advice_depends_on_the_run(
 
 def test_a_run_without_validation_can_be_learned_by_heart(digits: Dataset) -> None:
     """The test error is compared, so few pictures, of which none validates, are found out too."""
-    trainer = Trainer(replace(SMALL, epochs=40, fit_on="all"), digits)
+    trainer = Trainer(replace(WIDE, epochs=40, fit_on="all"), digits)
     trainer.history = [Epoch(number, 0.01, None) for number in range(1, 41)]
 
     assert "more pictures" in advise(trainer, 0.05)
@@ -39,7 +42,7 @@ def test_few_pictures_are_told_to_be_few(digits: Dataset) -> None:
     """Too few to hold a fifth back, pictures are what a run lacks, not epochs."""
     for count, advice in [(249, "of 250 training images or more"), (250, "another --seed")]:
         few = replace(digits, train_images=digits.train_images[:count])
-        trainer = Trainer(replace(SMALL, epochs=40, batch_size=16, fit_on="all"), few)
+        trainer = Trainer(replace(WIDE, epochs=40, batch_size=16, fit_on="all"), few)
         trainer.history = [Epoch(number, 0.05, None) for number in range(1, 41)]
 
         assert advice in advise(trainer, 0.05)
@@ -52,7 +55,36 @@ def test_a_model_that_draws_all_alike_is_told(digits: Dataset, mse: float, alike
     trainer.history = [Epoch(1, mse, mse)]
     metrics = {"mse": mse, "pca_mse": 0.055, "mean_image_mse": 0.061}
 
-    said = verdict(trainer, metrics, fit_pca(digits.train_images, 2))
+    said = verdict(trainer, metrics, fit_pca(digits.train_images, 2).kept(digits.test_images))
 
     assert ("it draws every picture nearly alike" in said) == alike
     assert any(line.startswith("to try: ") for line in said) == alike
+
+
+@pytest.mark.parametrize(
+    ("config", "advice"),
+    [
+        (replace(SMALL, epochs=40), "--hidden-dim 16"),
+        (replace(WIDE, epochs=3), "leave out --epochs"),
+        (replace(WIDE, epochs=40), "more pictures"),
+    ],
+)
+def test_what_the_command_asked_for_is_advised_first(
+    digits: Dataset, config: TrainConfig, advice: str
+) -> None:
+    """Of few pictures, a narrow network or a short run is told before their number."""
+    few = replace(digits, train_images=digits.train_images[:100])
+    trainer = Trainer(replace(config, fit_on="all"), few)
+    trainer.history = [Epoch(number, 0.05, None) for number in range(1, config.epochs + 1)]
+
+    assert advice in advise(trainer, 0.05)
+
+
+def test_pictures_that_are_all_the_same_are_told(digits: Dataset) -> None:
+    """They get no advice, and an error that is nothing isn't divided by."""
+    trainer = Trainer(SMALL, digits)
+    same = digits.train_images[:1].expand(20, -1, -1, -1)
+    metrics = {"mse": 1e-4, "pca_mse": 8e-10, "mean_image_mse": 0.0}
+
+    assert len(verdict(trainer, metrics, fit_pca(same, 2).kept(same))) == 1
+    assert (compare(5e-4, 8e-10), compare(0, 0)) == ("above", "equal to")
