@@ -107,18 +107,20 @@ def find_images(folder: Path) -> list[Path]:
 
     if not folder.is_dir():
         raise DatasetError(f"{folder} is not a folder")
-    found, others = list[Path](), Counter[str]()
+    found, others, linked = list[Path](), Counter[str](), 0
     for place, folders, files in os.walk(folder, onerror=refuse):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        others["linked folder"] += sum((Path(place) / name).is_symlink() for name in folders)
+        linked += sum((Path(place) / name).is_symlink() for name in folders)
         for path in (Path(place) / name for name in files if not name.startswith(".")):
             if path.suffix.lower() in SUFFIXES:
                 found.append(path)
             else:
                 others[path.suffix or path.name] += 1
-    if others.total():
-        kinds = ", ".join(f"{count} {kind}" for kind, count in others.most_common(5) if count)
-        print(f"not read: {kinds}", file=sys.stderr)
+    if others:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in others.most_common(5))
+        print(f"not read, by suffix: {kinds}", file=sys.stderr)
+    if linked:
+        print(f"linked folders, not entered: {linked}", file=sys.stderr)
     return sorted(found)
 
 

@@ -152,4 +152,4 @@ def test_linked_folders_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[s
     dataset = load_dataset("folder", tmp_path / "photos")
 
     assert dataset.classes == ("blocks", "stripes")
-    assert "not read: 1 linked folder\n" in capsys.readouterr().err
+    assert "linked folders, not entered: 1\n" in capsys.readouterr().err
