@@ -223,9 +223,9 @@ class Trainer:
         then = asdict(TrainConfig()) | state["config"] | {name: state[name] for name in here}
         if now["dataset"] != then["dataset"]:
             raise ConfigError("the images of the dataset have changed since the run began")
-        free = {"epochs"} | ({"patience"} if now["patience"] and then["patience"] else set())
+        changeable = {"epochs"} | ({"patience"} if now["patience"] and then["patience"] else set())
         for name, value in now.items():
-            if name not in free and then[name] != value:
+            if name not in changeable and then[name] != value:
                 raise ConfigError(f"the run to resume had {name} {then[name]}, not {value}")
         if len(state["history"]) > self.config.epochs:
             raise ConfigError(

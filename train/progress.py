@@ -56,6 +56,6 @@ def train_with_progress(trainer: Trainer, folder: RunFolder) -> None:
     if trainer.ended_early:
         print(
             f"ended after {len(trainer.history)} of {epochs} epochs: no lower validation error for "
-            f"{trainer.config.patience} (--patience)",
+            f"{trainer.config.patience} epochs (--patience)",
             file=sys.stderr,
         )

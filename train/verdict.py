@@ -51,7 +51,7 @@ def advise(trainer: Trainer, mse: float) -> str:
     learned = trainer.images_per_epoch // config.passes
     enough = PCA_CHANNELS * config.input_dim
     if config.start == "mean" and config.hidden_dim < enough:
-        return f"a wider network: from --hidden-dim {enough} on it can start from PCA (--start pca)"
+        return f"a wider network: --hidden-dim {enough} or more lets training start from PCA"
     if trainer.steps < FEW_STEPS and len(trainer.history) == config.epochs < MOST_EPOCHS:
         return f"a longer run: {trainer.steps} steps are few; leave out --epochs, or ask for more"
     if config.fit_on == "all" and learned // 5 < FEWEST_VALIDATING:

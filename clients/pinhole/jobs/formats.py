@@ -31,7 +31,7 @@ def write_parquet(file: IO[bytes], folder: Path, identity: Identity) -> None:
 
 
 def write_csv(file: IO[bytes], folder: Path, identity: Identity) -> None:
-    """One CSV file: path, sha256, embedding_0, embedding_1, ..., error and a shard's others."""
+    """One CSV file: path, sha256, embedding_0, embedding_1, ... and a shard's other columns."""
     writer = None
     for table in tables(folder, identity):
         flat = flatten(table, identity.model.width)
