@@ -25,8 +25,8 @@ class Muon(torch.optim.Optimizer):
     """Stochastic gradient descent with Nesterov's momentum and evened updates.
 
     Args:
-        weights: of convolutions; each is updated as a matrix of as many rows as its first axis
-            has, which must be no more than the matrix has columns.
+        weights: of convolutions, all of one shape; each is updated as a matrix of as many rows as
+            its first axis has, which must be no more than the matrix has columns.
         lr: the learning rate; a tensor can be refilled between replays of a CUDA graph.
     """
 
@@ -35,22 +35,25 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]  # no closure
-        """Update every weight by its gradient."""
+        """Update every weight by its gradient; all at once, as the matrices are small."""
         for group in self.param_groups:
+            updates = []
             for weight in group["params"]:
                 state, gradient = self.state[weight], weight.grad
                 if not state:
                     state["momentum"] = torch.zeros_like(weight)
                 momentum = state["momentum"].lerp_(gradient, 1 - MOMENTUM)
-                update = evened(gradient.lerp(momentum, MOMENTUM).flatten(1))
+                updates.append(gradient.lerp(momentum, MOMENTUM).flatten(1))
+            for weight, update in zip(group["params"], evened(torch.stack(updates)), strict=True):
                 weight.sub_(group["lr"] * update.view(weight.shape))
 
 
-def evened(matrix: Tensor) -> Tensor:
-    """A float[A, B], A ≤ B, with the same singular vectors, and every singular value near 1."""
+def evened(matrices: Tensor) -> Tensor:
+    """float[..., A, B], A ≤ B, with the same singular vectors, and every singular value near 1."""
     a, b, c = POLYNOMIAL
-    matrix = matrix / (matrix.norm() + SMALLEST_NORM)  # now no singular value is above 1
+    norms = torch.linalg.matrix_norm(matrices, keepdim=True)
+    matrices = matrices / (norms + SMALLEST_NORM)  # now no singular value is above 1
     for _ in range(ITERATIONS):
-        square = matrix @ matrix.T
-        matrix = a * matrix + (b * square + c * square @ square) @ matrix
-    return matrix
+        squares = matrices @ matrices.mT
+        matrices = a * matrices + (b * squares + c * squares @ squares) @ matrices
+    return matrices
