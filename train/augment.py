@@ -65,8 +65,20 @@ def warp_grid(
     bends = (count, 2, ELASTIC_GRID, ELASTIC_GRID)
     points = torch.randn(bends, generator=generator, device=device)
     points *= 2 * ELASTIC * strength * warped[:, None, None, None]
-    field = functional.interpolate(points, shape[2:], mode="bicubic", align_corners=True)
+    rows_of, columns_of = (interpolation(ELASTIC_GRID, side, device) for side in shape[2:])
+    field = rows_of @ points @ columns_of.T
     return affine + field.permute(0, 2, 3, 1)
+
+
+def interpolation(points: int, side: int, device: torch.device) -> Tensor:
+    """float32[side, points]: what each of a grid's points adds to each pixel of ``side``, cubic.
+
+    Two products with such matrices interpolate a batch several times faster than
+    functional.interpolate, which works through a batch image by image, on a GPU too.
+    """
+    unit = torch.eye(points, device=device)[None, None]
+    weights = functional.interpolate(unit, (side, points), mode="bicubic", align_corners=True)
+    return weights[0, 0]
 
 
 def relight(

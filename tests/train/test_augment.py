@@ -4,9 +4,10 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch.nn import functional
 
 from train import augment
-from train.augment import reflected, relight
+from train.augment import interpolation, reflected, relight
 from train.config import TrainConfig
 from train.dataset import Dataset
 from train.schedule import warped_share
@@ -34,6 +35,16 @@ def test_moved_photographs_stay_sharp(monkeypatch: pytest.MonkeyPatch) -> None:
     assert moved.shape == images.shape
     assert (moved % 2 == 0).all()
     assert (moved != images).flatten(1).any(1).sum() > 15
+
+
+def test_interpolation_is_torchs_own_as_a_matrix() -> None:
+    """A product with the matrix along each axis is torch's cubic interpolation, corners aligned."""
+    points = torch.randn(3, 2, 5, 5, generator=torch.Generator().manual_seed(0))
+    expected = functional.interpolate(points, (28, 9), mode="bicubic", align_corners=True)
+
+    rows, columns = (interpolation(5, side, points.device) for side in (28, 9))
+
+    assert torch.allclose(rows @ points @ columns.T, expected, atol=1e-5)
 
 
 def test_share_and_strength_decide_how_many_change() -> None:
