@@ -22,9 +22,10 @@ RECIPES: dict[str, dict[str, Any]] = {
     "seed": {},
     "best": {
         "batch_size": 128,
-        "learning_rate": 4e-3,
-        "epochs": 80,
+        "learning_rate": 2e-3,
+        "epochs": 120,
         "optimiser": "muon",
+        "encoder_decay": 0.1,
         "schedule": "cosine",
         "warmup_steps": 500,
         "augment": 1.0,
@@ -107,6 +108,12 @@ class TrainConfig:
         "what trains the convolutions between hidden channels; Muon at ten times the learning "
         "rate; Adam trains the other layers",
         choices=("adam", "muon"),
+    )
+    encoder_decay: float = option(
+        0.0,
+        "weight decay of the encoder: each step shrinks the encoder's weights by the learning rate "
+        "times this share",
+        least=0,
     )
     leaky_relu: float = option(0.01, "negative slope of LeakyReLU", least=0)
     schedule: str = option(

@@ -8,7 +8,7 @@ torch.optim.Muon takes matrices only, rounds them to bf16, which is slow on proc
 and can't be recorded as a CUDA graph.
 """
 
-from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,27 +25,32 @@ class Muon(torch.optim.Optimizer):
     """Stochastic gradient descent with Nesterov's momentum and evened updates.
 
     Args:
-        weights: of convolutions, all of one shape; each is updated as a matrix of as many rows as
-            its first axis has, which must be no more than the matrix has columns.
-        lr: the learning rate; a tensor can be refilled between replays of a CUDA graph.
+        groups: weights of convolutions, all of one shape, each with its ``lr`` and its
+            ``weight_decay``; a weight is updated as a matrix of as many rows as its first axis has,
+            which must be no more than the matrix has columns. A learning rate that is a tensor can
+            be refilled between replays of a CUDA graph.
     """
 
-    def __init__(self, weights: Iterable[Tensor], lr: float | Tensor) -> None:
-        super().__init__(weights, {"lr": lr})
+    def __init__(self, groups: list[dict[str, Any]]) -> None:
+        super().__init__(groups, {"weight_decay": 0.0})
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]  # no closure
         """Update every weight by its gradient; all at once, as the matrices are small."""
+        updates = []
         for group in self.param_groups:
-            updates = []
             for weight in group["params"]:
                 state, gradient = self.state[weight], weight.grad
                 if not state:
                     state["momentum"] = torch.zeros_like(weight)
                 momentum = state["momentum"].lerp_(gradient, 1 - MOMENTUM)
                 updates.append(gradient.lerp(momentum, MOMENTUM).flatten(1))
-            for weight, update in zip(group["params"], evened(torch.stack(updates)), strict=True):
-                weight.sub_(group["lr"] * update.view(weight.shape))
+        even = iter(evened(torch.stack(updates)))
+        for group in self.param_groups:
+            for weight in group["params"]:
+                if group["weight_decay"]:
+                    weight.mul_(1 - group["lr"] * group["weight_decay"])
+                weight.sub_(group["lr"] * next(even).view(weight.shape))
 
 
 def evened(matrices: Tensor) -> Tensor:

@@ -43,21 +43,16 @@ class Step:
         self._model, self._config, self._random = model, config, random
         self._device = next(model.parameters()).device
         on_cuda = self._device.type == "cuda"
-        by_muon = inner_weights(model) if config.optimiser == "muon" else []
-        by_adam = by_share_of_rate(model, by_muon)
-
-        def rate() -> Tensor | float:
-            """A CUDA graph keeps a float as recorded, but reads a tensor again on every replay."""
-            return torch.zeros((), device=self._device) if on_cuda else 0.0
-
-        groups = [{"params": weights, "lr": rate()} for weights in by_adam.values()]
+        by_muon, by_adam = parameter_groups(model, config)
+        self._shares = [group.pop("share") for group in by_adam + by_muon]
+        for group in by_adam + by_muon:
+            # A CUDA graph keeps a float as recorded, but reads a tensor again on every replay.
+            group["lr"] = torch.zeros((), device=self._device) if on_cuda else 0.0
         self.optimisers: list[torch.optim.Optimizer] = [
-            torch.optim.Adam(groups, fused=True, capturable=on_cuda)
+            torch.optim.AdamW(by_adam, fused=True, capturable=on_cuda)
         ]
-        self._shares = list(by_adam)
         if by_muon:
-            self.optimisers.append(Muon(by_muon, rate()))
-            self._shares.append(MUON_RATIO)
+            self.optimisers.append(Muon(by_muon))
         self._bf16 = choose_precision(config) == "bf16"
         self.mse_sum = torch.zeros((), device=self._device)
         self.warped_share = torch.zeros((), device=self._device)
@@ -153,6 +148,31 @@ class CapturedStep:
         return graph
 
 
+def parameter_groups(
+    model: Autoencoder, config: TrainConfig
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """What Muon learns and what Adam learns: all parameters, in groups with the same settings.
+
+    Returns:
+        Two lists of groups as optimisers take them, each with the ``share`` of the learning rate
+        that it learns at.
+    """
+    muons = {id(part) for part in inner_weights(model)} if config.optimiser == "muon" else set()
+    encoders = {id(part) for part in model.encoder.parameters()}
+    slow = slow_weights(model)
+    groups: dict[tuple[bool, float, float], list[Tensor]] = {}
+    for part in model.parameters():
+        by_muon = id(part) in muons
+        share = MUON_RATIO if by_muon else slow.get(id(part), 1.0)
+        decay = config.encoder_decay if id(part) in encoders else 0.0
+        groups.setdefault((by_muon, share, decay), []).append(part)
+    by_muon_or_adam: tuple[list[dict[str, Any]], list[dict[str, Any]]] = ([], [])
+    for (by_muon, share, decay), parts in groups.items():
+        group = {"params": parts, "share": share, "weight_decay": decay}
+        by_muon_or_adam[0 if by_muon else 1].append(group)
+    return by_muon_or_adam
+
+
 def inner_weights(model: Autoencoder) -> list[Tensor]:
     """The weights of the convolutions between hidden channels."""
     layers = [*model.encoder.convolutions, *model.decoder.convolutions]
@@ -160,16 +180,13 @@ def inner_weights(model: Autoencoder) -> list[Tensor]:
     return weights[1:-1]
 
 
-def by_share_of_rate(model: Autoencoder, others: list[Tensor]) -> dict[float, list[Tensor]]:
-    """The parameters without ``others``, keyed by the share of the learning rate they learn at."""
+def slow_weights(model: Autoencoder) -> dict[int, float]:
+    """The ids of weights that learn at less than the learning rate, and at what share of it."""
     inputs = model.encoder.to_embedding.in_features
+    if inputs <= USUAL_INPUTS:
+        return {}
     layers = (model.encoder.to_embedding, model.to_log_variance)
-    slow: list[Tensor] = []
-    if inputs > USUAL_INPUTS:
-        slow = [layer.weight for layer in layers if layer is not None]
-    apart = {id(part) for part in slow + others}
-    rest: list[Tensor] = [part for part in model.parameters() if id(part) not in apart]
-    return {1.0: rest, USUAL_INPUTS / inputs: slow} if slow else {1.0: rest}
+    return {id(layer.weight): USUAL_INPUTS / inputs for layer in layers if layer is not None}
 
 
 def distance(z: Tensor, places: Tensor) -> Tensor:

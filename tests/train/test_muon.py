@@ -26,7 +26,7 @@ def test_a_gradient_of_0_moves_nothing() -> None:
     weight = torch.ones(4, 4, 3, 3, requires_grad=True)
     weight.grad = torch.zeros_like(weight)
 
-    Muon([weight], lr=1.0).step()
+    Muon([{"params": [weight], "lr": 1.0}]).step()
 
     assert torch.equal(weight, torch.ones_like(weight))
 
