@@ -13,11 +13,12 @@ from train.errors import ConfigError
 DATASETS = ("mnist", "fashion-mnist", "kmnist", "emnist", "digits", "folder")
 
 # Sets of defaults for the command line. ``seed`` is the published recipe: the defaults of
-# TrainConfig. ``best`` is what docs/experiments.md came to. Warped images keep the encoder from
-# memorising the training images; they get rarer from the first step to the last, because callers'
-# images aren't warped. The t-SNE map tells the encoder which images belong together. Muon learns in
-# one epoch more than Adam does in two. ``pictures`` is for anyone's own images, 50 or 60,000 of
-# them (docs/own-model.md). What it says is None fits the set (``fit_to_set``).
+# TrainConfig. ``best`` is what docs/experiments.md came to, and what the shipped weights were made
+# by. Warped images and decaying weights keep the encoder from memorising the training images. In
+# the last epochs fewer and fewer images are warped, because callers' images aren't. The t-SNE map
+# tells the encoder which images belong together. Muon learns in one epoch more than Adam does in
+# two. ``pictures`` is for anyone's own images, 50 or 60,000 of them (docs/own-model.md). What it
+# says is None fits the set (``fit_to_set``).
 RECIPES: dict[str, dict[str, Any]] = {
     "seed": {},
     "best": {
@@ -29,7 +30,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "schedule": "cosine",
         "warmup_steps": 500,
         "augment": 1.0,
-        "augment_fade": 1.0,
+        "augment_fade": 0.6,
         "layout": 0.05,
     },
     "pictures": {

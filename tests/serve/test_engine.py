@@ -10,6 +10,7 @@ import onnxruntime
 import pytest
 import torch
 
+from export.parity import PIXEL_TOLERANCE
 from serve.bundle.engine import checks, onnx
 from serve.bundle.engine.checks import check_golden
 from serve.bundle.engine.chunks import chunk_size
@@ -49,7 +50,11 @@ def test_golden_answers(engine: Engine, small_bundle: Bundle) -> None:
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
 def test_company_changes_nothing(shipped_bundle: Bundle, digits: Dataset, runtime: str) -> None:
-    """An image gets the same answer whatever images come with it, on every device of this host."""
+    """An image gets the same answer whatever images come with it, on every device of this host.
+
+    TorchScript on a GPU is the exception: cuDNN chooses other kernels for other batch sizes, which
+    add in another order. There a pixel may differ by fp32's tolerance (1.9e-6 on an H100).
+    """
     size = 64  # of the longest chunk on a CPU
     images = digits.train_images[: 2 * size + 3].numpy()
     for device in dict.fromkeys(device for device, _ in available(runtime)):
@@ -65,7 +70,8 @@ def test_company_changes_nothing(shipped_bundle: Bundle, digits: Dataset, runtim
             decoded = np.concatenate([engine.decode(expected[i : i + batch]) for i in starts])
 
             assert np.abs(embedded - expected).max() <= 1e-6 * unit
-            assert np.abs(decoded - pixels).max() <= 1e-6
+            chosen_by_size = (runtime, device) == ("torchscript", "cuda")
+            assert np.abs(decoded - pixels).max() <= (PIXEL_TOLERANCE if chosen_by_size else 1e-6)
 
 
 def test_chunks_are_smaller_for_larger_images() -> None:

@@ -166,8 +166,8 @@ def provider_options(device: str, precision: str, device_id: int, threads: int) 
         return {
             "device_id": str(device_id),
             "use_tf32": "0",  # TensorFloat-32 keeps only 10 of float32's 23 mantissa bits
-            # One algorithm whatever the batch size, so that an image's neighbours don't change its
-            # embedding. The provider's default would time every algorithm for each batch size.
+            # cuDNN's fallback kernels: the same whatever the batch size, so that an image's
+            # neighbours don't change its answer. cuDNN's choice of faster ones depends on it.
             "cudnn_conv_algo_search": "DEFAULT",
         }
     if device == "openvino":
@@ -196,6 +196,8 @@ def open_session(
     options.log_severity_level = 3  # errors only: onnxruntime warns once for each node
     if device == "cuda":
         onnxruntime.preload_dlls()  # CUDA and cuDNN from the nvidia-* packages
+        # Errors only: the provider warns of every layer that the fallback kernels may be slow.
+        onnxruntime.set_default_logger_severity(3)
     try:
         session = onnxruntime.InferenceSession(
             str(bundle.folder / file),
