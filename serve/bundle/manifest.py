@@ -9,7 +9,8 @@
     map.npz            embeddings and labels of the test set
     manifest.json      the facts that serving needs, and a sha256 of every file above
 
-This module defines the format, and ``python -m export`` writes it.
+This module defines the format, and ``python -m export`` writes it. For programs that read bundles
+without this package, manifest.schema.json describes manifest.json.
 """
 
 import hashlib
