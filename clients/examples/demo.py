@@ -21,7 +21,7 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont, ImageOps
 from pinhole import Client, Reconstruction
 
 DIGITS = Path(__file__).parent / "digits"
-PHOTOGRAPHED = DIGITS / "3-00090.png"
+PHOTOGRAPHED = DIGITS / "3-00112.png"
 PER_DIGIT = 3  # files of each digit
 NEIGHBOURS = 10
 START_S = 120

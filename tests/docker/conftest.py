@@ -156,7 +156,7 @@ def keyed(compose: Compose) -> Compose:
 @pytest.fixture(scope="session")
 def seven() -> bytes:
     """A handwritten seven of the model's own size."""
-    return (ROOT / "clients" / "examples" / "digits" / "7-00017.png").read_bytes()
+    return (ROOT / "clients" / "examples" / "digits" / "7-00000.png").read_bytes()
 
 
 def post(

@@ -113,7 +113,7 @@ def test_service_and_command(shipped_bundle: Bundle, server: str, tmp_path: Path
     """A service that answers, swaps and stops, and the commands that ask it."""
     with running(shipped_bundle, tmp_path, server=server) as service:
         run(*PINHOLE, "health", "--url", service.url)
-        run(*PINHOLE, "score", DIGITS / "7-00017.png", "--url", service.url)
+        run(*PINHOLE, "score", DIGITS / "7-00000.png", "--url", service.url)
         run(*PINHOLE, "embed", DIGITS, "--out", tmp_path / "rows.parquet", "--url", service.url)
         swap = (sys.executable, "-m", "serve.launcher.swap", shipped_bundle.folder)
         run(*swap, "--port", str(service.port))
