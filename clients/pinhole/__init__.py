@@ -3,7 +3,7 @@
 >>> from pinhole import Client
 >>> with Client("http://127.0.0.1:8080") as client:
 ...     client.embed("clients/examples/seven.png")
-array([-1.0718119, -0.7287082], dtype=float32)
+array([-0.9627707, -0.7172254], dtype=float32)
 """
 
 from typing import TYPE_CHECKING
