@@ -65,8 +65,8 @@ def warp_grid(
     bends = (count, 2, ELASTIC_GRID, ELASTIC_GRID)
     points = torch.randn(bends, generator=generator, device=device)
     points *= 2 * ELASTIC * strength * warped[:, None, None, None]
-    rows_of, columns_of = (interpolation(ELASTIC_GRID, side, device) for side in shape[2:])
-    field = rows_of @ points @ columns_of.T
+    vertical, horizontal = (interpolation(ELASTIC_GRID, side, device) for side in shape[2:])
+    field = vertical @ points @ horizontal.T
     return affine + field.permute(0, 2, 3, 1)
 
 

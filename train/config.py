@@ -15,10 +15,10 @@ DATASETS = ("mnist", "fashion-mnist", "kmnist", "emnist", "digits", "folder")
 # Sets of defaults for the command line. ``seed`` is the published recipe: the defaults of
 # TrainConfig. ``best`` is what docs/experiments.md came to, and what the shipped weights were made
 # by. Warped images and decaying weights keep the encoder from memorising the training images. In
-# the last epochs fewer and fewer images are warped, because callers' images aren't. The t-SNE map
-# tells the encoder which images belong together. Muon learns in one epoch more than Adam does in
-# two. ``pictures`` is for anyone's own images, 50 or 60,000 of them (docs/own-model.md). What it
-# says is None fits the set (``fit_to_set``).
+# the last epochs fewer and fewer images are warped, because callers' images aren't warped. The
+# t-SNE map tells the encoder which images belong together. Muon learns in one epoch more than Adam
+# does in two. ``pictures`` is for anyone's own images, 50 or 60,000 of them (docs/own-model.md).
+# What it says is None fits the set (``fit_to_set``).
 RECIPES: dict[str, dict[str, Any]] = {
     "seed": {},
     "best": {

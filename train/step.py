@@ -78,11 +78,14 @@ class Step:
         Raises:
             ValueError: the state is of another network, or of a version with other groups.
         """
-        rates = [group["lr"] for group in self._groups()]
+        settings = [
+            {name: group[name] for name in ("lr", "weight_decay")} for group in self._groups()
+        ]
         for optimiser, state in zip(self.optimisers, states, strict=True):
             optimiser.load_state_dict(state)
-        for group, rate in zip(self._groups(), rates, strict=True):
-            group["lr"] = rate  # the loaded rate may lie on another device
+        for group, own in zip(self._groups(), settings, strict=True):
+            # The loaded rate may lie on another device; states of earlier versions have no decay.
+            group.update(own)
 
     def __call__(self, images: Tensor, places: Tensor) -> None:
         """Learn a batch.
@@ -166,11 +169,12 @@ def parameter_groups(
         share = MUON_RATIO if by_muon else slow.get(id(part), 1.0)
         decay = config.encoder_decay if id(part) in encoders else 0.0
         groups.setdefault((by_muon, share, decay), []).append(part)
-    by_muon_or_adam: tuple[list[dict[str, Any]], list[dict[str, Any]]] = ([], [])
+    of_muon: list[dict[str, Any]] = []
+    of_adam: list[dict[str, Any]] = []
     for (by_muon, share, decay), parts in groups.items():
         group = {"params": parts, "share": share, "weight_decay": decay}
-        by_muon_or_adam[0 if by_muon else 1].append(group)
-    return by_muon_or_adam
+        (of_muon if by_muon else of_adam).append(group)
+    return of_muon, of_adam
 
 
 def inner_weights(model: Autoencoder) -> list[Tensor]:

@@ -259,7 +259,7 @@ def test_metrics_count_what_was_asked(service: Running, client: Client, digits: 
     assert more("pinhole_phase_seconds_count['embed', 'infer']") >= 2
     assert more("pinhole_position_count['1']") >= 4
     assert more("pinhole_outside_total[]") == 0  # digits are what the model knows
-    assert more("pinhole_percentile_count[]") in (1, 2)  # as above
+    assert more("pinhole_percentile_count[]") in (1, 2)  # a canary may have come along
     assert after["pinhole_ready[]"] == 1
     assert any(name.startswith("pinhole_model_info[") for name in after)
     waits = {"torchserve": "ts_queue_latency_microseconds", "granian": "pinhole_wait_seconds_sum"}

@@ -51,6 +51,19 @@ def test_runs_of_earlier_versions_can_be_resumed(digits: Dataset) -> None:
         Trainer(replace(SMALL, passes=2), digits).restore(state)
 
 
+def test_muons_earlier_runs_can_be_resumed(digits: Dataset) -> None:
+    """A run from before there was weight decay goes on without any."""
+    config = replace(SMALL, optimiser="muon")
+    trainer, again = Trainer(config, digits), Trainer(config, digits)
+    trainer.run_epoch(lambda count: None)
+    state = trainer.state()
+    del state["config"]["encoder_decay"]
+    del state["optimisers"][1]["param_groups"][0]["weight_decay"]
+
+    again.restore(state)
+    assert again.run_epoch(lambda count: None) == trainer.run_epoch(lambda count: None)
+
+
 def test_resume_refuses_another_run(digits: Dataset, tmp_path: Path) -> None:
     """A missing or damaged state, and a run of another configuration, are refused by name."""
     with pytest.raises(CheckpointError, match="nothing to resume"):

@@ -167,7 +167,7 @@ def provider_options(device: str, precision: str, device_id: int, threads: int) 
             "device_id": str(device_id),
             "use_tf32": "0",  # TensorFloat-32 keeps only 10 of float32's 23 mantissa bits
             # cuDNN's fallback kernels: the same whatever the batch size, so that an image's
-            # neighbours don't change its answer. cuDNN's choice of faster ones depends on it.
+            # neighbours don't change its answer. cuDNN chooses its faster kernels by that size.
             "cudnn_conv_algo_search": "DEFAULT",
         }
     if device == "openvino":
