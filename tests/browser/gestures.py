@@ -74,6 +74,17 @@ def wait_for_change(page: Page, selector: str, before: str) -> str:
     return picture(page, selector)
 
 
+def hover_until_shown(page: Page, x: float, y: float) -> str:
+    """Put the pointer somewhere else on the map; the numbers of that place, once they are shown.
+
+    The page opens with a place of its own, so the first numbers need not be the pointer's.
+    """
+    before = numbers(page)
+    hover(page, x, y)
+    expect(page.locator("#lens output")).not_to_have_text(before)
+    return numbers(page)
+
+
 def overflow(page: Page) -> int:
     """How many pixels wider than the window the page is."""
     wider: int = page.evaluate("document.documentElement.scrollWidth - innerWidth")

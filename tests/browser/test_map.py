@@ -7,7 +7,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from .conftest import Visit
-from .gestures import hover, numbers, overflow, pick, picture, wait_for_change
+from .gestures import hover, hover_until_shown, numbers, overflow, pick, picture, wait_for_change
 
 LENS = "#lens canvas"
 
@@ -39,10 +39,8 @@ def test_hovering_decodes(explorer: str, visit: Visit) -> None:
 def test_fast_hands_make_no_queue(explorer: str, visit: Visit) -> None:
     """Two hundred movements: one request under way at a time, and the last place wins."""
     page = visit(explorer)
-    hover(page, 0.5, 0.25)
-    place = numbers(page)
-    hover(page, 0.1, 0.5)
-    expect(page.locator("#lens output")).not_to_have_text(place)
+    place = hover_until_shown(page, 0.5, 0.25)
+    hover_until_shown(page, 0.1, 0.5)
     page.evaluate(COUNT_FETCHES)
 
     for step in range(200):
