@@ -9,8 +9,16 @@ from numpy.typing import NDArray
 
 NPY = "application/x-npy"
 
-# What numpy raises for a header that makes no sense, besides ValueError.
-BAD_HEADER = (TypeError, LookupError, SyntaxError, tokenize.TokenError, MemoryError)
+# What numpy raises for a header that makes no sense: it reads one with Python's own parser.
+BAD_HEADER = (
+    ValueError,
+    TypeError,
+    LookupError,
+    SyntaxError,
+    tokenize.TokenError,
+    MemoryError,
+    RecursionError,
+)
 
 
 def pack(array: NDArray[Any]) -> bytes:

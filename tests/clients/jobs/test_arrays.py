@@ -3,6 +3,7 @@
 import gzip
 import io
 import os
+import re
 import struct
 from collections.abc import Callable
 from contextlib import closing
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pinhole.jobs.errors import JobError
+from pinhole.jobs.errors import Fault, JobError
 from pinhole.jobs.sources import arrays
 from pinhole.jobs.sources.opening import open_source
 
@@ -66,6 +67,50 @@ def test_arrays_of_other_kinds_are_refused(tmp_path: Path) -> None:
         open_source(str(tmp_path / "f.npy"))
     with pytest.raises(JobError, match=r"this array is uint8\[2, 3\]"):
         open_source(str(tmp_path / "d.npy"))
+
+
+def npy(header: str) -> bytes:
+    """A .npy file of 32 pixels under a header of one's own."""
+    return b"\x93NUMPY\1\0" + struct.pack("<H", len(header)) + header.encode() + bytes(32)
+
+
+def npz(array: NDArray[np.uint8]) -> bytes:
+    """A .npz file whose array no longer has its checksum."""
+    file = io.BytesIO()
+    np.savez(file, array)
+    return file.getvalue().replace(array.tobytes(), bytes(array.size))
+
+
+SHAPED = "{{'descr': '|u1', 'fortran_order': False, 'shape': {}}}"
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "complaint"),
+    [
+        ("x.npy", npy(SHAPED.format((3, 4, 4))), "promises 48 bytes of pixels, and it holds 32"),
+        ("x.npy", npy(SHAPED.format((10**20, 4, 4))), "was cut short"),
+        ("x.npy", npy(SHAPED.format((-2, 4, 4))), r"its shape is \[-2, 4, 4\]"),
+        ("x.npy", npy("{[1]: 2}"), "can't be read as an array"),
+        ("x.npy", npy("({'a': (1"), "can't be read as an array"),
+        ("x.npy", npy("-" * 9_000 + "1"), "can't be read as an array"),
+        ("x.npz", npz(np.ones((2, 4, 4), np.uint8)), "can't be read as a .npz file"),
+    ],
+)
+def test_a_damaged_array_costs_one_row(
+    tmp_path: Path, name: str, data: bytes, complaint: str
+) -> None:
+    """It is refused before its first image is read; in a folder, the other files go on."""
+    (tmp_path / name).write_bytes(data)
+    np.save(tmp_path / "y.npy", np.zeros((2, 4, 4), np.uint8))
+
+    with pytest.raises(JobError, match=complaint):
+        open_source(str(tmp_path / name))
+    with closing(open_source(str(tmp_path))) as source:
+        rows = [row for chunk in source.chunks(range(source.count), 9) for row in chunk.load()]
+
+    (fault,) = [row for row in rows if isinstance(row, Fault)]
+    assert re.search(complaint, fault.message)
+    assert len(rows) == 3
 
 
 def test_rows_far_apart_are_read_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ shorter while it is read, the process would die of SIGBUS.
 
 import gzip
 import math
+import os
 import struct
 import zlib
 from collections.abc import Iterable, Iterator
@@ -22,6 +23,7 @@ from pinhole.jobs.errors import HoldsNoImages, JobError
 from pinhole.jobs.sources import Chunk, Content, Stream, cut
 from pinhole.jobs.sources.places import Place
 from pinhole.jobs.sources.suffixes import LeftOut
+from pinhole.tensors import BAD_HEADER
 
 # The third byte of an IDX file whose elements are bytes; the fourth is the number of dimensions
 # (http://yann.lecun.com/exdb/mnist).
@@ -114,6 +116,10 @@ def npy_source(place: Place) -> Rows:
 def npy_layout(name: str, file: IO[bytes]) -> Layout:
     """The layout that the header of a .npy file tells.
 
+    Args:
+        name: for messages.
+        file: at its beginning, and its end can be sought.
+
     Raises:
         JobError: the file is damaged, or holds an array of another kind.
     """
@@ -124,7 +130,7 @@ def npy_layout(name: str, file: IO[bytes]) -> Layout:
             (2, 0): np.lib.format.read_array_header_2_0,
         }[version]
         shape, fortran, dtype = read(file)
-    except (ValueError, KeyError) as error:
+    except BAD_HEADER as error:
         raise JobError(f"{name} can't be read as an array") from error
     if dtype != np.uint8 or fortran:
         order = " in Fortran order" if fortran else ""
@@ -132,19 +138,35 @@ def npy_layout(name: str, file: IO[bytes]) -> Layout:
             f"{name}: images are uint8[N, H, W] or uint8[N, C, H, W] in C order; "
             f"this array is {dtype}{list(shape)}{order}"
         )
-    return layout_of(name, file.tell(), shape)
+    return layout_of(name, file, shape)
 
 
-def layout_of(name: str, offset: int, shape: tuple[int, ...]) -> Layout:
+def layout_of(name: str, file: IO[bytes], shape: tuple[int, ...]) -> Layout:
     """The layout of uint8[N, H, W] or uint8[N, C, H, W].
+
+    Args:
+        name: for messages.
+        file: at the first image.
+        shape: that its header tells.
 
     Raises:
         HoldsNoImages: the shape has another number of dimensions, or images without pixels.
+        JobError: the file is too short for it. This is looked for before the first image is read,
+            so that in a folder one damaged file costs one row, not the job.
     """
     if len(shape) not in (3, 4) or 0 in shape[1:]:
         raise HoldsNoImages(
             f"{name}: images are uint8[N, H, W] or uint8[N, C, H, W]; "
             f"this array is uint8{list(shape)}"
+        )
+    if min(shape) < 0:
+        raise JobError(f"{name} can't be read as an array: its shape is {list(shape)}")
+    offset, expected = file.tell(), math.prod(shape)
+    actual = file.seek(0, os.SEEK_END) - offset
+    if actual < expected:
+        raise JobError(
+            f"{name} was cut short: its header promises {expected:,} bytes of pixels, and it holds "
+            f"{actual:,}"
         )
     return Layout(offset, shape[0], (1, *shape[1:]) if len(shape) == 3 else tuple(shape[1:]))
 
@@ -174,7 +196,7 @@ def idx_layout(place: Place, file: IO[bytes]) -> Layout:
     """The layout that an IDX file's header tells."""
     dimensions = file.read(4)[3]
     shape = struct.unpack(f">{dimensions}I", file.read(4 * dimensions))
-    return layout_of(str(place), 4 + 4 * dimensions, shape)
+    return layout_of(str(place), file, shape)
 
 
 def packed_idx_source(place: Place, layout: Layout) -> Stream:
