@@ -106,7 +106,10 @@ def read_plain_png(data: bytes, spec: ImageSpec) -> NDArray[np.uint8] | None:
         ``uint8[H, W]`` or ``uint8[H, W, 3]``, or None for any other file.
     """
     head = plain_png_head(spec)
-    if not data.startswith(head) or not holds_pixels_alone(data, len(head)):
+    if not data.startswith(head):
+        return None
+    packed = pixels_alone(data, len(head))
+    if packed is None or not is_whole(packed, spec.height * (1 + spec.width * spec.channels)):
         return None
     try:
         pixels: NDArray[np.uint8] = pyspng.load(data)
@@ -124,23 +127,33 @@ def plain_png_head(spec: ImageSpec) -> bytes:
     return PNG_SIGNATURE + chunk + PNG_CHECKSUM.pack(zlib.crc32(chunk[4:]))
 
 
-def holds_pixels_alone(png: bytes, at: int) -> bool:
-    """Whether every chunk from ``at`` on is whole, and none changes what the pixels mean.
+def pixels_alone(png: bytes, at: int) -> bytes | None:
+    """The compressed pixels, if every chunk from ``at`` on is whole and none changes their meaning.
 
-    Chunks of transparency, orientation or animation do. Damaged chunks are looked for here, since
-    libspng doesn't report them: it reads as much of a damaged file as it can.
+    Chunks of transparency, orientation or animation do. Damage is looked for here and in
+    ``is_whole``, since libspng doesn't report it: it reads as much of a damaged file as it can.
     """
-    view = memoryview(png)
+    view, packed = memoryview(png), []
     while at + PNG_CHUNK.size + PNG_CHECKSUM.size <= len(png):
         length, kind = PNG_CHUNK.unpack_from(png, at)
         end = at + PNG_CHUNK.size + length
         checksum = PNG_CHECKSUM.pack(zlib.crc32(view[at + 4 : end]))
         if kind not in (b"IDAT", b"IEND") or view[end : end + 4] != checksum:
-            return False
+            return None
         if kind == b"IEND":
-            return True
+            return b"".join(packed)
+        packed.append(view[at + PNG_CHUNK.size : end])
         at = end + PNG_CHECKSUM.size
-    return False
+    return None
+
+
+def is_whole(packed: bytes, size: int) -> bool:
+    """Whether a zlib stream unpacks to ``size`` bytes that have its checksum."""
+    unpacker = zlib.decompressobj()
+    try:
+        return len(unpacker.decompress(packed, size + 1)) == size and unpacker.eof
+    except zlib.error:
+        return False
 
 
 def channels_first(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:

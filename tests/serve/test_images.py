@@ -1,6 +1,8 @@
 """Image files to model pixels."""
 
 import io
+import struct
+import zlib
 from dataclasses import replace
 
 import numpy as np
@@ -14,6 +16,7 @@ from serve.bundle.manifest import ImageSpec
 
 GREY = ImageSpec(channels=1, height=28, width=28, polarity="auto", framing="ink")
 RGB = ImageSpec(channels=3, height=32, width=32, polarity="keep", framing="pad")
+START = 41  # where the compressed pixels of a plain PNG begin
 WHOLE = replace(GREY, polarity="keep", framing="stretch")
 
 
@@ -54,6 +57,23 @@ def test_damaged_png_is_what_pillow_makes_of_it(spec: ImageSpec) -> None:
     for at in range(len(whole)):
         changed = whole[:at] + bytes([whole[at] ^ 0x55]) + whole[at + 1 :]
         for file in (whole[: at + 1], changed):
+            assert same(read_or_refuse(file, spec), read_by_pillow(file, spec))
+
+
+@pytest.mark.parametrize("spec", [GREY, RGB])
+def test_damaged_pixels_under_a_right_checksum(spec: ImageSpec) -> None:
+    """A PNG whose compressed pixels were damaged before its chunk's checksum was taken, alike."""
+    whole = file_of(as_picture(gradients(spec, 0)))
+    (length,) = struct.unpack_from(">I", whole, START - 8)
+    packed = whole[START : START + length]
+
+    for at in range(length):
+        changed = packed[:at] + bytes([packed[at] ^ 0x55]) + packed[at + 1 :]
+        for pixels in (packed[:at], changed):
+            chunk = b"IDAT" + pixels
+            checksum = struct.pack(">I", zlib.crc32(chunk))
+            end = whole[START + length + 4 :]
+            file = whole[: START - 8] + struct.pack(">I", len(pixels)) + chunk + checksum + end
             assert same(read_or_refuse(file, spec), read_by_pillow(file, spec))
 
 
