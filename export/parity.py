@@ -116,8 +116,8 @@ def judge_precisions(
 
 def tolerance_for(parity: Parity, spread: float) -> Tolerance | None:
     """The tolerance of a precision that moves answers so far; None if it moves them too far."""
-    if max(parity.embedding_mean, abs(parity.mse_change)) >= MOST_MOVED:
-        return None
+    if not (parity.embedding_mean < MOST_MOVED and abs(parity.mse_change) < MOST_MOVED):
+        return None  # also where half precision overflowed: NaN is below nothing
     return Tolerance(MARGIN * parity.embedding_max * spread, MARGIN * parity.pixel_max)
 
 

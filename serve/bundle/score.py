@@ -46,8 +46,12 @@ def relative_errors(images: NDArray[np.uint8], errors: Floats) -> Floats:
 
 
 def percentile(relative_error: float, calibration: Calibration) -> float:
-    """Share of held-out images, in percent, whose relative error was smaller."""
-    return float(np.interp(relative_error, calibration.relative_quantiles, np.arange(101)))
+    """Share of held-out images, in percent, whose relative error was smaller.
+
+    It is 100 for an image that overflowed half precision, whose error is NaN.
+    """
+    error = np.nan_to_num(relative_error, nan=np.inf)
+    return float(np.interp(error, calibration.relative_quantiles, np.arange(101)))
 
 
 def positions(embedding: Sequence[float], calibration: Calibration) -> list[float]:
@@ -60,6 +64,6 @@ def positions(embedding: Sequence[float], calibration: Calibration) -> list[floa
 
 
 def is_outside(embedding: Floats, calibration: Calibration) -> bool:
-    """Whether the embedding is where no held-out image was."""
-    outside = (embedding < calibration.embedding_min) | (embedding > calibration.embedding_max)
-    return bool(outside.any())
+    """Whether the embedding is where no held-out image was; NaN is nowhere."""
+    inside = (embedding >= calibration.embedding_min) & (embedding <= calibration.embedding_max)
+    return not inside.all()

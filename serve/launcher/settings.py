@@ -107,8 +107,8 @@ class Settings:
     workers: int | None = option(
         None,
         "torchserve: worker processes for each endpoint (default: one a core, at most "
-        f"{MOST_WORKERS}); granian: threads that run the engine, in all processes "
-        "together (default: one a core)",
+        f"{MOST_WORKERS}); granian: threads that run the engine, shared out evenly among "
+        "the processes, and one each at least (default: one a core)",
         type=count,
     )
     processes: int = option(

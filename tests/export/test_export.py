@@ -25,6 +25,7 @@ from train.dataset import Dataset
 
 ROOT = Path(__file__).parent.parent.parent
 SHIPPED = ROOT / "weights" / "mnist"
+NAN = float("nan")
 CPU = ["CPUExecutionProvider"]
 
 
@@ -124,6 +125,8 @@ def test_precision_that_moves_too_much_is_not_offered() -> None:
     assert kept == Tolerance(pytest.approx(0.12), pytest.approx(0.09))
     assert tolerance_for(Parity(0.02, 0.011, 0.03, 0.001, 0.0), spread=2.0) is None
     assert tolerance_for(Parity(0.02, 0.001, 0.03, 0.001, -0.011), spread=2.0) is None
+    assert tolerance_for(Parity(NAN, NAN, 0.03, 0.001, 0.0), spread=2.0) is None
+    assert tolerance_for(Parity(0.02, 0.001, NAN, NAN, NAN), spread=2.0) is None
 
 
 def test_half_precision_graphs_give_half_precision_answers(

@@ -22,6 +22,7 @@ CALIBRATION = Calibration(
     embedding_min=[-1.0, -2.0],
     embedding_max=[1.0, 2.0],
 )
+NAN = float("nan")
 MIDDLE = np.zeros(2, np.float32)
 
 
@@ -87,10 +88,21 @@ def test_other_handwriting_is_known(shipped_bundle: Bundle, digits: Dataset) -> 
 
 @pytest.mark.parametrize(
     ("mse", "expected"),
-    [(0.0, 0.0), (0.1, 0.0), (0.15, 50.0), (0.1505, 50.5), (0.2, 100.0), (0.9, 100.0)],
+    [
+        (0.0, 0.0),
+        (0.1, 0.0),
+        (0.15, 50.0),
+        (0.1505, 50.5),
+        (0.2, 100.0),
+        (0.9, 100.0),
+        (NAN, 100.0),
+    ],
 )
 def test_percentile_is_read_off_the_quantiles(mse: float, expected: float) -> None:
-    """The percentile is interpolated between quantiles, and is 0 below all and 100 above all."""
+    """The percentile is interpolated between quantiles, and is 0 below all and 100 above all.
+
+    An error that overflowed is above all.
+    """
     assert percentile(mse, CALIBRATION) == pytest.approx(expected)
 
 
@@ -108,6 +120,7 @@ def test_top_percent_is_an_outlier(mse: float, expected: bool) -> None:
         ([1.01, 0], True),
         ([0, -2.01], True),
         ([-9, 9], True),
+        ([NAN, 0], True),
     ],
 )
 def test_beyond_the_map_is_an_outlier(embedding: list[float], expected: bool) -> None:
