@@ -25,7 +25,7 @@ class InvalidRequest(RequestError):
 
 
 class InvalidEmbedding(RequestError):
-    """Not a vector of D finite numbers."""
+    """Not a vector of D numbers that the model can draw."""
 
 
 class NotFound(RequestError):

@@ -1,8 +1,8 @@
 """The metrics that workers count for Prometheus.
 
-The launcher names a folder (PROMETHEUS_MULTIPROC_DIR) to which all workers write their counts, and
-serves the sums (serve.launcher.metrics). In a stock TorchServe nobody reads these counts, and
-prometheus_client may be missing: workers import this module only if the launcher started them.
+Where workers are processes, the launcher names a folder (PROMETHEUS_MULTIPROC_DIR) to which all of
+them write their counts; it serves the sums (serve.launcher.metrics). In a stock TorchServe nobody
+reads these counts, and prometheus_client may be missing: there this module isn't imported.
 """
 
 from collections import Counter

@@ -6,15 +6,12 @@ bundle is skipped where torch isn't installed.
 
 import os
 import signal
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pytest
 
 from serve.bundle.manifest import Bundle
-from serve.bundle.score import relative_errors
 
 if TYPE_CHECKING:
     from train.dataset import Dataset
@@ -64,9 +61,10 @@ def train_small(folder: Path, digits: "Dataset", output_dim: int = 2) -> Path:
     """Train a model of 4 channels for a second, and save its checkpoint."""
     import torch
 
+    from train.card import describe
     from train.checkpoint import Checkpoint, save_checkpoint
     from train.config import TrainConfig
-    from train.evaluate import embed_and_score
+    from train.evaluate import score
     from train.loop import Trainer
 
     config = TrainConfig(
@@ -76,21 +74,9 @@ def train_small(folder: Path, digits: "Dataset", output_dim: int = 2) -> Path:
     for _ in range(config.epochs):
         trainer.run_epoch(lambda count: None)
     model = trainer.model.to(memory_format=torch.contiguous_format).eval()
-    embeddings, errors = embed_and_score(model, digits.test_images)
-    relative = relative_errors(digits.test_images.numpy(), errors.astype(np.float32))
-    card = {
-        "config": asdict(config),
-        "dataset": {"name": "digits", "sha256": digits.checksum},
-        "polarity": "auto",
-        "framing": "ink",
-        "calibration": {
-            "mse_quantiles": np.quantile(errors, np.linspace(0, 1, 101)).tolist(),
-            "relative_quantiles": np.quantile(relative, np.linspace(0, 1, 101)).tolist(),
-            "embedding_min": embeddings.min(0).tolist(),
-            "embedding_max": embeddings.max(0).tolist(),
-        },
-    }
-    save_checkpoint(folder, Checkpoint(model, card, embeddings, digits.test_labels.numpy()))
+    found = score(model, digits)
+    card = describe(trainer, digits, found, commit=None)
+    save_checkpoint(folder, Checkpoint(model, card, found.embeddings, found.labels))
     return folder
 
 

@@ -14,8 +14,8 @@ DATASETS = ("mnist", "fashion-mnist", "kmnist", "emnist", "digits", "folder")
 
 # Sets of defaults for the command line. ``seed`` is the published recipe: the defaults of
 # TrainConfig. ``best`` is what docs/experiments.md came to, and what the shipped weights were made
-# by. Warped images and decaying weights keep the encoder from memorising the training images. In
-# the last epochs fewer and fewer images are warped, because callers' images aren't warped. The
+# by. Warped images and decaying weights keep the encoder from memorising the training images. Over
+# the last 72 epochs fewer and fewer images are warped, because callers' images aren't warped. The
 # t-SNE map tells the encoder which images belong together. Muon learns in one epoch more than Adam
 # does in two. ``pictures`` is for anyone's own images, 50 or 60,000 of them (docs/own-model.md).
 # What it says is None fits the set (``fit_to_set``).
@@ -91,6 +91,7 @@ class TrainConfig:
     batch_size: int = option(64, "images per optimiser step", least=1)
     learning_rate: float = option(5e-4, "Adam's step size", above=0)
     epochs: int = option(200, "rounds through the training images", least=1)
+    leaky_relu: float = option(0.01, "negative slope of LeakyReLU", least=0)
     passes: int = option(1, "times that an epoch learns each training image", least=1)
     patience: int = option(
         0,
@@ -116,7 +117,6 @@ class TrainConfig:
         "times this share",
         least=0,
     )
-    leaky_relu: float = option(0.01, "negative slope of LeakyReLU", least=0)
     schedule: str = option(
         "constant",
         "learning rate over the run: constant, or along a cosine to 0 at the end",

@@ -6,6 +6,7 @@
     pictures/     files of any kind → upright 8-bit pictures
     framing.py    how the model's picture is cut out; ink.py finds what is written on a page
     score.py      how unusual an image is
+    distribution.py  what to install for a module that is missing
     limits.py     the most that one request may ask for
     errors.py     the errors of all these
 

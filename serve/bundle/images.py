@@ -133,7 +133,7 @@ def pixels_alone(png: bytes, at: int) -> bytes | None:
     Chunks of transparency, orientation or animation do. Damage is looked for here and in
     ``is_whole``, since libspng doesn't report it: it reads as much of a damaged file as it can.
     """
-    view, packed = memoryview(png), []
+    view, packed = memoryview(png), list[memoryview]()
     while at + PNG_CHUNK.size + PNG_CHECKSUM.size <= len(png):
         length, kind = PNG_CHUNK.unpack_from(png, at)
         end = at + PNG_CHUNK.size + length

@@ -26,16 +26,7 @@ STOP_S = DRAIN_S + 2 * END_S + 1  # for followers to end; each stops as this pro
 class Instance:
     """This process and its followers, the private port beside them, and what they serve.
 
-    See serve.launcher.watching.Instance.
-
-    Args:
-        bundle: to serve.
-        settings: of the service.
-        home: an empty folder that outlives the instance.
-        stopping: set once the service is stopping, and so is no longer ready.
-
-    Raises:
-        ServeError: the bundle isn't fit to be served, or a port is taken.
+    Its arguments and errors are those of serve.launcher.watching.Instance.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Prove once, before the server starts, that the engine starts and gives the right answers.
+"""Prove once, before workers take a bundle, that the engine starts and gives the right answers.
 
 ``python -m serve.launcher.proof BUNDLE RUNTIME DEVICE PRECISION`` exits 0, or says why not.
 """

@@ -25,16 +25,7 @@ METRICS_S = 2.0  # longest wait for TorchServe's own page of metrics
 class Instance:
     """TorchServe, the private port beside it, and what it serves.
 
-    See serve.launcher.watching.Instance.
-
-    Args:
-        bundle: to serve.
-        settings: of the service.
-        home: an empty folder that outlives the instance.
-        stopping: set once the service is stopping, and so is no longer ready.
-
-    Raises:
-        ServeError: TorchServe can't be started.
+    Its arguments and errors are those of serve.launcher.watching.Instance.
     """
 
     def __init__(

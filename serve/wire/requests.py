@@ -1,7 +1,8 @@
 """Read requests into items for the engine: images, embeddings, or why an item can't be read.
 
 The form of the request decides the form of the reply: one file is *singular*; a JSON envelope, a
-multipart form and an array are *plural*, whatever the count; OIP is answered in OIP.
+multipart form and an array are *plural*, whatever the count; OIP and OpenAI's form are answered in
+kind.
 """
 
 from collections.abc import Iterable, Sequence

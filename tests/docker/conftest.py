@@ -6,7 +6,7 @@ import subprocess
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -95,16 +95,6 @@ def kill(container: str) -> None:
     pid = inspect(container, "{{.State.Pid}}")
     run = ["run", "--rm", *rights, "--entrypoint=sh", "pinhole-gateway"]
     docker(*run, "-c", f"kill -9 {pid}")
-
-
-def wait_until(holds: Callable[[], bool], seconds: float) -> bool:
-    """Wait for a condition; whether it came true in time."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if holds():
-            return True
-        time.sleep(0.2)
-    return False
 
 
 @contextmanager

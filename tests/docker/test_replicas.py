@@ -5,7 +5,8 @@ from collections.abc import Iterator
 import pytest
 import requests
 
-from .conftest import ROOMY, Compose, docker, inspect, kill, load, wait_until
+from ..e2e.conftest import wait_until
+from .conftest import ROOMY, Compose, docker, inspect, kill, load
 
 LOAD_S = 4.0  # how long the load runs before and after something happens
 

@@ -10,7 +10,8 @@ import requests
 import trustme
 import yaml
 
-from .conftest import ROOT, Compose, docker, post, wait_until
+from ..e2e.conftest import wait_until
+from .conftest import ROOT, Compose, docker, post
 
 VARIABLE = re.compile(r"\$\{([A-Z_]+)|^ +([A-Z_]+):$", re.MULTILINE)
 DASHBOARD = ROOT / "serve" / "monitoring" / "grafana" / "dashboards" / "pinhole.json"

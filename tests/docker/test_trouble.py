@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 import requests
 
-from .conftest import KEYS, ROOT, docker, wait_until
+from ..e2e.conftest import wait_until
+from .conftest import KEYS, ROOT, docker
 
 NETWORK, NAMES, PORT = "pinhole-trouble", ("one", "two", "three"), 18_081
 URL = f"http://127.0.0.1:{PORT}/predictions/embed"

@@ -28,15 +28,17 @@ U = TypeVar("U")
 
 @dataclass
 class Batch:
-    """A chunk that has been read.
+    """A chunk that has been read, or rows that need no reading.
 
     Attributes:
+        taken: rows that were taken over from an earlier job; then all else is empty.
         inputs: (number, name, sha256, stamp) of each; sha256 is None for what couldn't be read.
         images: each content as the runner wants it, or why there is none; empty once embedded.
         results: by place in the chunk; missing where that of an equal content counts.
         new: places of the images that are embedded, each distinct content once.
     """
 
+    taken: list[Row] = field(default_factory=list)
     inputs: list[tuple[int, str, str | None, str]] = field(default_factory=list)
     images: list[Prepared | Fault] = field(default_factory=list)
     results: dict[int, Answer | Fault] = field(default_factory=dict)
@@ -89,7 +91,7 @@ class Pipeline:
     # Digests of what is being embedded now.
     _pending: set[str] = field(default_factory=set, init=False)
     # Chunks that were embedded when a chunk before them was interrupted.
-    _left_over: list[Batch | list[Row]] = field(default_factory=list, init=False)
+    _left_over: list[Batch] = field(default_factory=list, init=False)
 
     def rows(self, shards: Iterable[Sequence[int]]) -> Generator[list[Row], None, None]:
         """Yield the rows of these inputs, shard after shard, and in any order within a shard.
@@ -105,8 +107,8 @@ class Pipeline:
         loaded = overlap(reading, 2 * self.readers, self._load, self._items(shards), [])
         chosen = map(self._choose, loaded)
         try:
-            for each in overlap(embedding, 2 * threads, self._embed, chosen, self._left_over):
-                yield each if isinstance(each, list) else self._to_rows(each)
+            for batch in overlap(embedding, 2 * threads, self._embed, chosen, self._left_over):
+                yield self._to_rows(batch)
         finally:
             loaded.close()
             self.runner.stop()
@@ -116,8 +118,7 @@ class Pipeline:
 
     def left_over(self) -> list[Row]:
         """Rows that were embedded and not yielded, because the job ended before; in any order."""
-        batches = [each for each in self._left_over if isinstance(each, Batch)]
-        return [row for batch in batches for row in batch.rows(batch.new)]
+        return [row for batch in self._left_over for row in batch.rows(batch.new)]
 
     def _items(self, shards: Iterable[Sequence[int]]) -> Iterator[Chunk | list[Row]]:
         """Yield the rows that are taken over, and chunks of all other inputs."""
@@ -132,10 +133,10 @@ class Pipeline:
             taken = {row.number for row in rows}
             yield from self.source.chunks((n for n in numbers if n not in taken), size)
 
-    def _load(self, chunk: Chunk | list[Row]) -> Batch | list[Row]:
+    def _load(self, chunk: Chunk | list[Row]) -> Batch:
         """Read a chunk's contents, one at a time, and turn each into what the runner wants."""
         if isinstance(chunk, list):
-            return chunk
+            return Batch(taken=chunk)
         batch, stamps = Batch(), chunk.stamps or [""] * len(chunk.names)
         inputs = zip(chunk.numbers, chunk.names, stamps, chunk.load(), strict=True)
         for place, (number, name, stamp, content) in enumerate(inputs):
@@ -146,10 +147,8 @@ class Pipeline:
                 batch.results[place] = image
         return batch
 
-    def _choose(self, batch: Batch | list[Row]) -> Batch | list[Row]:
+    def _choose(self, batch: Batch) -> Batch:
         """Choose the images to embed: unknown, not being embedded, each content once."""
-        if isinstance(batch, list):
-            return batch
         pending, left = self._pending, batch.left()
         found = self.known.find(digest for digest in left.values() if digest not in pending)
         for place, digest in left.items():
@@ -158,10 +157,8 @@ class Pipeline:
                 batch.new.append(place)
         return batch
 
-    def _embed(self, batch: Batch | list[Row]) -> Batch | list[Row]:
+    def _embed(self, batch: Batch) -> Batch:
         """Embed a chunk's new images, and let go of all its images."""
-        if isinstance(batch, list):
-            return batch
         images = [batch.images[place] for place in batch.new]
         batch.images.clear()
         answers = self.runner.embed(images) if images else []
@@ -181,7 +178,7 @@ class Pipeline:
         left = batch.left()
         found = self.known.find(left.values())
         batch.results.update((place, found[digest]) for place, digest in left.items())
-        return batch.rows(range(len(batch.inputs)))
+        return batch.taken + batch.rows(range(len(batch.inputs)))
 
 
 def overlap(
