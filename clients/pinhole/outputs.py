@@ -76,7 +76,7 @@ def write_whole(
     Raises:
         OSError: there is no room, or no permission.
     """
-    partial = (folder or path.parent) / f".{path.name}.{uuid4().hex}.partial"
+    partial = (folder or path.parent) / f".{uuid4().hex}.partial"
     try:
         if path.exists() and not path.is_file():
             with path.open("wb") as file:

@@ -306,8 +306,8 @@ def test_files_of_others_are_kept(table: Path, capsys: pytest.CaptureFixture[str
 
     for path, words in (
         (out, "this file isn't an earlier result; --overwrite replaces it"),
-        (table, "is the result itself"),
-        (link, "is the result itself"),
+        (table, "is the result, or one of its files"),
+        (link, "is the result, or one of its files"),
         ("https://host/a.html", "OUT can't be a URL"),
     ):
         assert main(["atlas", str(table), "--out", str(path)]) == 2

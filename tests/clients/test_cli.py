@@ -272,6 +272,17 @@ def test_folders_are_judged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert told == [str(tmp_path / name) for name in names]
 
 
+def test_a_pipe_is_not_waited_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """In a folder or by its name, it is no file; nothing is asked about it."""
+    os.mkfifo(tmp_path / "pipe.png")
+    with serve(Script()) as script:
+        for named in (tmp_path, tmp_path / "pipe.png"):
+            assert main(["score", str(named), "--url", script.url]) == 1
+
+            said = capsys.readouterr().err
+            assert said == f"{tmp_path}/pipe.png: can't be read: Not a file\n"
+
+
 def test_a_folder_without_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """It is named, and no service is asked."""
     assert main(["score", str(tmp_path), *NOBODY]) == 2

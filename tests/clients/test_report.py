@@ -170,6 +170,18 @@ def test_unfinished_job(tmp_path: Path) -> None:
     assert "The job isn’t finished: 1,004 are missing." in Page(out).text
 
 
+def test_shard_is_never_replaced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """By a page or a list, not even with --overwrite: the result would be gone."""
+    folder = write(tmp_path / "job")
+    shard = folder / "shard-000000.parquet"
+    before = shard.read_bytes()
+
+    for outs in (["--out", str(shard)], ["--out", str(tmp_path / "r.html"), "--csv", str(shard)]):
+        assert main(["report", str(folder), *outs, "--overwrite"]) == 2
+        assert "name another" in capsys.readouterr().err
+    assert shard.read_bytes() == before
+
+
 def test_pictures(tmp_path: Path, small_bundle: Bundle, digits: "Dataset") -> None:
     """With the source and the model, each image has four pictures, and says what differs."""
     (tmp_path / "images").mkdir()
@@ -206,14 +218,14 @@ def test_files_of_others_are_kept(tmp_path: Path, capsys: pytest.CaptureFixture[
     pq.write_table(table(ROWS), result)
     command = ["report", str(result), "--out", str(out), "--csv", str(listed)]
     assert main(command) == main(command) == 0
-    listed.write_text("mine")
+    listed.write_text(listed.read_text().replace("outlier\n", "outlier,verdict\n", 1))
     capsys.readouterr()
 
     for changed, words in (
         ([], "this file isn't an earlier result"),
         (["--csv", str(result), "--overwrite"], "is the result or the page"),
         (["--csv", str(out), "--overwrite"], "is the result or the page"),
-        (["--out", str(result), "--overwrite"], "is the result itself"),
+        (["--out", str(result), "--overwrite"], "is the result, or one of its files"),
     ):
         assert main([*command, *changed]) == 2
         assert words in capsys.readouterr().err

@@ -64,7 +64,10 @@ class Result:
     @property
     def image(self) -> ImageSpec | None:
         """The pictures that the model takes; None if the result doesn't say."""
-        return to_image_spec(json.loads(self.metadata.get("image", "null")))
+        try:
+            return to_image_spec(json.loads(self.metadata.get("image", "null")))
+        except ValueError:
+            return None
 
     def batches(self, *wanted: str) -> Iterator[Any]:
         """Yield pyarrow.Tables of some rows each, with the wanted columns that the result has.

@@ -106,10 +106,16 @@ def check_page(options: argparse.Namespace, mark: bytes) -> Path:
     if options.images and not options.images.is_dir():
         raise UsageError(f"--images {options.images} is not a folder")
     out = local_path(options.out)
-    if out.exists() and file_key(out) == file_key(options.result):
-        raise UsageError(f"{out} is the result itself: name another --out")
+    if file_key(out) in keys_of(options.result):
+        raise UsageError(f"{out} is the result, or one of its files: name another --out")
     check_replaceable(out, lambda start: mark in start, options.overwrite)
     return out
+
+
+def keys_of(result: Path) -> set[tuple[int, int] | None]:
+    """The file_key of a result, and of each file in a folder of shards."""
+    names = [result, result / "_job.json", *result.glob("shard-*.parquet")]
+    return {file_key(name) for name in names} - {None}
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 import signal
 import sys
 import threading
@@ -205,7 +206,9 @@ def embed(options: argparse.Namespace) -> int:
         closing(open_source(options.source, options.column)) as source,
         open_maker(options, source) as maker,
     ):
-        name, score = printable(options.source), float(options.score)
+        # Results are kept and shared: they name a URL without its password.
+        name = printable(re.sub(r"(?<=://)[^/@]*@", "", options.source))
+        score = float(options.score)
         identity = Identity(
             name, source.count, source.digest, maker.model, score, options.shard_rows
         )

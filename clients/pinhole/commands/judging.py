@@ -14,6 +14,7 @@ from pinhole.client import Client
 from pinhole.commands import SOME_FAILED, UsageError, add_json, add_service, connect
 from pinhole.commands.png import is_drawn
 from pinhole.errors import BadRequest
+from pinhole.jobs.errors import Fault
 
 Judged = TypeVar("Judged", Reconstruction, Score)
 Ask = Callable[[Client, Iterator[bytes]], Iterator[Judged | BadRequest]]
@@ -86,9 +87,10 @@ def judge(
     failed = False
     with connect(options) as client:
         for path, answer in ask_about_files(client, images, ask):
-            if isinstance(answer, BadRequest | OSError):
+            if isinstance(answer, BadRequest | Fault):
                 failed = True
-                tell_fault(path, answer, options.json)
+                why = answer.message if isinstance(answer, Fault) else str(answer)
+                tell_fault(path, why, options.json)
             else:
                 tell(path, answer, keep(path, answer), options.json)
     return SOME_FAILED if failed else 0
@@ -96,20 +98,21 @@ def judge(
 
 def ask_about_files(
     client: Client, paths: Iterable[Path], ask: Ask[Judged]
-) -> Iterator[tuple[Path, Judged | BadRequest | OSError]]:
+) -> Iterator[tuple[Path, Judged | BadRequest | Fault]]:
     """Yield each path with the answer about it, or why there is none, in order.
 
     Files are read as they are sent, and yielded as the answers come.
     """
-    waiting = deque[tuple[Path, OSError | None]]()
+    from pinhole.jobs.sources.files import read_file
+
+    waiting = deque[tuple[Path, Fault | None]]()
 
     def files() -> Iterator[bytes]:
         for path in paths:
-            try:
-                content = path.read_bytes()
-            except OSError as error:
-                waiting.append((path, error))
-            else:
+            content = read_file(os.fspath(path))
+            if isinstance(content, Fault):
+                waiting.append((path, content))
+            elif isinstance(content, bytes):
                 waiting.append((path, None))
                 yield content
 
@@ -133,9 +136,8 @@ def tell(
     return None
 
 
-def tell_fault(path: Path, fault: BadRequest | OSError, as_json: bool) -> None:
+def tell_fault(path: Path, why: str, as_json: bool) -> None:
     """Print why one image failed: to stderr, and with ``as_json`` also as a line of the output."""
-    why = fault.strerror or str(fault) if isinstance(fault, OSError) else str(fault)
     print(f"{shown(path)}: {why}", file=sys.stderr)
     if as_json:
         print_line({"image": shown(path), "error": why})

@@ -1,5 +1,6 @@
 """PNGs that the commands write, marked so that the same command may replace them."""
 
+import os
 import struct
 import zlib
 from pathlib import Path
@@ -25,8 +26,10 @@ def has_mark(start: bytes) -> bool:
 
 def is_drawn(path: Path) -> bool:
     """Whether a file is a PNG that a command has written; False for one that can't be read."""
+    from pinhole.jobs.sources.places import Place  # which imports from serve
+
     try:
-        with path.open("rb") as file:
+        with Place(os.fspath(path)).open() as file:  # Without waiting for a pipe.
             return has_mark(file.read(HEADER_BYTES + len(MARK)))
     except OSError:
         return False

@@ -10,7 +10,7 @@ from pinhole.commands import (
     add_command,
     needing_modules,
 )
-from pinhole.commands.atlas import add_result, check_page, open_model
+from pinhole.commands.atlas import add_result, check_page, keys_of, open_model
 from pinhole.outputs import check_replaceable, file_key, local_path, write_whole
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def check_list(options: argparse.Namespace, out: Path) -> Path:
     from pinhole.report import LIST_MARK
 
     listed = local_path(options.csv)
-    taken = {file_key(options.result), file_key(out)} - {None}
+    taken = keys_of(options.result) | ({file_key(out)} - {None})
     if listed.resolve() == out.resolve() or file_key(listed) in taken:
         raise UsageError(f"--csv {listed} is the result or the page: name another file")
     check_replaceable(listed, lambda start: start.startswith(LIST_MARK), options.overwrite)

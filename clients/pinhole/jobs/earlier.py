@@ -76,9 +76,12 @@ def reused(given: str, identity: Identity) -> list[Path]:
 
 
 def description(path: Path) -> dict[str, Any]:
-    """What a Parquet file says of its rows; empty if no job has written it."""
+    """What a Parquet file says of its rows; empty if no job has written it, or not as it is now."""
     found = told(schema_of(path))
-    score = float(found.get("outlier_percentile", 0))
+    try:
+        score = float(found.get("outlier_percentile", 0))
+    except ValueError:
+        return {}
     return {**found, "score": score} if "model_digest" in found else {}
 
 
@@ -110,7 +113,10 @@ def earlier_rows(path: Path, identity: Identity) -> Iterator[Row]:
     same = absolute(result.get("source", "")) == absolute(identity.source)
     try:
         with path.open("rb") as opened, pq.ParquetFile(opened, pre_buffer=False) as file:
-            columns = [name for name in COLUMNS if name in file.schema_arrow.names]
+            found, wanted = file.schema_arrow, identity.schema
+            columns = [name for name in COLUMNS if name in found.names]
+            if any(found.field(name).type != wanted.field(name).type for name in columns):
+                return  # Another program has written it anew.
             for batch in file.iter_batches(BATCH_ROWS, columns=columns):
                 yield from rows_of(batch, identity, same)
     except (pa.ArrowException, OSError):

@@ -145,6 +145,14 @@ def former_shards(folder: Path) -> list[Path]:
     ]
 
 
+def own_files(folder: Path) -> list[Path]:
+    """Every file in the folder that a job has written; last the lock, which keeps others out."""
+    names = {path.name: path for path in folder.iterdir()}
+    known = [names[name] for name in (JOB, LOCK) if name in names]
+    shards = [path for path in names.values() if is_shard(path) or is_partial(path)]
+    return shards + former_shards(folder) + known
+
+
 def check_foreign(folder: Path) -> None:
     """Raise JobError if the folder holds files, and no job."""
     if has_job(folder) or not folder.exists():
@@ -172,7 +180,7 @@ def job_file(folder: Path) -> Path:
 
 def is_partial(path: Path) -> bool:
     """Whether this is a file that a killed job has left half-written."""
-    return re.fullmatch(r"\..+\.[0-9a-f]{32}\.partial", path.name) is not None
+    return re.fullmatch(r"\.(.+\.)?[0-9a-f]{32}\.partial", path.name) is not None
 
 
 def describe(identity: Identity) -> dict[str, Any]:

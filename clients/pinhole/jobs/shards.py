@@ -172,7 +172,7 @@ def job_metadata(identity: Identity) -> dict[str, str]:
         "tool_version": pinhole.__version__,
     }
     if identity.score:
-        fields["outlier_percentile"] = f"{identity.score:g}"
+        fields["outlier_percentile"] = str(identity.score)
     if identity.model.image:
         fields["image"] = json.dumps(asdict(identity.model.image))
     return {PREFIX + key: value for key, value in fields.items()}

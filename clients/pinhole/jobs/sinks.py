@@ -8,16 +8,24 @@ file is there. Beside other files it stays: the next run takes their rows from i
 import csv
 import os
 import re
-import shutil
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from pinhole.jobs.errors import JobError
-from pinhole.jobs.folder import JOB, check_foreign, former_shards, has_job
+from pinhole.jobs.folder import (
+    JOB,
+    check_foreign,
+    former_shards,
+    has_job,
+    own_files,
+    read_job,
+    write_job,
+)
 from pinhole.jobs.formats import FORMATS
 from pinhole.jobs.shards import COLUMNS, Identity, schema_of, told, write_whole
+from pinhole.jobs.sources import stamp_of
 from pinhole.jobs.sources.files import list_names
 from pinhole.jobs.sources.opening import LISTS, file_source, matching
 from pinhole.jobs.sources.patterns import expand_braces, split_pattern
@@ -148,7 +156,8 @@ def named_by(place: Place) -> Iterator[str]:
 def is_result(sink: Sink) -> bool:
     """Whether the file at a one-file OUT was written by a job, and has no columns but a job's.
 
-    An array can't say what it is, so a .npy file is a job's while the job's hidden folder is there.
+    An array can't say what it is, so a .npy file is a job's while the job's hidden folder is there
+    and knows the file's size and time of change.
     """
     path, suffix = sink.path, sink.path.suffix.lower()
     if not path.is_file():
@@ -156,7 +165,8 @@ def is_result(sink: Sink) -> bool:
     if path.stat().st_size == 0:  # As mktemp makes them.
         return True
     if suffix == ".npy":
-        return has_job(sink.folder)
+        wanted = (None, stamp(path))  # None while a job is under way.
+        return has_job(sink.folder) and read_job(sink.folder).get("out") in wanted
     names = parquet_columns(path) if suffix == ".parquet" else csv_columns(path)
     return {"path", "sha256", "embedding", "error"} <= names <= set(COLUMNS)
 
@@ -185,12 +195,20 @@ def assemble(sink: Sink, identity: Identity) -> None:
     """
     write = FORMATS[sink.path.suffix.lower()]
     write_whole(sink.path, lambda file: write(file, sink.folder, identity), sink.folder)
+    if not sink.tells_rows:
+        write_job(sink.folder, {**read_job(sink.folder), "out": stamp(sink.path)})
+
+
+def stamp(path: Path) -> str:
+    """A text that changes when a file is written to."""
+    status = path.stat()
+    return stamp_of(status.st_size, status.st_mtime_ns)
 
 
 def clear(sink: Sink) -> None:
-    """Remove what a finished job has no more use for."""
-    if sink.tells_rows:
-        shutil.rmtree(sink.folder)
-        return
-    for path in former_shards(sink.folder):
+    """Remove what a finished job has no more use for; whatever else lies there stays."""
+    for path in own_files(sink.folder) if sink.tells_rows else former_shards(sink.folder):
         path.unlink()
+    if sink.tells_rows:
+        with suppress(OSError):  # Of a folder that holds a file of somebody else.
+            sink.folder.rmdir()

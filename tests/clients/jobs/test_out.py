@@ -206,7 +206,9 @@ def test_shard_is_no_result_of_its_own(scans: Path, capsys: Said, small_bundle: 
 
 
 @pytest.mark.parametrize("name", ["o.parquet", "o.csv"])
-@pytest.mark.parametrize("score", [[], ["--score"]])
+@pytest.mark.parametrize(
+    "score", [[], ["--score"], ["--score", "--outlier-percentile", "99.9999995"]]
+)
 def test_own_result_is_replaced(
     scans: Path, small_bundle: Bundle, name: str, score: list[str]
 ) -> None:
@@ -231,6 +233,28 @@ def test_array_is_known_by_its_hidden_folder(
     shutil.rmtree(".o.npy.job")
 
     assert "--overwrite replaces it" in refusal(capsys, "images", "--out", "o.npy")
+
+
+def test_changed_array_is_kept(scans: Path, capsys: Said, small_bundle: Bundle) -> None:
+    """An array that somebody has written over is theirs, though the hidden folder is there."""
+    command = ["embed", "images", "--out", "o.npy", "--local", str(small_bundle.folder)]
+    assert main(command) == 0
+    np.save("o.npy", np.arange(7))
+
+    assert "--overwrite replaces it" in refusal(capsys, "images", "--out", "o.npy")
+    assert main([*command, "--overwrite"]) == main(command) == 0
+    assert np.load("o.npy").shape == (2, 2)
+
+
+def test_hidden_folder_keeps_the_files_of_others(scans: Path, small_bundle: Bundle) -> None:
+    """When it goes, only what a job has written goes."""
+    Path(".o.parquet.job").mkdir()
+    Path(".o.parquet.job/notes.txt").write_text("mine")
+    command = ["embed", "images", "--out", "o.parquet", "--local", str(small_bundle.folder)]
+
+    assert main([*command, "--overwrite"]) == main([*command, "--overwrite"]) == 0
+
+    assert [path.name for path in Path(".o.parquet.job").iterdir()] == ["notes.txt"]
 
 
 def test_link_to_a_result_stays_a_link(scans: Path, small_bundle: Bundle) -> None:

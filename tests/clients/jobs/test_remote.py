@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
@@ -16,6 +18,7 @@ from pinhole.cli import main
 from pinhole.jobs.errors import Fault, JobError
 from pinhole.jobs.sources import remote
 from pinhole.jobs.sources.opening import open_source
+from serve.bundle.images import write_png
 from serve.bundle.manifest import Bundle
 
 from .conftest import FakeRunner, contents, run
@@ -125,6 +128,18 @@ def web(tmp_path: Path) -> Iterator[str]:
         threading.Thread(target=server.serve_forever).start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
+
+
+def test_results_show_no_password(tmp_path: Path, web: str, small_bundle: Bundle) -> None:
+    """A result is kept and shared: it names the URL without who has fetched it."""
+    (tmp_path / "scans").mkdir()
+    (tmp_path / "scans/a.png").write_bytes(write_png(np.ones((1, 28, 28), np.uint8)))
+    out = tmp_path / "out.parquet"
+    url = web.replace("://", "://user:s3cret@") + "/scans/"
+
+    assert main(["embed", url, "--out", str(out), "--local", str(small_bundle.folder)]) == 0
+
+    assert pq.read_schema(out).metadata[b"pinhole.source"].decode() == f"{web}/scans/"
 
 
 def test_urls_of_one_file(tmp_path: Path, web: str) -> None:
