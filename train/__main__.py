@@ -18,11 +18,11 @@ from train.device import keep_freed_memory
 from train.errors import CheckpointError, ConfigError, TrainError
 from train.evaluate import Evaluation, judge, score
 from train.folder import SPLITS
-from train.loop import Trainer
+from train.loop import Trainer, split_for
 from train.pca import fit_pca
 from train.pictures import draw_all
 from train.progress import lay_out_with_progress, train_with_progress
-from train.run import RunFolder, newest_run, read_settings
+from train.run import SETTINGS, RunFolder, newest_run, read_settings
 from train.verdict import verdict
 
 EXAMPLES = """
@@ -59,7 +59,7 @@ def main(arguments: list[str] | None = None) -> int:
         )
         if options.input_dim is None:  # then the dataset decides
             config = replace(config, input_dim=dataset.train_images.shape[1])
-        config = fit_to_set(config, options, len(dataset.train_images))
+        config = fit_to_set(config, options, *map(len, split_for(config, dataset)))
         return run(config, dataset, out, options)
     except (TrainError, OSError) as error:
         print(f"train: {error}", file=sys.stderr)
@@ -175,9 +175,22 @@ def settings_of_resumed(arguments: list[str] | None) -> dict[str, Any]:
     named = asked.out or (RUNS / asked.dataset if asked.dataset else newest_run(RUNS))
     if named is None:
         raise CheckpointError(f"nothing to resume: no run in {RUNS} has saved its state")
-    settings = read_settings(named)
     # A hyperparameter that the run didn't know yet was at its default.
-    return (asdict(TrainConfig()) | settings if settings else {}) | {"out": named}
+    settings = asdict(TrainConfig()) | read_settings(named)
+    for name, value in settings.items():
+        if not fits(name, value):
+            raise CheckpointError(f"{named / SETTINGS} is damaged: {name} is {value!r}")
+    return settings | {"out": named}
+
+
+def fits(name: str, value: Any) -> bool:
+    """Whether a run may have written down this value; TrainConfig checks the numbers' ranges."""
+    choices = {"recipe": tuple(RECIPES), "framing": FRAMINGS, "split_by": SPLITS}
+    if name in choices:
+        return value in choices[name]
+    usual = asdict(TrainConfig()) | {"skip_unreadable": False, "data_dir": ""}
+    wanted = type(usual.get(name, value))
+    return type(value) is wanted or (wanted is float and type(value) is int)
 
 
 def run(config: TrainConfig, dataset: Dataset, out: Path, options: argparse.Namespace) -> int:

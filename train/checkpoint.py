@@ -22,8 +22,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save
 
+from serve.bundle.manifest import FRAMINGS, POLARITIES
 from train.config import TrainConfig
 from train.errors import CheckpointError
 from train.model import Autoencoder
@@ -64,8 +65,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     """
     with draft_of(folder, FILES) as draft:
         weights = {name: part.contiguous() for name, part in checkpoint.model.state_dict().items()}
-        save_file(weights, draft / "weights.safetensors")
-        (draft / "weights.safetensors").chmod(0o644)  # save_file makes it 0600
+        (draft / "weights.safetensors").write_bytes(save(weights))
         known = {"schema": SCHEMA, **checkpoint.card, "network": layers_of(checkpoint.model)}
         card = json.dumps(known, indent=2)
         (draft / "card.json").write_text(card + "\n")
@@ -132,13 +132,15 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         check_schema(folder, card)
         model = Autoencoder(TrainConfig(**card["config"]))
         check_network(folder, card.get("network", {}), layers_of(model))
-        model.load_state_dict(load_file(folder / "weights.safetensors"))
+        check_card(folder, card)
+        model.load_state_dict(load((folder / "weights.safetensors").read_bytes()))
         with np.load(io.BytesIO((folder / "map.npz").read_bytes())) as points:
             embeddings, labels = points["embeddings"], points["labels"]
     except FileNotFoundError as error:
         raise CheckpointError(f"{folder} is no checkpoint: {error.filename} is missing") from error
     except DAMAGED as error:
-        raise CheckpointError(f"{folder} is damaged: {error}") from error
+        what = f"it lacks {error}" if isinstance(error, KeyError) else error
+        raise CheckpointError(f"{folder} is damaged: {what}") from error
     return Checkpoint(model.eval(), card, embeddings, labels)
 
 
@@ -148,6 +150,23 @@ def check_schema(folder: Path, card: dict[str, Any]) -> None:
         raise CheckpointError(
             f"{folder}/card.json has schema {card.get('schema')}; this version reads {SCHEMA}"
         )
+
+
+def check_card(folder: Path, card: dict[str, Any]) -> None:
+    """Raise CheckpointError where ``card`` lacks what a bundle needs, or has it in another form."""
+    dataset, calibration = card["dataset"], card["calibration"]
+    known = {
+        "polarity": card["polarity"] in POLARITIES,
+        "framing": card["framing"] in FRAMINGS,
+        "metrics": all(isinstance(value, float) for value in card["metrics"].values()),
+        "dataset": isinstance(dataset["name"], str) and isinstance(dataset["sha256"], str),
+        "classes": all(isinstance(name, str) for name in dataset.get("classes", [])),
+        "calibration": len(calibration["relative_quantiles"]) == 101
+        and len(calibration["embedding_min"]) == card["config"]["output_dim"]
+        and len(calibration["embedding_max"]) == card["config"]["output_dim"],
+    }
+    for name in (name for name, is_known in known.items() if not is_known):
+        raise CheckpointError(f"{folder}/card.json is damaged: {name} isn't what train writes")
 
 
 def layers_of(model: Autoencoder) -> dict[str, str]:

@@ -86,13 +86,13 @@ class TrainConfig:
     """
 
     input_dim: int = option(1, "channels of the images: 1 is grey, 3 is RGB", least=1)
-    hidden_dim: int = option(64, "channels between the convolutions", least=1)
-    output_dim: int = option(2, "numbers in an embedding", least=1)
-    batch_size: int = option(64, "images per optimiser step", least=1)
+    hidden_dim: int = option(64, "channels between the convolutions", least=1, most=4_096)
+    output_dim: int = option(2, "numbers in an embedding", least=1, most=65_536)
+    batch_size: int = option(64, "images per optimiser step", least=1, most=1_000_000)
     learning_rate: float = option(5e-4, "Adam's step size", above=0)
     epochs: int = option(200, "rounds through the training images", least=1)
     leaky_relu: float = option(0.01, "negative slope of LeakyReLU", least=0)
-    passes: int = option(1, "times that an epoch learns each training image", least=1)
+    passes: int = option(1, "times that an epoch learns each training image", least=1, most=1_000)
     patience: int = option(
         0,
         "epochs without a lower validation error that end the run, whose best weights are kept; 0: "
@@ -138,7 +138,9 @@ class TrainConfig:
     )
     model: str = option("ae", "autoencoder or variational autoencoder", choices=("ae", "vae"))
     kl_weight: float = option(1.0, "vae only: weight of the divergence from the prior", least=0)
-    image_size: int = option(28, "height and width in pixels; folder images are resized", least=4)
+    image_size: int = option(
+        28, "height and width in pixels; folder images are resized", least=4, most=2_048
+    )
     dataset: str = option("mnist", "images to learn", choices=DATASETS)
     fit_on: str = option(
         "split",
@@ -167,7 +169,9 @@ class TrainConfig:
 
 
 def check_range(spec: Field[Any], value: Any) -> None:
-    """Raise ConfigError unless ``value`` is within the field's limits; NaN never is."""
+    """Raise ConfigError unless ``value`` is finite and within the field's limits."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"{spec.name} must be finite; got {value}")
     least, above, most, choices = (
         spec.metadata[key] for key in ("least", "above", "most", "choices")
     )
@@ -216,20 +220,25 @@ def from_options(options: argparse.Namespace) -> TrainConfig:
     return TrainConfig(**{name: value for name, value in values.items() if value is not None})
 
 
-def fit_to_set(config: TrainConfig, options: argparse.Namespace, count: int) -> TrainConfig:
+def fit_to_set(
+    config: TrainConfig, options: argparse.Namespace, learned: int, validating: int
+) -> TrainConfig:
     """Choose what neither the recipe nor the command line has chosen.
 
     Args:
         config: from ``options``.
         options: with None where the set decides.
-        count: of the images in the dataset's training half.
+        learned: images that ``config`` would learn.
+        validating: images that would validate; a few groups of unlike sizes may be torn anyhow.
     """
     if options.start is None:
         roomy = config.hidden_dim >= PCA_CHANNELS * config.input_dim
         config = replace(config, start="pca" if roomy else "mean")
     if options.fit_on is None:
-        config = replace(config, fit_on="split" if count // 5 >= FEWEST_VALIDATING else "all")
-    learned = count if config.fit_on == "all" else max(1, count * 4 // 5)
+        fair = FEWEST_VALIDATING <= validating < learned
+        config = replace(config, fit_on="split" if fair else "all")
+    if config.fit_on == "all":
+        learned += validating
     if options.batch_size is None:  # a 16th of the images, from 16 to 128
         power_of_2 = 2 ** int(math.log2(max(16, learned / 16)))
         config = replace(config, batch_size=min(128, power_of_2))

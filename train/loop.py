@@ -221,12 +221,14 @@ class Trainer:
         now = asdict(self.config) | here
         # A hyperparameter that the run didn't know yet was at its default.
         then = asdict(TrainConfig()) | state["config"] | {name: state[name] for name in here}
-        if now["dataset"] != then["dataset"]:
-            raise ConfigError("the images of the dataset have changed since the run began")
-        changeable = {"epochs"} | ({"patience"} if now["patience"] and then["patience"] else set())
+        changeable = {"epochs", "dataset"}
+        if now["patience"] and then["patience"]:
+            changeable.add("patience")
         for name, value in now.items():
             if name not in changeable and then[name] != value:
                 raise ConfigError(f"the run to resume had {name} {then[name]}, not {value}")
+        if state["dataset"] != self._checksum:
+            raise ConfigError("the images of the dataset have changed since the run began")
         if len(state["history"]) > self.config.epochs:
             raise ConfigError(
                 f"the run to resume has finished {len(state['history'])} epochs; "

@@ -9,8 +9,10 @@ pictures/            pictures of the result
 """
 
 import fcntl
+import io
 import json
 import os
+import socket
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -19,7 +21,9 @@ from typing import Any
 from zipfile import ZipFile
 
 import torch
-from torch.utils.tensorboard import SummaryWriter
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.summary.writer.record_writer import RecordWriter
 
 from train.checkpoint import DAMAGED
 from train.errors import CheckpointError
@@ -46,7 +50,7 @@ class RunFolder:
         self._lock_file = folder / ".lock"
         self._state: dict[str, Any] | None = None
         self._saved_at = 0.0
-        self._events: SummaryWriter | None = None
+        self._events: Events | None = None
 
     def __enter__(self) -> "RunFolder":
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -62,16 +66,14 @@ class RunFolder:
         try:
             self.save_state()
         finally:
-            if self._events is not None:
-                self._events.close()
             os.close(self._lock)
 
     def check(self, resume: bool) -> None:
         """Check that there is a run to go on with, or that a new run would write over nothing.
 
         Raises:
-            CheckpointError: to resume, the folder holds no state; to begin, it holds a run that
-                trained for an epoch, or its result, or a file that isn't a run's.
+            CheckpointError: to resume, the folder holds no state; to begin, it holds the state of
+                a run, or its result, or a file that isn't a run's.
         """
         if resume and not (self.folder / STATE).exists():
             raise CheckpointError(f"nothing to resume: {self.folder / STATE} is missing")
@@ -79,12 +81,11 @@ class RunFolder:
             raise CheckpointError(
                 f"{self.folder} holds a {SETTINGS} that no training wrote: name another --out"
             )
-        metrics = self.folder / "metrics.jsonl"
         found = [name for name in OUTPUTS if (self.folder / name).exists()]
-        if not resume and (found or (metrics.exists() and metrics.stat().st_size)):
+        if not resume and found:
             raise CheckpointError(
-                f"{self.folder} holds {found[0] if found else metrics.name} of an earlier run: "
-                "--resume goes on with that run, and with another --out it stays as it is"
+                f"{self.folder} holds {found[0]} of an earlier run: --resume goes on with that "
+                "run, and with another --out it stays as it is"
             )
 
     def resume(self, trainer: Trainer) -> None:
@@ -117,10 +118,8 @@ class RunFolder:
         self._state = trainer.state()
         with (self.folder / "metrics.jsonl").open("a") as file:
             file.write(json.dumps(asdict(epoch)) + "\n")
-        for name in ("train_mse", "val_mse"):
-            value = getattr(epoch, name)
-            if value is not None and self._events is not None:
-                self._events.add_scalar(name, value, epoch.epoch)
+        if self._events is not None:
+            self._events.add(epoch)
         if time.monotonic() - self._saved_at > SAVE_EVERY_S:
             self.save_state()
 
@@ -128,10 +127,11 @@ class RunFolder:
         """Write the newest state whole, or leave the state on disk as it is."""
         if self._state is None:
             return
-        draft = self.folder / f"{STATE}.draft"
+        draft, content = self.folder / f"{STATE}.draft", io.BytesIO()
+        torch.save(self._state, content)  # its own writing takes a full disk for a fault of torch
         try:
             with draft.open("wb") as file:
-                torch.save(self._state, file)
+                file.write(content.getbuffer())
                 file.flush()
                 os.fsync(file.fileno())
             draft.replace(self.folder / STATE)
@@ -140,22 +140,53 @@ class RunFolder:
         self._state, self._saved_at = None, time.monotonic()
 
     def _write_metrics(self, history: list[Epoch]) -> None:
-        self._events = SummaryWriter(str(self.folder), purge_step=len(history) + 1)
         lines = [json.dumps(asdict(epoch)) + "\n" for epoch in history]
         (self.folder / "metrics.jsonl").write_text("".join(lines))
+        self._events = Events(self.folder, len(history) + 1)
+
+
+class Events:
+    """A file of events for TensorBoard.
+
+    torch's SummaryWriter writes in a thread of its own, which Ctrl-C can leave waiting for minutes.
+
+    Args:
+        folder: of the run.
+        first: the number of the epoch that comes next; TensorBoard forgets it and all after it.
+    """
+
+    def __init__(self, folder: Path, first: int) -> None:
+        name = f"events.out.tfevents.{time.time_ns()}.{socket.gethostname()}.{os.getpid()}"
+        self._path = folder / name
+        self._write(file_version="brain.Event:2")
+        self._write(step=first, session_log=SessionLog(status=SessionLog.START))
+
+    def add(self, epoch: Epoch) -> None:
+        """Write the errors of an epoch."""
+        errors = {"train_mse": epoch.train_mse, "val_mse": epoch.val_mse}
+        values = [
+            Summary.Value(tag=name, simple_value=error)
+            for name, error in errors.items()
+            if error is not None
+        ]
+        self._write(step=epoch.epoch, summary=Summary(value=values))
+
+    def _write(self, **fields: Any) -> None:
+        with self._path.open("ab") as file:
+            RecordWriter(file).write(Event(wall_time=time.time(), **fields).SerializeToString())
 
 
 def read_settings(folder: Path) -> dict[str, Any]:
-    """The options of the run in ``folder``, name → value; none where it wrote none down.
+    """The options of the run in ``folder``, name → value.
 
     Raises:
-        CheckpointError: the file that holds them is damaged.
+        CheckpointError: there is no run to resume, or the file that holds them is damaged.
     """
     path = folder / SETTINGS
     try:
         settings = json.loads(path.read_text())
-    except FileNotFoundError:
-        return {}
+    except FileNotFoundError as error:
+        raise CheckpointError(f"nothing to resume: {path} is missing") from error
     except ValueError as error:
         raise CheckpointError(f"{path} is damaged: {error}") from error
     if not isinstance(settings, dict):

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from bench.own_pictures import make_pictures
 from train.__main__ import main, parse
@@ -103,7 +104,10 @@ def test_ctrl_c_saves_and_resume_goes_on(
         "map.png",
         "reconstructions.png",
     }
-    assert list(tmp_path.glob("events.out.tfevents.*"))
+    events = EventAccumulator(str(tmp_path)).Reload()
+    shown = {event.step: event.value for event in events.Scalars("train_mse")}
+    written = {row["epoch"]: row["train_mse"] for row in map(json.loads, lines)}
+    assert shown == pytest.approx(written)
 
 
 def test_resume_alone_takes_up_the_settings(
@@ -146,13 +150,29 @@ def test_resume_knows_the_defaults_of_the_run(tmp_path: Path) -> None:
     assert (options.recipe, options.epochs, options.optimiser) == ("best", 80, "adam")
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("epochs", [1]), ("epochs", 5.5), ("seed", True), ("data_dir", None), ("framing", "foo")],
+)
+def test_resume_names_a_damaged_setting(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, value: object
+) -> None:
+    """A settings.json that was edited by hand costs one line."""
+    (tmp_path / "settings.json").write_text(json.dumps({name: value}))
+
+    assert main(["--resume", "--out", str(tmp_path)]) == 1
+
+    said = capsys.readouterr().err
+    assert said == f"train: {tmp_path}/settings.json is damaged: {name} is {value!r}\n"
+
+
 def test_resume_needs_a_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Without a run that saved its state, nothing is read or written, nor a dataset downloaded."""
     monkeypatch.chdir(tmp_path)
 
-    for options, fault in (([], "no run in runs"), (["--out", "a"], "a/state.pt is missing")):
+    for options, fault in (([], "no run in runs"), (["--out", "a"], "a/settings.json is missing")):
         assert main(["--resume", *options]) == 1
         assert f"nothing to resume: {fault}" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())

@@ -1,6 +1,7 @@
 """The hyperparameters and the command line made from them."""
 
 import argparse
+import math
 
 import pytest
 
@@ -44,7 +45,7 @@ def test_recipes_are_defaults(recipe: str) -> None:
     [
         (15, "all", 16, 1, 40),
         (40, "all", 16, 1, 40),
-        (249, "all", 16, 1, 40),
+        (245, "all", 16, 1, 40),
         (320, "split", 16, 4, 40),
         (4_000, "split", 128, 2, 40),
         (48_000, "split", 128, 1, 16),
@@ -59,7 +60,8 @@ def test_pictures_recipe_fits_the_set(
     add_options(parser, "pictures")
     options = parser.parse_args([])
 
-    config = fit_to_set(from_options(options), options, count)
+    learned = count * 4 // 5
+    config = fit_to_set(from_options(options), options, learned, count - learned)
 
     assert (config.fit_on, config.batch_size) == (fit_on, batch_size)
     assert (config.passes, config.epochs) == (passes, epochs)
@@ -67,7 +69,21 @@ def test_pictures_recipe_fits_the_set(
     asked = ["--batch-size", "64", "--passes", "3", "--epochs", "7", "--start", "mean"]
     asked += ["--learning-rate", "0.002"]
     options = parser.parse_args([*asked, "--fit-on", "split"])
-    assert fit_to_set(from_options(options), options, count) == from_options(options)
+    fitted = fit_to_set(from_options(options), options, learned, count - learned)
+    assert fitted == from_options(options)
+
+
+@pytest.mark.parametrize(("learned", "validating"), [(3, 300), (450, 1), (60, 60)])
+def test_groups_that_leave_too_little_are_all_learned(learned: int, validating: int) -> None:
+    """Groups of unlike sizes may leave few images to learn, or few that choose the best epoch."""
+    parser = argparse.ArgumentParser()
+    add_options(parser, "pictures")
+    options = parser.parse_args([])
+
+    config = fit_to_set(from_options(options), options, learned, validating)
+
+    steps = math.ceil((learned + validating) / config.batch_size)
+    assert (config.fit_on, config.epochs) == ("all", min(40, 5_000 // steps))
 
 
 @pytest.mark.parametrize(("channels", "start"), [(1, "pca"), (3, "mean")])
@@ -77,7 +93,7 @@ def test_a_network_without_room_for_pca_starts_from_the_mean(channels: int, star
     add_options(parser, "pictures")
     options = parser.parse_args(["--hidden-dim", "32", "--input-dim", str(channels)])
 
-    assert fit_to_set(from_options(options), options, 400).start == start
+    assert fit_to_set(from_options(options), options, 320, 80).start == start
 
 
 def test_unknown_recipe_lists_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
