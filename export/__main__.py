@@ -64,6 +64,9 @@ def main(arguments: list[str] | None = None) -> int:
     except (ExportError, ServeError, TrainError, OSError) as error:
         print(f"export: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("export: stopped", file=sys.stderr)
+        return 130  # as shells have it
     return 0
 
 

@@ -172,6 +172,9 @@ def main(arguments: list[str] | None = None) -> int:
     except (TrainError, OSError) as error:
         print(f"evaluate: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("evaluate: stopped", file=sys.stderr)
+        return 130  # as shells have it
 
 
 def compare_with_card(folder: Path, data_dir: Path) -> int:

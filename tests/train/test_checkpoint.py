@@ -41,6 +41,37 @@ def test_damaged_checkpoint_is_named(small_checkpoint: Path, tmp_path: Path) -> 
             load_checkpoint(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("changed", "complaint"),
+    [
+        ({"framing": "foo"}, "framing isn't what train writes"),
+        ({"polarity": "foo"}, "polarity isn't what train writes"),
+        ({"metrics": {"mse": "x"}}, "metrics isn't what train writes"),
+        ({"calibration": {}}, "it lacks 'relative_quantiles'"),
+        ({"dataset": {"name": "digits"}}, "it lacks 'sha256'"),
+    ],
+)
+def test_damaged_card_is_named(
+    small_checkpoint: Path, tmp_path: Path, changed: dict[str, object], complaint: str
+) -> None:
+    """A card that was edited by hand doesn't become a bundle."""
+    shutil.copytree(small_checkpoint, tmp_path / "c")
+    card = json.loads((tmp_path / "c/card.json").read_text())
+    (tmp_path / "c/card.json").write_text(json.dumps(card | changed))
+
+    with pytest.raises(CheckpointError, match=complaint):
+        load_checkpoint(tmp_path / "c")
+
+
+def test_weights_that_are_missing_are_named(small_checkpoint: Path, tmp_path: Path) -> None:
+    """The message has the file's name."""
+    shutil.copytree(small_checkpoint, tmp_path / "c")
+    (tmp_path / "c/weights.safetensors").unlink()
+
+    with pytest.raises(CheckpointError, match=r"weights\.safetensors is missing"):
+        load_checkpoint(tmp_path / "c")
+
+
 def test_failed_save_keeps_the_previous_checkpoint(tmp_path: Path) -> None:
     """A failed save leaves the previous checkpoint in place, and no draft beside it."""
     folder = tmp_path / "run"

@@ -112,6 +112,7 @@ def test_unknown_recipe_lists_what_there_is(capsys: pytest.CaptureFixture[str]) 
         ("epochs", 0),
         ("learning_rate", -1e-3),
         ("learning_rate", float("nan")),
+        ("augment", float("inf")),
         ("image_size", 3),
         ("seed", 2**64),
     ],
