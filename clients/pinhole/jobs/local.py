@@ -71,17 +71,8 @@ class LocalRunner:
         self.chunk_images = max(1, min(CHUNK_IMAGES, CHUNK_BYTES // size))
 
     def prepare(self, content: Prepared) -> Prepared | Fault:
-        """A file's pixels, or an array's if they are of the model's size.
-
-        Raises:
-            JobError: they are of another size: no image of the source fits the model.
-        """
+        """A file's pixels, or an array's as they are."""
         if isinstance(content, np.ndarray):
-            if content.shape != self._spec.shape:
-                raise JobError(
-                    f"the model takes uint8[N, {', '.join(map(str, self._spec.shape))}]; "
-                    f"the source holds uint8[N, {', '.join(map(str, content.shape))}]"
-                )
             return content
         try:
             return read_image(content, self._spec, PixelBudget())

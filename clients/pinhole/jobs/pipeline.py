@@ -16,7 +16,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from pinhole.jobs.errors import Fault
+from pinhole.jobs.errors import Fault, JobError
 from pinhole.jobs.known import Known
 from pinhole.jobs.rows import Answer, Row
 from pinhole.jobs.runners import Prepared, Runner
@@ -140,12 +140,28 @@ class Pipeline:
         batch, stamps = Batch(), chunk.stamps or [""] * len(chunk.names)
         inputs = zip(chunk.numbers, chunk.names, stamps, chunk.load(), strict=True)
         for place, (number, name, stamp, content) in enumerate(inputs):
-            image = content if isinstance(content, Fault) else self.runner.prepare(content)
+            image = self._prepare(content, chunk.alone)
             batch.inputs.append((number, name, digest_of(content), stamp))
             batch.images.append(image)
             if isinstance(image, Fault):
                 batch.results[place] = image
         return batch
+
+    def _prepare(self, content: Content, alone: bool) -> Prepared | Fault:
+        """What the runner wants of a content, or why there is none.
+
+        Raises:
+            JobError: the pixels of the only array have another size than the model's pictures.
+        """
+        spec = self.runner.model.image
+        if isinstance(content, np.ndarray) and spec and content.shape != spec.shape:
+            wanted, found = (", ".join(map(str, shape)) for shape in (spec.shape, content.shape))
+            if alone:
+                raise JobError(
+                    f"the model takes uint8[N, {wanted}]; the source holds uint8[N, {found}]"
+                )
+            return Fault("InvalidImage", f"the model takes uint8[{wanted}]; this is uint8[{found}]")
+        return content if isinstance(content, Fault) else self.runner.prepare(content)
 
     def _choose(self, batch: Batch) -> Batch:
         """Choose the images to embed: unknown, not being embedded, each content once."""

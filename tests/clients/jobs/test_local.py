@@ -228,6 +228,21 @@ def test_impossible_jobs_are_usage(
     assert words in capsys.readouterr().err
 
 
+def test_an_array_that_does_not_fit_costs_its_rows(
+    small_bundle: Bundle, tmp_path: Path, numbers: np.ndarray
+) -> None:
+    """Among other files, images of another size are rows with an error; the others go on."""
+    folder, out = tmp_path / "mix", tmp_path / "out.parquet"
+    folder.mkdir()
+    np.save(folder / "a.npy", np.zeros((2, 9, 9), np.uint8))
+    np.save(folder / "b.npy", numbers[:2])
+
+    assert main(["embed", str(folder), "--out", str(out), *local(small_bundle)]) == 1
+
+    errors = pq.read_table(out)["error"].to_pylist()
+    assert errors == ["the model takes uint8[1, 28, 28]; this is uint8[1, 9, 9]"] * 2 + [None] * 2
+
+
 def test_little_memory(small_bundle: Bundle, numbers: np.ndarray, tmp_path: Path) -> None:
     """A job loads no second runtime of 200 MB, and pyarrow's own allocator doesn't keep 30 MB."""
     np.save(tmp_path / "in.npy", numbers[:5])

@@ -36,12 +36,14 @@ class Chunk:
         names: of the inputs, as the column ``path`` has them.
         load: reads the inputs; may be called in any thread, once.
         stamps: of the inputs; empty where the source has none.
+        alone: whether all of the source's inputs are in the file that these are in.
     """
 
     numbers: Sequence[int]
     names: Sequence[str]
     load: Callable[[], Iterable[Content]]
     stamps: Sequence[str] = ()
+    alone: bool = True
 
 
 # Yields (number, name as the column ``path`` has it, stamp) of the inputs of these growing numbers.

@@ -76,6 +76,7 @@ class Several:
                     [first + number for number in chunk.numbers],
                     [f"{part.name}/{name}" if part.name else name for name in chunk.names],
                     partial(held.load, chunk),
+                    alone=len(self._parts) == 1 and first == 0,
                 )
 
     def close(self) -> None:
