@@ -104,7 +104,7 @@ def test_scores_for_scripts(
 
     gone, seven, bad, noisy, last = map(json.loads, capsys.readouterr().out.splitlines())
     assert [row["image"] for row in (gone, seven, bad, noisy, last)] == paths
-    assert gone["error"] == last["error"] == "No such file or directory"
+    assert gone["error"] == last["error"] == "can't be read: No such file or directory"
     assert "can't be read as an image" in bad["error"]
     assert seven.keys() == noisy.keys() == {"image", "mse", "percentile", "outlier"}
     assert (seven["outlier"], noisy["outlier"]) == (False, True)
