@@ -18,6 +18,7 @@ from schemathesis.specs.openapi.checks import unsupported_method
 
 from tests.contract import CHECKS, CONTRACT
 
+from ..e2e.conftest import wait_until
 from .conftest import (
     KEYS,
     ROOT,
@@ -26,7 +27,6 @@ from .conftest import (
     get,
     kill,
     post,
-    wait_until,
 )
 
 pytestmark = pytest.mark.usefixtures("keyed")
