@@ -29,7 +29,7 @@ from serve.bundle.manifest import (
 )
 from train.augment import augment
 from train.checkpoint import Checkpoint, draft_of, load_checkpoint
-from train.errors import TrainError
+from train.errors import INTERRUPTED, TrainError
 from train.model import Autoencoder
 
 # Most probes: the images on which every exported form of the model is compared with eager PyTorch.
@@ -66,7 +66,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         print("export: stopped", file=sys.stderr)
-        return 130  # as shells have it
+        return INTERRUPTED
     return 0
 
 

@@ -15,7 +15,7 @@ from train.config import RECIPES, TrainConfig, add_options, fit_to_set, from_opt
 from train.data import add_data_dir, load_dataset
 from train.dataset import Dataset
 from train.device import keep_freed_memory
-from train.errors import CheckpointError, ConfigError, TrainError
+from train.errors import INTERRUPTED, CheckpointError, ConfigError, TrainError
 from train.evaluate import Evaluation, judge, score
 from train.folder import SPLITS
 from train.loop import Trainer, split_for
@@ -36,7 +36,6 @@ examples:
                                                       your own images, into runs/folder
 """
 RUNS = Path("runs")  # where a run's folder lies, if --out names no other
-INTERRUPTED = 130  # the shell's exit code for Ctrl-C
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -178,13 +177,13 @@ def settings_of_resumed(arguments: list[str] | None) -> dict[str, Any]:
     # A hyperparameter that the run didn't know yet was at its default.
     settings = asdict(TrainConfig()) | read_settings(named)
     for name, value in settings.items():
-        if not fits(name, value):
+        if not is_setting(name, value):
             raise CheckpointError(f"{named / SETTINGS} is damaged: {name} is {value!r}")
     return settings | {"out": named}
 
 
-def fits(name: str, value: Any) -> bool:
-    """Whether a run may have written down this value; TrainConfig checks the numbers' ranges."""
+def is_setting(name: str, value: Any) -> bool:
+    """Whether a run writes such a value down; TrainConfig checks the ranges of numbers."""
     choices = {"recipe": tuple(RECIPES), "framing": FRAMINGS, "split_by": SPLITS}
     if name in choices:
         return value in choices[name]

@@ -228,8 +228,8 @@ def fit_to_set(
     Args:
         config: from ``options``.
         options: with None where the set decides.
-        learned: images that ``config`` would learn.
-        validating: images that would validate; a few groups of unlike sizes may be torn anyhow.
+        learned: number of images that ``config`` would learn.
+        validating: number of images that would validate: a fifth, unless groups are kept together.
     """
     if options.start is None:
         roomy = config.hidden_dim >= PCA_CHANNELS * config.input_dim

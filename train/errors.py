@@ -7,6 +7,8 @@ TrainError
 └── Diverged           the loss became NaN or infinite
 """
 
+INTERRUPTED = 130  # the shell's exit code for Ctrl-C
+
 
 class TrainError(Exception):
     """Root of the tree; ``python -m train`` prints it as one line and exits 1."""

@@ -26,7 +26,7 @@ from serve.bundle.score import relative_errors
 from train.checkpoint import load_checkpoint
 from train.data import add_data_dir, load_dataset
 from train.dataset import Dataset
-from train.errors import DatasetError, TrainError
+from train.errors import INTERRUPTED, DatasetError, TrainError
 from train.loop import evaluation_batches
 from train.model import Autoencoder, to_unit_range
 from train.pca import Pca, fit_pca
@@ -174,7 +174,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         print("evaluate: stopped", file=sys.stderr)
-        return 130  # as shells have it
+        return INTERRUPTED
 
 
 def compare_with_card(folder: Path, data_dir: Path) -> int:

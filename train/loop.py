@@ -217,13 +217,10 @@ class Trainer:
             ConfigError: ``state`` comes from another configuration, dataset or device. A greater
                 number of epochs is allowed, and another patience if the run had one.
         """
-        here = {"dataset": self._checksum, "device": self._images.device.type}
-        now = asdict(self.config) | here
+        now = asdict(self.config) | {"device": self._images.device.type}
         # A hyperparameter that the run didn't know yet was at its default.
-        then = asdict(TrainConfig()) | state["config"] | {name: state[name] for name in here}
-        changeable = {"epochs", "dataset"}
-        if now["patience"] and then["patience"]:
-            changeable.add("patience")
+        then = asdict(TrainConfig()) | state["config"] | {"device": state["device"]}
+        changeable = {"epochs"} | ({"patience"} if now["patience"] and then["patience"] else set())
         for name, value in now.items():
             if name not in changeable and then[name] != value:
                 raise ConfigError(f"the run to resume had {name} {then[name]}, not {value}")

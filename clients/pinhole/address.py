@@ -37,10 +37,8 @@ def is_service(url: str) -> bool:
 
 
 def without_credentials(url: str) -> str:
-    """A URL that may be shown: without ``user:password@``, and without a slash at its end."""
-    parts = urlsplit(url)
-    host = parts.netloc.rpartition("@")[2]
-    return urlunsplit(parts._replace(netloc=host)).rstrip("/")
+    """A URL or a pattern of URLs that may be shown: without ``user:password@``."""
+    return re.sub(r"(?<=://)[^/?#]*@", "", url)
 
 
 def upstreams(url: str) -> list[str]:

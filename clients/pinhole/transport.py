@@ -92,7 +92,7 @@ class Transport:
     """
 
     def __init__(self, url: str, api_key: str | None, timeout_s: float) -> None:
-        self.url = without_credentials(check_url(url))
+        self.url = without_credentials(check_url(url)).rstrip("/")
         self._timeout_s = check_timeout(timeout_s)
         self._authorization = authorization(url, api_key)
         self._sessions = dict[int, requests.Session]()  # one for each process id

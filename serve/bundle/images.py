@@ -19,6 +19,7 @@ from serve.bundle.framing import frame, pad, with_polarity
 from serve.bundle.ink import LARGEST_SIDE
 from serve.bundle.limits import MAX_IMAGE_PIXELS, MAX_REQUEST_PIXELS
 from serve.bundle.manifest import ImageSpec
+from serve.bundle.pictures.parts import png_chunk
 from serve.bundle.pictures.reading import open_picture
 
 # A PNG is a signature, then chunks: length of the content, kind, content, and a checksum of both.
@@ -123,8 +124,7 @@ def plain_png_head(spec: ImageSpec) -> bytes:
     """The first bytes of any PNG with the model's size and mode, 8 bits deep, not interlaced."""
     colours = 0 if spec.channels == 1 else 2
     header = struct.pack(">IIBBBBB", spec.width, spec.height, 8, colours, 0, 0, 0)
-    chunk = PNG_CHUNK.pack(len(header), b"IHDR") + header
-    return PNG_SIGNATURE + chunk + PNG_CHECKSUM.pack(zlib.crc32(chunk[4:]))
+    return PNG_SIGNATURE + png_chunk(b"IHDR", header)
 
 
 def pixels_alone(png: bytes, at: int) -> bytes | None:

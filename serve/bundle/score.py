@@ -48,7 +48,7 @@ def relative_errors(images: NDArray[np.uint8], errors: Floats) -> Floats:
 def percentile(relative_error: float, calibration: Calibration) -> float:
     """Share of held-out images, in percent, whose relative error was smaller.
 
-    It is 100 for an image that overflowed half precision, whose error is NaN.
+    An image that overflowed half precision, whose error is NaN, has 100.
     """
     error = np.nan_to_num(relative_error, nan=np.inf)
     return float(np.interp(error, calibration.relative_quantiles, np.arange(101)))

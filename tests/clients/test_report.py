@@ -257,6 +257,14 @@ def test_what_is_no_result(
     assert said.count("\n") == 1
 
 
+def test_damaged_description(tmp_path: Path) -> None:
+    """A result whose description of the model's pictures can't be read is reported without it."""
+    result, out = tmp_path / "o.parquet", tmp_path / "r.html"
+    pq.write_table(table(ROWS).replace_schema_metadata({"pinhole.image": "{"}), result)
+
+    assert main(["report", str(result), "--out", str(out)]) == 0
+
+
 def test_damaged_shard(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """It is named, on one line."""
     shard = write(tmp_path / "job") / "shard-000001.parquet"

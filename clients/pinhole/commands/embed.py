@@ -2,7 +2,6 @@
 
 import argparse
 import os
-import re
 import signal
 import sys
 import threading
@@ -13,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pinhole.address import without_credentials
 from pinhole.commands import (
     SOME_FAILED,
     Commands,
@@ -207,8 +207,7 @@ def embed(options: argparse.Namespace) -> int:
         open_maker(options, source) as maker,
     ):
         # Results are kept and shared: they name a URL without its password.
-        name = printable(re.sub(r"(?<=://)[^/@]*@", "", options.source))
-        score = float(options.score)
+        name, score = printable(without_credentials(options.source)), float(options.score)
         identity = Identity(
             name, source.count, source.digest, maker.model, score, options.shard_rows
         )

@@ -24,7 +24,7 @@ HOST = "127.0.0.1"
 MAX_BODY_BYTES = 2**25
 
 PREFIXES = ("/predictions/", "/v2/")  # Paths of the API that are passed on.
-PAGES = ("/v2", "/ready", "/map.json", "/openapi.yaml")  # Single paths that a GET may ask for.
+PAGES = ("/v2", "/ready", "/map.json")  # Single paths that a GET may ask for.
 PASSED_ON = (
     "Content-Type",
     "Accept",

@@ -76,7 +76,7 @@ def reused(given: str, identity: Identity) -> list[Path]:
 
 
 def description(path: Path) -> dict[str, Any]:
-    """What a Parquet file says of its rows; empty if no job has written it, or not as it is now."""
+    """What a Parquet file says of its rows; empty if that isn't what a job writes."""
     found = told(schema_of(path))
     try:
         score = float(found.get("outlier_percentile", 0))
@@ -116,7 +116,7 @@ def earlier_rows(path: Path, identity: Identity) -> Iterator[Row]:
             found, wanted = file.schema_arrow, identity.schema
             columns = [name for name in COLUMNS if name in found.names]
             if any(found.field(name).type != wanted.field(name).type for name in columns):
-                return  # Another program has written it anew.
+                return  # Another program has written the file anew.
             for batch in file.iter_batches(BATCH_ROWS, columns=columns):
                 yield from rows_of(batch, identity, same)
     except (pa.ArrowException, OSError):

@@ -156,17 +156,20 @@ def named_by(place: Place) -> Iterator[str]:
 def is_result(sink: Sink) -> bool:
     """Whether the file at a one-file OUT was written by a job, and has no columns but a job's.
 
-    An array can't say what it is, so a .npy file is a job's while the job's hidden folder is there
-    and knows the file's size and time of change.
+    The hidden folder beside a .csv or .npy file knows whether the file has been written over since.
+    Without that folder, a .csv file is known by its columns, and an array can't say what it is.
     """
     path, suffix = sink.path, sink.path.suffix.lower()
     if not path.is_file():
         return False
     if path.stat().st_size == 0:  # As mktemp makes them.
         return True
+    if suffix != ".parquet" and has_job(sink.folder):
+        written = read_job(sink.folder).get("out")
+        if written or suffix == ".npy":  # Until a job ends, its folder doesn't know OUT.
+            return written in (None, stamp(path))
     if suffix == ".npy":
-        wanted = (None, stamp(path))  # None while a job is under way.
-        return has_job(sink.folder) and read_job(sink.folder).get("out") in wanted
+        return False
     names = parquet_columns(path) if suffix == ".parquet" else csv_columns(path)
     return {"path", "sha256", "embedding", "error"} <= names <= set(COLUMNS)
 

@@ -34,7 +34,7 @@ MARK = mark_of("report")
 CARDS = 48
 MAX_THUMBNAILS_BYTES = 4 * 2**20  # Of the map; base64 adds a third.
 LIST = ("path", "sha256", "mse", "percentile", "outlier")  # The list's columns.
-LIST_MARK = ",".join(LIST).encode() + b"\n"  # The first line; with more columns, it is yours.
+LIST_MARK = ",".join(LIST).encode() + b"\n"  # A list with another column is its user's.
 
 
 @dataclass(frozen=True)

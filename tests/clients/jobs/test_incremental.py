@@ -273,6 +273,27 @@ def test_kill_while_shards_are_made_anew(folder: Make, tmp_path: Path) -> None:
     assert embedded(images, out) == []
 
 
+@pytest.mark.parametrize("changed", ["lists", "texts", "threshold"])
+def test_rows_that_another_program_wrote_are_made_anew(
+    folder: Make, tmp_path: Path, changed: str
+) -> None:
+    """Their columns have other types, or their description can't be read; both are no traceback."""
+    images, out = folder([*numbered(20), b"-"]), tmp_path / "out.parquet"
+    run(images, out, FakeRunner())
+    table = pq.read_table(out)
+    types = {"lists": pa.list_(pa.float32()), "texts": pa.string()}
+    if changed in types:
+        rows = [str(row) if changed == "texts" else row for row in table["embedding"].to_pylist()]
+        at = table.schema.get_field_index("embedding")
+        table = table.set_column(at, "embedding", pa.array(rows, types[changed]))
+    else:
+        marks = {**table.schema.metadata, b"pinhole.outlier_percentile": b"many"}
+        table = table.replace_schema_metadata(marks)
+    pq.write_table(table, out)
+
+    assert len(embedded(images, out)) == 21
+
+
 def test_former_results_are_taken_over(folder: Make, tmp_path: Path) -> None:
     """Shards from before there were stamps and reasons: files are read, and none embedded again."""
     images, out = folder([*numbered(20), b"-"]), tmp_path / "out"

@@ -235,15 +235,20 @@ def test_array_is_known_by_its_hidden_folder(
     assert "--overwrite replaces it" in refusal(capsys, "images", "--out", "o.npy")
 
 
-def test_changed_array_is_kept(scans: Path, capsys: Said, small_bundle: Bundle) -> None:
-    """An array that somebody has written over is theirs, though the hidden folder is there."""
-    command = ["embed", "images", "--out", "o.npy", "--local", str(small_bundle.folder)]
+@pytest.mark.parametrize("name", ["o.npy", "o.csv"])
+def test_changed_result_is_kept(scans: Path, capsys: Said, small_bundle: Bundle, name: str) -> None:
+    """A file that somebody has written over is theirs, though the hidden folder is there."""
+    command = ["embed", "images", "--out", name, "--local", str(small_bundle.folder)]
     assert main(command) == 0
-    np.save("o.npy", np.arange(7))
+    made = Path(name).read_bytes()
+    if name == "o.npy":
+        np.save(name, np.arange(7))
+    else:
+        Path(name).write_bytes(made + b"\n")
 
-    assert "--overwrite replaces it" in refusal(capsys, "images", "--out", "o.npy")
+    assert "--overwrite replaces it" in refusal(capsys, "images", "--out", name)
     assert main([*command, "--overwrite"]) == main(command) == 0
-    assert np.load("o.npy").shape == (2, 2)
+    assert Path(name).read_bytes() == made
 
 
 def test_hidden_folder_keeps_the_files_of_others(scans: Path, small_bundle: Bundle) -> None:
