@@ -153,7 +153,9 @@ def check_schema(folder: Path, card: dict[str, Any]) -> None:
 
 
 def check_card(folder: Path, card: dict[str, Any]) -> None:
-    """Raise CheckpointError where ``card`` lacks what a bundle needs, or has it in another form."""
+    """Raise CheckpointError if what a bundle needs of ``card`` isn't as train writes it; KeyError
+    if something is missing.
+    """
     dataset, calibration = card["dataset"], card["calibration"]
     known = {
         "polarity": card["polarity"] in POLARITIES,

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 NPY = "application/x-npy"
 
-# What numpy raises for a header that makes no sense: it reads one with Python's own parser.
+# What numpy raises for a header that makes no sense: numpy reads headers with Python's own parser.
 BAD_HEADER = (
     ValueError,
     TypeError,

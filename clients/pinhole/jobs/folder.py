@@ -146,7 +146,7 @@ def former_shards(folder: Path) -> list[Path]:
 
 
 def own_files(folder: Path) -> list[Path]:
-    """Every file in the folder that a job has written; last the lock, which keeps others out."""
+    """Every file in the folder that a job has written, the lock last: it keeps other jobs out."""
     shards = [path for path in folder.iterdir() if is_shard(path) or is_partial(path)]
     known = [folder / name for name in (JOB, LOCK) if (folder / name).exists()]
     return shards + former_shards(folder) + known
