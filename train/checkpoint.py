@@ -153,8 +153,11 @@ def check_schema(folder: Path, card: dict[str, Any]) -> None:
 
 
 def check_card(folder: Path, card: dict[str, Any]) -> None:
-    """Raise CheckpointError if what a bundle needs of ``card`` isn't as train writes it; KeyError
-    if something is missing.
+    """Check what a bundle needs of a card, which somebody may have edited.
+
+    Raises:
+        CheckpointError: a value isn't what train writes.
+        KeyError: a key is missing.
     """
     dataset, calibration = card["dataset"], card["calibration"]
     known = {

@@ -165,11 +165,11 @@ def is_result(sink: Sink) -> bool:
     if path.stat().st_size == 0:  # As mktemp makes them.
         return True
     if suffix != ".parquet" and has_job(sink.folder):
-        written = read_job(sink.folder).get("out")
-        if written or suffix == ".npy":  # Until a job ends, its folder doesn't know OUT.
-            return written in (None, stamp(path))
+        written = read_job(sink.folder).get("out")  # None until the job ends.
+        if written:
+            return bool(written == stamp(path))
     if suffix == ".npy":
-        return False
+        return has_job(sink.folder)
     names = parquet_columns(path) if suffix == ".parquet" else csv_columns(path)
     return {"path", "sha256", "embedding", "error"} <= names <= set(COLUMNS)
 
