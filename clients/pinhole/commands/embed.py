@@ -6,7 +6,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -182,7 +182,7 @@ def embed(options: argparse.Namespace) -> int:
     from pinhole.jobs.earlier import reused
     from pinhole.jobs.job import Job
     from pinhole.jobs.making import known_rows
-    from pinhole.jobs.shards import Identity, use_little_memory
+    from pinhole.jobs.shards import Identity, import_pandas, use_little_memory
     from pinhole.jobs.sinks import check_sink, parse_sink
     from pinhole.jobs.sources import printable
     from pinhole.jobs.sources.opening import open_source
@@ -215,7 +215,13 @@ def embed(options: argparse.Namespace) -> int:
         job = Job(sink, identity, source.left_out, options.overwrite, options.retry_failed, reuse)
         if options.dry_run:
             return report_plan(job, known_rows(job, source))
-        with telling_interrupts(), job_progress(source.count) as on_rows:
+        import_pandas()
+        with telling_interrupts() as check, job_progress(source.count) as advance:
+
+            def on_rows(count: int) -> None:
+                check()
+                advance(count)
+
             done = job.run(maker, on_rows)
     return report(sink.path, done, job.left_out)
 
@@ -243,16 +249,25 @@ def joined(sources: list[str]) -> str:
 
 
 @contextmanager
-def telling_interrupts() -> Iterator[None]:
+def telling_interrupts() -> Iterator[Callable[[], None]]:
     """Say at once that Ctrl-C was heard: what is done is written first. A second one is final.
 
     SIGTERM and SIGHUP are taken as Ctrl-C is; what is ignored, as SIGHUP under nohup, stays so.
+    Python drops what is raised while it runs a finaliser, and a lock that is interrupted may raise
+    something else. So a function is yielded, to be called now and then, which raises again; and
+    whatever the job ends with after an interruption is an interruption.
     """
+    told: list[int] = []
 
     def stop(number: int, _: object) -> None:
         signal.signal(number, signal.SIG_DFL)
         tell("stopping")
+        told.append(number)
         raise KeyboardInterrupt(number)
+
+    def check() -> None:
+        if told:
+            raise KeyboardInterrupt(told[0])
 
     numbers = [getattr(signal, name) for name in SIGNALS if hasattr(signal, name)]
     before = {number: signal.getsignal(number) for number in numbers}
@@ -260,21 +275,23 @@ def telling_interrupts() -> Iterator[None]:
     for number in heard:
         signal.signal(number, stop)
     try:
-        yield
+        yield check
     finally:
         for number in heard:
             signal.signal(number, before[number])
+        check()
 
 
 def leave_threads(code: int) -> None:
     """End the process if threads still wait for a service: Python itself would wait for them."""
-    deadline = time.monotonic() + LEAVE_S
-    others = (each for each in threading.enumerate() if each is not threading.main_thread())
-    for thread in [each for each in others if not each.daemon]:
-        thread.join(max(0, deadline - time.monotonic()))
-        if thread.is_alive():
+    deadline, main = time.monotonic() + LEAVE_S, threading.main_thread()
+    while any(
+        each.is_alive() and not each.daemon for each in threading.enumerate() if each is not main
+    ):
+        if time.monotonic() > deadline:
             sys.stderr.flush()
             os._exit(code)
+        time.sleep(0.01)
 
 
 @contextmanager

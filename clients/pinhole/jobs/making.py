@@ -6,8 +6,6 @@ from contextlib import closing, suppress
 from itertools import chain, islice
 from pathlib import Path
 
-import pyarrow as pa
-
 from pinhole.jobs.earlier import earlier_rows, finished
 from pinhole.jobs.errors import Fault, JobError
 from pinhole.jobs.folder import former_path
@@ -82,8 +80,6 @@ def make_shards(job: Job, shards: Sequence[int], pipeline: Pipeline, on_rows: On
     """
     folder, identity = job.sink.folder, job.identity
     rows: list[Row] = []
-    # With its first array pyarrow imports pandas, where there is one: now, and not after Ctrl-C.
-    pa.array([""])
     try:
         with closing(pipeline.rows(map(identity.numbers, shards))) as batches:
             made = chain.from_iterable(counted(batches, on_rows))

@@ -105,6 +105,15 @@ def use_little_memory() -> None:
     pa.set_memory_pool(pa.system_memory_pool())
 
 
+def import_pandas() -> None:
+    """Import pandas, where there is one, as pyarrow does with its first array.
+
+    An interruption that meets an import may be lost or become another error, and after one there
+    is no time for it.
+    """
+    pa.array([""])
+
+
 def shard_path(folder: Path, shard: int) -> Path:
     """The file of a shard."""
     return folder / f"shard-{shard:06}.parquet"

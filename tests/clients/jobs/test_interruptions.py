@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from pinhole.cli import main
 from pinhole.jobs.folder import former_shards
 from pinhole.jobs.formats import FORMATS
 from serve.bundle.images import write_png
@@ -121,6 +122,31 @@ def test_interrupted_in_this_process(tmp_path: Path, embed: list[str]) -> None:
 
     assert (code, said[0]) == (130, "pinhole: stopping")
     assert seconds < 5
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_interruption_that_python_drops(
+    tmp_path: Path, embed: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A signal that meets a finaliser, whose exceptions Python drops, ends the job as well."""
+    seen: list[int] = []
+
+    class Finalised:
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGINT)
+
+    @contextlib.contextmanager
+    def interrupting(_: int) -> Iterator[Callable[[int], None]]:
+        def advance(count: int) -> None:
+            if not seen:
+                Finalised()
+            seen.append(count)
+
+        yield advance
+
+    monkeypatch.setattr("pinhole.progress.job_progress", interrupting)
+
+    assert (main([*embed[3:], str(tmp_path / "out")]), seen) == (130, [0])
 
 
 @pytest.mark.parametrize(
