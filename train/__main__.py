@@ -248,7 +248,7 @@ def save(trainer: Trainer, dataset: Dataset, out: Path, commit: str | None) -> N
     write(trainer, dataset, found, out, commit)
     for name, value in found.metrics.items():
         print(f"{name:<16} {value:.4f}")
-    print(*verdict(trainer, found.metrics, pca.kept(dataset.test_images)), sep="\n")
+    print(*verdict(trainer, found, pca, dataset.test_images), sep="\n")
     draw_all(out / "pictures", model, dataset, found.embeddings, trainer.history)
     print(f"checkpoint in {out / 'checkpoint'}, pictures in {out / 'pictures'}")
 

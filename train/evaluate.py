@@ -45,6 +45,7 @@ class Evaluation:
 
     Attributes:
         metrics: name → value; every ``mse`` is per pixel, pixels in [0, 1].
+        errors: float64[N], the mse of each test image.
         mse_quantiles: float64[101], the 0th to 100th percentile of the mse of the test images.
         relative_quantiles: float64[101], the same of their relative error; see serve.bundle.score.
         embeddings: float32[N, D], those of the test images.
@@ -52,6 +53,7 @@ class Evaluation:
     """
 
     metrics: dict[str, float]
+    errors: NDArray[np.float64]
     mse_quantiles: NDArray[np.float64]
     relative_quantiles: NDArray[np.float64]
     embeddings: NDArray[np.float32]
@@ -72,7 +74,7 @@ def score(model: Autoencoder, dataset: Dataset) -> Evaluation:
     quantiles = np.quantile([errors, relative], np.linspace(0, 1, 101), axis=1).T
     metrics = {"mse": float(errors.mean())}
     labels = dataset.test_labels.numpy()
-    return Evaluation(metrics, quantiles[0], quantiles[1], embeddings, labels)
+    return Evaluation(metrics, errors, quantiles[0], quantiles[1], embeddings, labels)
 
 
 def judge(model: Autoencoder, dataset: Dataset, found: Evaluation, pca: Pca) -> dict[str, float]:
@@ -84,10 +86,10 @@ def judge(model: Autoencoder, dataset: Dataset, found: Evaluation, pca: Pca) -> 
         found: what ``score`` found.
         pca: of the training images.
     """
-    mean_image_mse, pca_mse = pca.errors(dataset.test_images, found.embeddings.shape[1])
+    as_mean, as_pca = pca.errors(dataset.test_images, found.embeddings.shape[1])
     metrics = {
-        "pca_mse": pca_mse,
-        "mean_image_mse": mean_image_mse,
+        "pca_mse": as_pca.mean().item(),
+        "mean_image_mse": as_mean.mean().item(),
         "trustworthiness": neighbourhood_trust(dataset.test_images, found.embeddings),
     }
     if len(np.unique(found.labels)) > 1:

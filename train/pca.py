@@ -32,10 +32,20 @@ class Pca:
     mean: Tensor
     axes: Tensor
 
-    def errors(self, images: Tensor, components: int) -> tuple[float, float]:
-        """The mse of uint8[N, C, H, W] as the mean image, and as ``components`` numbers."""
-        whole = mean_image_mse(self.mean, images)
-        return whole, whole * (1 - self.kept(images)[:components][-1].item())
+    def errors(self, images: Tensor, components: int) -> tuple[Tensor, Tensor]:
+        """The mse of each of uint8[N, C, H, W] as the mean image, and as ``components`` numbers.
+
+        Returns:
+            float64[N] twice.
+        """
+        as_mean, along = [], []
+        for part in centred(images, self.mean):
+            as_mean.append(part.double().square().mean(1))
+            along.append(
+                (part @ self.axes[:, :components]).double().square().sum(1) / part.shape[1]
+            )
+        mean = torch.cat(as_mean)
+        return mean, mean - torch.cat(along)
 
     def kept(self, images: Tensor) -> Tensor:
         """The share of what sets images apart from the mean image along the first 1, 2, … K axes.
@@ -46,9 +56,9 @@ class Pca:
         Returns:
             float64[K], growing.
         """
-        whole = mean_image_mse(self.mean, images) * images.numel()
-        along = torch.zeros(self.axes.shape[1], dtype=torch.float64)
+        whole, along = 0.0, torch.zeros(self.axes.shape[1], dtype=torch.float64)
         for part in centred(images, self.mean):
+            whole += part.square().sum(dtype=torch.float64).item()
             along += (part @ self.axes).square().sum(0, dtype=torch.float64)
         # Of images that are all alike nothing is lost, however few numbers are kept.
         return along.cumsum(0) / whole if whole else torch.ones_like(along)
@@ -80,13 +90,6 @@ def mean_image(images: Tensor) -> Tensor:
     for part in chunks(images):
         total += part.sum(0, dtype=torch.float64).flatten()
     return (total / len(images) / 255).float()
-
-
-def mean_image_mse(mean: Tensor, images: Tensor) -> float:
-    """The mse of drawing ``mean``, float32[P], for each of uint8[N, C, H, W]."""
-    parts = centred(images, mean)
-    whole = sum(part.square().sum(dtype=torch.float64).item() for part in parts)
-    return whole / images.numel()
 
 
 def centred(images: Tensor, mean: Tensor) -> Iterator[Tensor]:

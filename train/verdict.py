@@ -3,23 +3,28 @@
 from torch import Tensor
 
 from train.config import FEWEST_VALIDATING, MOST_EPOCHS, PCA_CHANNELS
+from train.evaluate import Evaluation
 from train.loop import Trainer
+from train.pca import Pca
 
 ALIKE = 0.95  # share of the mean image's error from which on all pictures are drawn nearly alike
 FEW_STEPS = 200
 TINY = 1e-6  # an mse that is nothing: float32 adds up pixels no more closely
 SHARES = (0.8, 0.9, 0.95)  # of the variance, for which a width of the embedding is suggested
+SURE = 2  # standard errors from which on a difference is more than chance
 OVERFITTED = 0.8  # a training error below this share of the test error was learned by heart
 
 
-def verdict(trainer: Trainer, metrics: dict[str, float], kept: Tensor) -> list[str]:
+def verdict(trainer: Trainer, found: Evaluation, pca: Pca, images: Tensor) -> list[str]:
     """Lines for the end of a run.
 
     Args:
         trainer: after its last epoch.
-        metrics: of the evaluation.
-        kept: of the test images, by PCA of the training images; see Pca.kept.
+        found: with all metrics.
+        pca: of the training images.
+        images: the test images, uint8[N, C, H, W].
     """
+    metrics = found.metrics
     if metrics["mean_image_mse"] < TINY:
         return ["all pictures are the same: there is nothing to learn"]
     width = trainer.config.output_dim
@@ -31,11 +36,18 @@ def verdict(trainer: Trainer, metrics: dict[str, float], kept: Tensor) -> list[s
         f"the model's mse is {beside_pca} that of PCA with {numbers}, and {beside_mean} that of "
         "the mean image"
     )
+    above = found.errors - pca.errors(images, width)[1].numpy()
+    deviation = float(above.std(ddof=1) / len(above) ** 0.5)
+    if metrics["pca_mse"] > TINY and abs(above.mean()) < SURE * deviation:
+        lines.append(
+            f"{len(above):,} test images are too few to tell the model from PCA: the standard "
+            f"error of the difference is {100 * deviation / metrics['pca_mse']:.0f} %"
+        )
     if metrics["mse"] > ALIKE * metrics["mean_image_mse"]:
         lines.append("it draws every picture nearly alike")
     if metrics["mse"] >= metrics["pca_mse"]:
         lines.append("to try: " + advise(trainer, metrics["mse"]))
-    return [*lines, suggest_width(kept, width)]
+    return [*lines, suggest_width(pca.kept(images), width)]
 
 
 def compare(mse: float, other: float) -> str:

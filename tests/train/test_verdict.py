@@ -2,16 +2,35 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
+from torch import Tensor
 
 from tests.train.conftest import SMALL
 from train.config import TrainConfig
 from train.dataset import Dataset
+from train.evaluate import Evaluation
 from train.loop import Epoch, Trainer
 from train.pca import fit_pca
 from train.verdict import advise, compare, verdict
 
 WIDE = replace(SMALL, hidden_dim=16)  # wide enough to start from PCA
+
+
+def judged(digits: Dataset, images: Tensor, above: list[float]) -> list[str]:
+    """What is said of a model whose errors are PCA's and, in turn, these differences."""
+    pca = fit_pca(digits.train_images, 2)
+    as_mean, as_pca = (each.numpy() for each in pca.errors(images, 2))
+    errors = as_pca + np.resize(above, len(images))
+    metrics = {"mse": errors, "pca_mse": as_pca, "mean_image_mse": as_mean}
+    trainer = Trainer(SMALL, digits)
+    trainer.history = [Epoch(1, 0.05, 0.05)]
+    nothing = np.zeros(0)
+    means = {name: float(each.mean()) for name, each in metrics.items()}
+    found = Evaluation(
+        means, errors, nothing, nothing, np.zeros((0, 2), np.float32), np.zeros(0, int)
+    )
+    return verdict(trainer, found, pca, images)
 
 
 @pytest.mark.parametrize(
@@ -48,17 +67,21 @@ def test_few_pictures_are_told_to_be_few(digits: Dataset) -> None:
         assert advice in advise(trainer, 0.05)
 
 
-@pytest.mark.parametrize(("mse", "alike"), [(0.0600, True), (0.0500, False)])
-def test_a_model_that_draws_all_alike_is_told(digits: Dataset, mse: float, alike: bool) -> None:
+@pytest.mark.parametrize(("above", "alike"), [(0.05, True), (-0.001, False)])
+def test_a_model_that_draws_all_alike_is_told(digits: Dataset, above: float, alike: bool) -> None:
     """An error like the mean image's is said in plain words."""
-    trainer = Trainer(SMALL, digits)
-    trainer.history = [Epoch(1, mse, mse)]
-    metrics = {"mse": mse, "pca_mse": 0.055, "mean_image_mse": 0.061}
-
-    said = verdict(trainer, metrics, fit_pca(digits.train_images, 2).kept(digits.test_images))
+    said = judged(digits, digits.test_images, [above])
 
     assert ("it draws every picture nearly alike" in said) == alike
     assert any(line.startswith("to try: ") for line in said) == alike
+
+
+@pytest.mark.parametrize(("count", "few"), [(10, True), (300, False)])
+def test_too_few_test_images_are_told(digits: Dataset, count: int, few: bool) -> None:
+    """Errors that are now above PCA's and now below don't prove a small difference."""
+    said = judged(digits, digits.test_images[:count], [0.03, -0.02])
+
+    assert any("are too few to tell the model from PCA" in line for line in said) == few
 
 
 @pytest.mark.parametrize(
@@ -82,9 +105,9 @@ def test_what_the_command_asked_for_is_advised_first(
 
 def test_pictures_that_are_all_the_same_are_told(digits: Dataset) -> None:
     """They get no advice, and an error that is nothing isn't divided by."""
-    trainer = Trainer(SMALL, digits)
     same = digits.train_images[:1].expand(20, -1, -1, -1)
-    metrics = {"mse": 1e-4, "pca_mse": 8e-10, "mean_image_mse": 0.0}
 
-    assert len(verdict(trainer, metrics, fit_pca(same, 2).kept(same))) == 1
+    said = judged(replace(digits, train_images=same), same, [1e-4])
+
+    assert said == ["all pictures are the same: there is nothing to learn"]
     assert (compare(5e-4, 8e-10), compare(0, 0)) == ("above", "equal to")
