@@ -311,13 +311,22 @@ def test_several_files_are_embedded(
     assert "4 thumbnails" in capsys.readouterr().out
 
 
-def test_options_of_a_bundle_need_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        (["--device", "cuda"], "--device and --precision need --local"),
+        (["--ray-workers", "2"], "--ray-workers needs --ray"),
+    ],
+)
+def test_options_that_need_another(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], option: list[str], words: str
+) -> None:
     """A service would take no notice of them."""
     command = ["embed", str(tmp_path), "--out", str(tmp_path / "o.parquet"), *NOBODY]
 
-    assert main([*command, "--device", "cuda"]) == 2
+    assert main([*command, *option]) == 2
 
-    assert "--device and --precision need --local" in capsys.readouterr().err
+    assert words in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -194,6 +194,8 @@ def embed(options: argparse.Namespace) -> int:
     device_is_given = (options.device, options.precision) != ("auto", "fp32")
     if device_is_given and not (options.bundle or options.ray):
         raise UsageError("--device and --precision need --local: a service has its own")
+    if options.ray_workers and not options.ray:
+        raise UsageError("--ray-workers needs --ray: the cluster that they run on")
     options.score = options.score and (options.outlier_percentile or OUTLIER_PERCENTILE)
     if options.ray:  # Its actors have another working directory.
         options.source = [
