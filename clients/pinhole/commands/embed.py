@@ -263,8 +263,8 @@ def telling_interrupts() -> Iterator[Callable[[], None]]:
 
     def stop(number: int, _: object) -> None:
         signal.signal(number, signal.SIG_DFL)
-        tell("stopping")
         told.append(number)
+        tell("stopping")
         raise KeyboardInterrupt(number)
 
     def check() -> None:

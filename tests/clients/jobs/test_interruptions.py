@@ -124,23 +124,40 @@ def test_interrupted_in_this_process(tmp_path: Path, embed: list[str]) -> None:
     assert seconds < 5
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_interruption_that_python_drops(
-    tmp_path: Path, embed: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A signal that meets a finaliser, whose exceptions Python drops, ends the job as well."""
-    seen: list[int] = []
+def meet_a_finaliser() -> None:
+    """Python drops what a finaliser raises."""
 
     class Finalised:
         def __del__(self) -> None:
             signal.raise_signal(signal.SIGINT)
 
+    Finalised()
+
+
+def meet_a_lock() -> None:
+    """As threading.Condition does that is interrupted while it takes its lock again."""
+    with contextlib.suppress(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+    raise RuntimeError("release unlocked lock")
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("interrupt", [meet_a_finaliser, meet_a_lock])
+def test_interruption_that_python_loses(
+    tmp_path: Path,
+    embed: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    interrupt: Callable[[], None],
+) -> None:
+    """Wherever a signal meets Python, it ends the job."""
+    seen: list[int] = []
+
     @contextlib.contextmanager
     def interrupting(_: int) -> Iterator[Callable[[int], None]]:
         def advance(count: int) -> None:
-            if not seen:
-                Finalised()
             seen.append(count)
+            if len(seen) == 1:
+                interrupt()
 
         yield advance
 
