@@ -255,9 +255,9 @@ def telling_interrupts() -> Iterator[Callable[[], None]]:
     """Say at once that Ctrl-C was heard: what is done is written first. A second one is final.
 
     SIGTERM and SIGHUP are taken as Ctrl-C is; what is ignored, as SIGHUP under nohup, stays so.
-    Python drops what is raised while it runs a finaliser, and a lock that is interrupted may raise
-    something else. So a function is yielded, to be called now and then, which raises again; and
-    whatever the job ends with after an interruption is an interruption.
+    Python drops an exception that is raised in a finaliser, and an interrupted lock may raise
+    another exception. So the function that is yielded, which the job calls now and then, raises the
+    interruption again; and however the job ends after an interruption, it was interrupted.
     """
     told: list[int] = []
 

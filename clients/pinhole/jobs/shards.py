@@ -108,8 +108,8 @@ def use_little_memory() -> None:
 def import_pandas() -> None:
     """Import pandas, where there is one, as pyarrow does with its first array.
 
-    An interruption that meets an import may be lost or become another error, and after one there
-    is no time for it.
+    A job imports pandas before it can be interrupted: an interruption that meets an import may be
+    lost or become another error, and an interrupted job, which writes a last file, is to end soon.
     """
     pa.array([""])
 
