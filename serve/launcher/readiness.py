@@ -33,7 +33,7 @@ MISDIRECTED = 421
 ANOTHER_PROCESS = Retry(
     total=None,
     connect=0,
-    read=0,
+    read=False,  # a timeout is told as a timeout
     redirect=0,
     status=200,
     status_forcelist=[MISDIRECTED],
@@ -137,6 +137,8 @@ def try_canary(
             return f"the canary got HTTP {reply.status_code}", False
         if canary.is_golden(reply.content):
             return None, False
+    except requests.Timeout:
+        return f"the canary got no answer within {TIMEOUT_S:.0f} s", False
     except requests.RequestException as error:
         return f"the canary got no answer ({type(error).__name__})", False
     except (RequestError, ValueError, LookupError, TypeError):

@@ -212,6 +212,8 @@ def test_metadata_and_map() -> None:
 
     assert model["limits"]["body_bytes"] == BODY_LIMIT
     assert get("/v2").json()["name"] == "pinhole"
+    # The large requests of earlier tests may have kept the only worker of an endpoint too long.
+    assert wait_until(lambda: get("/ready").ok, 20)
     assert get("/ready").json() == {"ready": True, "reason": None}
     assert get("/map.json").json()["digest"] == digest
     assert get("/openapi.yaml").content == (ROOT / "serve" / "openapi.yaml").read_bytes()

@@ -18,6 +18,7 @@ from serve.__main__ import locked, main, stop_on_signals
 from serve.bundle.images import write_png
 from serve.bundle.manifest import Bundle
 from serve.endpoints import make_canaries
+from serve.launcher.readiness import Readiness
 from serve.launcher.settings import Settings, parse
 
 
@@ -127,6 +128,24 @@ def test_one_golden_image_is_enough(tmp_path: Path, small_bundle: Bundle) -> Non
 
     assert canaries["reconstruct"].is_golden(write_png(right))
     assert not canaries["reconstruct"].is_golden(write_png(255 - right))
+
+
+def test_canary_without_an_answer(small_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that is too slow is told from one that is gone; neither gives a wrong answer."""
+    monkeypatch.setattr("serve.launcher.readiness.TIMEOUT_S", 1.0)
+    canary = make_canaries(small_bundle, "fp32")["embed"]
+    with socket.create_server(("127.0.0.1", 0)) as server:  # accepts, and never answers
+        settings = Settings(server="granian", port=server.getsockname()[1], workers=1)
+        readiness = Readiness({"embed": canary}, settings, lambda endpoint: 1)
+
+        assert not readiness.check()
+        assert readiness.reason == "embed: the canary got no answer within 1 s"
+        assert readiness.working
+        assert readiness.unanswered == {"embed"}
+
+    assert not readiness.check()
+    assert readiness.reason == "embed: the canary got no answer (ConnectionError)"
+    assert readiness.working
 
 
 @pytest.mark.skipif(
