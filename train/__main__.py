@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from serve.bundle.manifest import FRAMINGS
+from serve.bundle.pictures.kinds import SUFFIXES
 from train.card import describe, git_commit
 from train.checkpoint import FILES, Checkpoint, check_replaceable, save_checkpoint
 from train.config import RECIPES, TrainConfig, add_options, fit_to_set, from_options
@@ -35,6 +36,8 @@ examples:
   python -m train --dataset folder --data-dir my_images --image-size 64
                                                       your own images, into runs/folder
 """
+# The options that only a folder of images has, and their defaults.
+FOLDER_OPTIONS = {"framing": "pad", "skip_unreadable": False, "split_by": "image"}
 RUNS = Path("runs")  # where a run's folder lies, if --out names no other
 
 
@@ -45,6 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
         config = from_options(options)
         out = options.out or RUNS / config.dataset
         check_apart(out, options)
+        check_meant(options)
         check_replaceable(out / "checkpoint", FILES)
         RunFolder(out).check(options.resume)
         dataset = load_dataset(
@@ -75,6 +79,23 @@ def check_apart(out: Path, options: argparse.Namespace) -> None:
             f"{out} lies in the folder of images, {options.data_dir}, so the run's own pictures "
             "would be learned: name another --out"
         )
+
+
+def check_meant(options: argparse.Namespace) -> None:
+    """Raise ConfigError if the user's own images seem to be meant, but the dataset is another."""
+    if options.dataset == "folder":
+        return
+    for name, usual in FOLDER_OPTIONS.items():
+        if getattr(options, name) != usual:
+            raise ConfigError(f"--{name.replace('_', '-')} needs --dataset folder")
+    folder = options.data_dir
+    if options.dataset == "mnist" and not (folder / "MNIST").exists():
+        near = (path for depth in ("*", "*/*") for path in folder.glob(depth))
+        if image := next((path for path in near if path.suffix.lower() in SUFFIXES), None):
+            raise ConfigError(
+                f"{folder} holds images ({image}) and no MNIST: --dataset folder learns them; to "
+                "download MNIST, name another --data-dir"
+            )
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -139,7 +160,7 @@ def add_folder_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--framing",
         choices=FRAMINGS,
-        default="pad",
+        default=FOLDER_OPTIONS["framing"],
         help="with --dataset folder: how files are cut to a square, in serving too; ink finds and "
         "centres what is written on a page (default: %(default)s)",
     )
@@ -151,7 +172,7 @@ def add_folder_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--split-by",
         choices=SPLITS,
-        default="image",
+        default=FOLDER_OPTIONS["split_by"],
         help="with --dataset folder: what isn't torn apart into training and test images, each "
         "image, each folder, or each prefix: files whose names differ in their last number only, "
         "as in a burst (default: %(default)s)",

@@ -242,3 +242,24 @@ def test_a_run_does_not_learn_its_own_pictures(
         assert main(["--dataset", "folder", "--data-dir", str(images), "--out", str(out)]) == 1
         assert "name another --out" in capsys.readouterr().err
     assert {path.name for path in images.iterdir()} == {"clouds", "discs", "stripes"}
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ([], "holds images ({images}/"),
+        (["--framing", "ink"], "--framing needs --dataset folder"),
+        (["--skip-unreadable"], "--skip-unreadable needs --dataset folder"),
+        (["--dataset", "digits", "--split-by", "prefix"], "--split-by needs --dataset folder"),
+    ],
+)
+def test_own_images_are_not_taken_for_mnist(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], words: str
+) -> None:
+    """Without --dataset folder nothing is downloaded into a folder of images, nor ignored."""
+    images = tmp_path / "images"
+    make_pictures(images, 20, 12, colour=False)
+
+    assert main([*options, "--data-dir", str(images), "--out", str(tmp_path / "run")]) == 1
+    assert words.format(images=images) in capsys.readouterr().err
+    assert {path.name for path in images.iterdir()} == {"clouds", "discs", "stripes"}
