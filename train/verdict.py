@@ -12,6 +12,7 @@ FEW_STEPS = 200
 TINY = 1e-6  # an mse that is nothing: float32 adds up pixels no more closely
 SHARES = (0.8, 0.9, 0.95)  # of the variance, for which a width of the embedding is suggested
 SURE = 2  # standard errors from which on a difference is more than chance
+FINE = 0.1  # a share below this is told to a tenth of a percent
 OVERFITTED = 0.8  # a training error below this share of the test error was learned by heart
 
 
@@ -41,7 +42,7 @@ def verdict(trainer: Trainer, found: Evaluation, pca: Pca, images: Tensor) -> li
     if metrics["pca_mse"] > TINY and abs(above.mean()) < SURE * deviation:
         lines.append(
             f"{len(above):,} test images are too few to tell the model from PCA: the standard "
-            f"error of the difference is {100 * deviation / metrics['pca_mse']:.0f} %"
+            f"error of the difference is {percent(deviation / metrics['pca_mse'])}"
         )
     if metrics["mse"] > ALIKE * metrics["mean_image_mse"]:
         lines.append("it draws every picture nearly alike")
@@ -51,10 +52,15 @@ def verdict(trainer: Trainer, found: Evaluation, pca: Pca, images: Tensor) -> li
 
 
 def compare(mse: float, other: float) -> str:
-    """E.g. ``6 % below``."""
+    """E.g. ``30 % below``."""
     if other < TINY:
         return "above" if mse >= TINY else "equal to"
-    return f"{100 * abs(mse / other - 1):.0f} % {'above' if mse > other else 'below'}"
+    return f"{percent(abs(mse / other - 1))} {'above' if mse > other else 'below'}"
+
+
+def percent(share: float) -> str:
+    """A share in percent, to a tenth where it is small."""
+    return f"{100 * share:.{1 if share < FINE else 0}f} %"
 
 
 def advise(trainer: Trainer, mse: float) -> str:

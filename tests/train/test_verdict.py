@@ -111,3 +111,9 @@ def test_pictures_that_are_all_the_same_are_told(digits: Dataset) -> None:
 
     assert said == ["all pictures are the same: there is nothing to learn"]
     assert (compare(5e-4, 8e-10), compare(0, 0)) == ("above", "equal to")
+
+
+def test_small_differences_are_told_finely() -> None:
+    """A model half a percent from PCA isn't said to be 0 % from it."""
+    assert compare(0.0201, 0.02) == "0.5 % above"
+    assert compare(0.014, 0.02) == "30 % below"
