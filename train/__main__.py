@@ -9,7 +9,6 @@ from typing import Any
 import torch
 
 from serve.bundle.manifest import FRAMINGS
-from serve.bundle.pictures.kinds import SUFFIXES
 from train.card import describe, git_commit
 from train.checkpoint import FILES, Checkpoint, check_replaceable, save_checkpoint
 from train.config import RECIPES, TrainConfig, add_options, fit_to_set, from_options
@@ -48,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
         config = from_options(options)
         out = options.out or RUNS / config.dataset
         check_apart(out, options)
-        check_meant(options)
+        check_used(options)
         check_replaceable(out / "checkpoint", FILES)
         RunFolder(out).check(options.resume)
         dataset = load_dataset(
@@ -81,21 +80,11 @@ def check_apart(out: Path, options: argparse.Namespace) -> None:
         )
 
 
-def check_meant(options: argparse.Namespace) -> None:
-    """Raise ConfigError if the user's own images seem to be meant, but the dataset is another."""
-    if options.dataset == "folder":
-        return
+def check_used(options: argparse.Namespace) -> None:
+    """Raise ConfigError if an option of folders would have no effect on another dataset."""
     for name, usual in FOLDER_OPTIONS.items():
-        if getattr(options, name) != usual:
+        if options.dataset != "folder" and getattr(options, name) != usual:
             raise ConfigError(f"--{name.replace('_', '-')} needs --dataset folder")
-    folder = options.data_dir
-    if options.dataset == "mnist" and not (folder / "MNIST").exists():
-        near = (path for depth in ("*", "*/*") for path in folder.glob(depth))
-        if image := next((path for path in near if path.suffix.lower() in SUFFIXES), None):
-            raise ConfigError(
-                f"{folder} holds images ({image}) and no MNIST: --dataset folder learns them; to "
-                "download MNIST, name another --data-dir"
-            )
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:

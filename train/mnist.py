@@ -5,6 +5,7 @@ from types import ModuleType
 
 import torch
 
+from serve.bundle.pictures.kinds import SUFFIXES
 from train.dataset import Dataset
 from train.errors import DatasetError
 
@@ -24,8 +25,10 @@ def load_torchvision(name: str, data_dir: Path) -> Dataset:
 
     Raises:
         DatasetError: the files are missing or damaged, can't be downloaded, or hold something
-            else than the published MNIST.
+            else than the published MNIST; or the folder is one of the user's own images.
     """
+    if name == "mnist":
+        check_no_images(data_dir)
     class_name, arguments, framing = TORCHVISION[name]
     read = getattr(import_torchvision_datasets(), class_name)
     try:
@@ -50,6 +53,18 @@ def load_torchvision(name: str, data_dir: Path) -> Dataset:
     if name == "mnist" and dataset.checksum != MNIST_SHA256:
         raise DatasetError(f"{data_dir} holds another MNIST: its pixels have the wrong checksum")
     return dataset
+
+
+def check_no_images(data_dir: Path) -> None:
+    """Raise DatasetError if MNIST would be downloaded among images: they are probably meant."""
+    if (data_dir / "MNIST").exists():
+        return
+    near = (path for depth in ("*", "*/*") for path in data_dir.glob(depth))
+    if image := next((path for path in near if path.suffix.lower() in SUFFIXES), None):
+        raise DatasetError(
+            f"{data_dir} holds images ({image}) and no MNIST: for MNIST name another --data-dir; "
+            "--dataset folder trains on the images"
+        )
 
 
 def import_torchvision_datasets() -> ModuleType:
