@@ -56,7 +56,7 @@ def load_torchvision(name: str, data_dir: Path) -> Dataset:
 
 
 def check_no_images(data_dir: Path) -> None:
-    """Raise DatasetError if MNIST would be downloaded among images: they are probably meant."""
+    """Raise DatasetError if MNIST would be downloaded into a folder of the user's own images."""
     if (data_dir / "MNIST").exists():
         return
     near = (path for depth in ("*", "*/*") for path in data_dir.glob(depth))
