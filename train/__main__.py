@@ -22,7 +22,7 @@ from train.loop import Trainer, split_for
 from train.pca import fit_pca
 from train.pictures import draw_all
 from train.progress import lay_out_with_progress, train_with_progress
-from train.run import SETTINGS, RunFolder, newest_run, read_settings
+from train.run import SETTINGS, STATE, RunFolder, newest_run, read_settings
 from train.verdict import verdict
 
 EXAMPLES = """
@@ -214,9 +214,10 @@ def run(config: TrainConfig, dataset: Dataset, out: Path, options: argparse.Name
             fit(trainer, folder, told, options.resume)
             save(trainer, dataset, out, commit)
     except KeyboardInterrupt:
-        done = len(trainer.history)
-        hint = "--resume continues from there" if done else "there is nothing to resume"
-        print(f"train: stopped after {done} of {config.epochs} epochs; {hint}", file=sys.stderr)
+        kept = (out / STATE).exists()
+        hint = "--resume continues from there" if kept else "there is nothing to resume"
+        done = f"{len(trainer.history)} of {config.epochs} epochs"
+        print(f"train: stopped after {done}; {hint}", file=sys.stderr)
         return INTERRUPTED
     return 0
 
@@ -236,7 +237,9 @@ def fit(trainer: Trainer, folder: RunFolder, told: dict[str, Any], resume: bool)
     else:
         folder.start_afresh()
     folder.keep_settings(told | asdict(trainer.config))
-    lay_out_with_progress(trainer)
+    if trainer.lacks_map:
+        lay_out_with_progress(trainer)
+        folder.keep(trainer)
     train_with_progress(trainer, folder)
     folder.save_state()
 

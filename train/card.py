@@ -75,6 +75,8 @@ def command(config: TrainConfig, dataset: Dataset) -> str:
             if (value := getattr(dataset, name)) != usual:
                 chosen[name] = value
     options = [f"--{name.replace('_', '-')} {value}" for name, value in chosen.items()]
+    if dataset.left_out:
+        options.append("--skip-unreadable")
     return " ".join(["python -m train --recipe", recipe, *options])
 
 

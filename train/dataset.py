@@ -24,6 +24,7 @@ class Dataset:
         split_by: what is kept on one side when images are split: image | folder | prefix.
         train_groups: int64[N]: images of one group train together or validate together; None where
             images are split one by one.
+        left_out: number of files that couldn't be read.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Dataset:
     classes: tuple[str, ...] = ()
     split_by: str = "image"
     train_groups: Tensor | None = None
+    left_out: int = 0
 
     @property
     def checksum(self) -> str:

@@ -90,6 +90,7 @@ def load_folder(
         classes=classes,
         split_by=split_by,
         train_groups=None if split_by == "image" else groups[~test],
+        left_out=len(broken),
     )
 
 

@@ -91,6 +91,11 @@ class Trainer:
         return self.config.layout > 0 and self.config.output_dim <= WIDEST
 
     @property
+    def lacks_map(self) -> bool:
+        """Whether the map that training starts from is still to be drawn."""
+        return self.draws_map and self._places is None
+
+    @property
     def images_per_epoch(self) -> int:
         """How many images an epoch learns."""
         return len(self._train) * self.config.passes

@@ -26,9 +26,7 @@ class Rate(ProgressColumn):
 
 
 def lay_out_with_progress(trainer: Trainer) -> None:
-    """Draw the map that training starts from, if there is a map and the run is not resumed."""
-    if not trainer.draws_map or trainer.history:
-        return
+    """Draw the map that training starts from."""
     columns = TextColumn("t-SNE map of the images"), BarColumn(), TimeRemainingColumn()
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task("", total=1.0)

@@ -115,11 +115,15 @@ class RunFolder:
 
     def record(self, epoch: Epoch, trainer: Trainer) -> None:
         """Write the metrics of an epoch, and the state if the last save is long enough ago."""
-        self._state = trainer.state()
+        self.keep(trainer)
         with (self.folder / "metrics.jsonl").open("a") as file:
             file.write(json.dumps(asdict(epoch)) + "\n")
         if self._events is not None:
             self._events.add(epoch)
+
+    def keep(self, trainer: Trainer) -> None:
+        """Take a trainer's state, and save it if the last save is long enough ago."""
+        self._state = trainer.state()
         if time.monotonic() - self._saved_at > SAVE_EVERY_S:
             self.save_state()
 

@@ -22,11 +22,14 @@ def test_its_command_makes_the_same_configuration(recipe: str) -> None:
 
 
 def test_its_command_reads_a_folder_in_the_same_way() -> None:
-    """How files were cut to a square and split are options, too."""
+    """How files were cut to a square, split and left out are options, too."""
     config = TrainConfig(dataset="folder", image_size=64)
-    dataset = replace(load_digits(), framing="crop", split_by="prefix")
+    dataset = replace(load_digits(), framing="crop", split_by="prefix", left_out=1)
 
     options = parse(shlex.split(command(config, dataset))[3:])
 
     assert (options.framing, options.split_by, options.image_size) == ("crop", "prefix", 64)
-    assert "--framing" not in command(config, replace(dataset, framing="pad"))
+    assert options.skip_unreadable
+    usual = command(config, replace(dataset, framing="pad", left_out=0))
+    assert "--framing" not in usual
+    assert "--skip-unreadable" not in usual

@@ -216,19 +216,34 @@ def test_a_run_without_an_epoch_is_begun_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Ctrl-C in the first epoch leaves nothing to resume, and nothing in the way."""
-    options = ["--dataset", "digits", "--hidden-dim", "4", "--epochs", "1", "--out", str(tmp_path)]
-    run_epoch = Trainer.run_epoch
-
-    def interrupted(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(Trainer, "run_epoch", interrupted)
-    assert main(options) == 130
+    options = ["--recipe", "seed", "--dataset", "digits", "--epochs", "1", "--out", str(tmp_path)]
+    with monkeypatch.context() as interrupted:
+        interrupted.setattr(Trainer, "run_epoch", raise_interrupt)
+        assert main(options) == 130
     assert "nothing to resume" in capsys.readouterr().err
     assert main([*options, "--resume"]) == 1
 
-    monkeypatch.setattr(Trainer, "run_epoch", run_epoch)
     assert main(options) == 0
+
+
+def test_a_map_is_drawn_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ctrl-C in the first epoch costs minutes less where the map, t-SNE's, was drawn before."""
+    options = ["--recipe", "best", "--dataset", "digits", "--hidden-dim", "4", "--epochs", "1"]
+    monkeypatch.setattr("train.layout.SAMPLE", 100)
+    with monkeypatch.context() as interrupted:
+        interrupted.setattr(Trainer, "_shuffled", raise_interrupt)
+        assert main([*options, "--out", str(tmp_path)]) == 130
+    assert "stopped after 0 of 1 epochs; --resume continues" in capsys.readouterr().err
+
+    monkeypatch.setattr("train.layout.draw_map", None)
+    assert main(["--resume", "--out", str(tmp_path)]) == 0
+
+
+def raise_interrupt(*_: object) -> None:
+    """What Ctrl-C does."""
+    raise KeyboardInterrupt
 
 
 def test_a_run_does_not_learn_its_own_pictures(
