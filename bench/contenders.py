@@ -23,7 +23,7 @@ from bench.wrk import Target
 from serve.bundle.engine.host import processor_has_bf16, usable_cores
 from serve.bundle.images import write_png
 from serve.bundle.manifest import Bundle
-from serve.launcher.loopback import loopback_session
+from serve.launcher.readiness import loopback_session
 from serve.launcher.settings import PORTS_NEEDED
 
 START_S = 120.0  # for a contender to give its first right answer

@@ -13,7 +13,7 @@ import numpy as np
 import requests
 
 from bench.wrk import TIMEOUT_S, Load, Target
-from serve.launcher.loopback import loopback_session
+from serve.launcher.readiness import loopback_session
 
 MOST_WAITING = 64  # requests that can wait at a time; fewer ever do
 

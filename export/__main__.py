@@ -30,7 +30,7 @@ from serve.bundle.manifest import (
 from train.augment import augment
 from train.checkpoint import Checkpoint, draft_of, load_checkpoint
 from train.errors import INTERRUPTED, TrainError
-from train.model import Autoencoder
+from train.model import Autoencoder, to_pixels
 
 # Most probes: the images on which every exported form of the model is compared with eager PyTorch.
 MOST_PROBES = 256
@@ -135,8 +135,7 @@ def make_probes(checkpoint: Checkpoint) -> NDArray[np.uint8]:
     points = checkpoint.embeddings[::step][:MOST_PROBES]
     with torch.inference_mode():
         drawn = checkpoint.model.decode(torch.from_numpy(points))
-    images = (drawn * 255).round().to(torch.uint8)
-    return augment(images, PROBE_WARP, 1.0, torch.Generator().manual_seed(0)).numpy()
+    return augment(to_pixels(drawn), PROBE_WARP, 1.0, torch.Generator().manual_seed(0)).numpy()
 
 
 def describe(

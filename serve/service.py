@@ -17,15 +17,9 @@ from numpy.typing import NDArray
 
 from serve.bundle.engine.protocol import Engine
 from serve.bundle.errors import RequestError, without_frames
+from serve.bundle.images import to_pixels
 from serve.bundle.manifest import Bundle
-from serve.bundle.score import (
-    OUTLIER_PERCENTILE,
-    is_outside,
-    mean_squared_errors,
-    percentile,
-    positions,
-    relative_errors,
-)
+from serve.bundle.score import OUTLIER_PERCENTILE, positions, score_each
 from serve.endpoints import ENDPOINTS
 from serve.errors import InvalidEmbedding
 from serve.wire.message import Message
@@ -170,23 +164,20 @@ class Service:
         return [each for chunk in chunks(images) for each in self._reconstruct_chunk(chunk)]
 
     def _reconstruct_chunk(self, images: NDArray[np.uint8]) -> Iterator[Reconstruction]:
-        calibration = self.manifest.calibration
         embeddings = self._engine.embed(images)
         decoded = self._engine.decode(embeddings)
-        errors = mean_squared_errors(images, decoded)
-        columns = images, to_bytes(decoded), errors, relative_errors(images, errors), embeddings
-        for image, pixels, mse, relative, embedding in zip(*columns, strict=True):
-            rank = percentile(float(relative), calibration)
-            outside = is_outside(embedding, calibration)
+        scores = score_each(images, decoded, embeddings, self.manifest.calibration)
+        columns = images, to_pixels(decoded), embeddings, scores
+        for image, pixels, embedding, (mse, rank, outside) in zip(*columns, strict=True):
             outlier = rank > OUTLIER_PERCENTILE or outside
-            yield Reconstruction(image, pixels, float(mse), rank, outlier, embedding, outside)
+            yield Reconstruction(image, pixels, mse, rank, outlier, embedding, outside)
 
     def _decode(
         self, embeddings: NDArray[np.float32]
     ) -> Iterator[NDArray[np.uint8] | InvalidEmbedding]:
         for chunk in chunks(embeddings):
             images = self._engine.decode(chunk)
-            for image, pixels in zip(images, to_bytes(images), strict=True):
+            for image, pixels in zip(images, to_pixels(images), strict=True):
                 yield pixels if np.isfinite(image).all() else self._overflow()
 
     def _overflow(self) -> InvalidEmbedding:
@@ -309,10 +300,3 @@ def chunks(rows: NDArray[Any]) -> Iterator[NDArray[Any]]:
     """Cut ``rows`` into chunks of DECODED_AT_ONCE."""
     starts = range(0, len(rows), DECODED_AT_ONCE)
     return (rows[start : start + DECODED_AT_ONCE] for start in starts)
-
-
-def to_bytes(images: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """float32[...] in [0, 1] → uint8[...], rounded."""
-    scaled: NDArray[np.float32] = np.rint(images * np.float32(255))
-    with np.errstate(invalid="ignore"):  # NaN becomes any number; see Service._decode
-        return scaled.astype(np.uint8)

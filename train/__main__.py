@@ -36,7 +36,11 @@ examples:
                                                       your own images, into runs/folder
 """
 # The options that only a folder of images has, and their defaults.
-FOLDER_OPTIONS = {"framing": "pad", "skip_unreadable": False, "split_by": "image"}
+FOLDER_OPTIONS = {
+    "framing": Dataset.framing,
+    "skip_unreadable": False,
+    "split_by": Dataset.split_by,
+}
 RUNS = Path("runs")  # where a run's folder lies, if --out names no other
 
 
@@ -101,8 +105,11 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    earlier = settings_of_resumed(arguments)
-    recipe = choose_recipe(arguments, earlier)
+    asked = ask_first(arguments)
+    earlier = settings_of_resumed(asked) if asked.resume else {}
+    dataset = asked.dataset or earlier.get("dataset")
+    usual = "pictures" if dataset == "folder" else "best"
+    recipe = asked.recipe or earlier.get("recipe", usual)
     parser.add_argument(
         "--recipe",
         help=f"set of defaults: {' or '.join(RECIPES)} (default: pictures for a folder, else best)",
@@ -114,19 +121,14 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def choose_recipe(arguments: list[str] | None, earlier: dict[str, Any]) -> str:
-    """The recipe of a command line: it decides the other options' defaults, so it is parsed first.
-
-    Args:
-        arguments: the command line.
-        earlier: the options of the run to resume.
-    """
+def ask_first(arguments: list[str] | None) -> argparse.Namespace:
+    """The options of a command line that decide the defaults of others."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--resume", action="store_true")
     parser.add_argument("--dataset")
     parser.add_argument("--recipe")
-    parser.set_defaults(**earlier)
-    chosen = parser.parse_known_args(arguments)[0]
-    return chosen.recipe or ("pictures" if chosen.dataset == "folder" else "best")
+    parser.add_argument("--out", type=Path)
+    return parser.parse_known_args(arguments)[0]
 
 
 def add_places(parser: argparse.ArgumentParser) -> None:
@@ -168,19 +170,12 @@ def add_folder_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def settings_of_resumed(arguments: list[str] | None) -> dict[str, Any]:
-    """The options of the run that ``--resume`` asks for, ``out`` among them; else none.
+def settings_of_resumed(asked: argparse.Namespace) -> dict[str, Any]:
+    """The options of the run that ``--resume`` asks for, ``out`` among them.
 
     Raises:
         CheckpointError: there is no such run, or its settings are damaged.
     """
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--resume", action="store_true")
-    parser.add_argument("--dataset")
-    parser.add_argument("--out", type=Path)
-    asked = parser.parse_known_args(arguments)[0]
-    if not asked.resume:
-        return {}
     named = asked.out or (RUNS / asked.dataset if asked.dataset else newest_run(RUNS))
     if named is None:
         raise CheckpointError(f"nothing to resume: no run in {RUNS} has saved its state")

@@ -28,9 +28,9 @@ def load_dataset(
     data_dir: Path,
     channels: int | None = None,
     size: int = 28,
-    framing: str = "pad",
+    framing: str = Dataset.framing,
     skip_unreadable: bool = False,
-    split_by: str = "image",
+    split_by: str = Dataset.split_by,
 ) -> Dataset:
     """Read a dataset, downloading it into ``data_dir`` if it isn't there.
 

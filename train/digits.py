@@ -5,6 +5,7 @@ import torch
 from torch.nn import functional
 
 from train.dataset import Dataset
+from train.model import to_pixels
 
 
 def load_digits() -> Dataset:
@@ -19,7 +20,7 @@ def load_digits() -> Dataset:
     ink = torch.from_numpy(small.images.astype(np.float32) / 16)[:, None]  # [1797, 1, 8, 8]
     enlarged = functional.interpolate(ink, size=20, mode="bicubic", align_corners=False)
     centred = functional.pad(enlarged.clamp(0, 1), (4, 4, 4, 4))
-    images = (centred * 255).round().to(torch.uint8)
+    images = to_pixels(centred)
     labels = torch.from_numpy(small.target.astype(np.int64))
     test = torch.arange(len(images)) % 5 == 4
     return Dataset(

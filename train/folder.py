@@ -37,7 +37,7 @@ def load_folder(
     size: int,
     framing: str,
     skip_unreadable: bool,
-    split_by: str = "image",
+    split_by: str,
 ) -> Dataset:
     """Read every image file below ``folder``; every fifth, by name, is a test image.
 

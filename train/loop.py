@@ -8,6 +8,7 @@ graph (``train.step``). bench/train.py compares the speed with that of a plain l
 import math
 import time
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -181,7 +182,7 @@ class Trainer:
             )
         self.history.append(epoch)
         if self.config.patience and self.best_epoch == number:
-            self._best = copied(self.model.state_dict())
+            self._best = deepcopy(self.model.state_dict())
         self.seconds += time.monotonic() - started
         return epoch
 
@@ -206,11 +207,11 @@ class Trainer:
             "dataset": self._checksum,
             "device": self._images.device.type,
             "seconds": self.seconds,
-            "model": {name: part.clone() for name, part in self.model.state_dict().items()},
-            "optimisers": [copied(part.state_dict()) for part in self._step.optimisers],
+            "model": deepcopy(self.model.state_dict()),
+            "optimisers": [deepcopy(part.state_dict()) for part in self._step.optimisers],
             "order": self._order.get_state(),
             "noise": self._noise.get_state(),
-            "places": copied(self._places) if self.draws_map else None,
+            "places": deepcopy(self._places) if self.draws_map else None,
             "best": self._best,  # is replaced, never changed
             "history": [asdict(epoch) for epoch in self.history],
         }
@@ -249,17 +250,6 @@ class Trainer:
             self._places = state["places"].to(self._images.device)
         self._best = state.get("best")  # runs of earlier versions kept none
         self.history = [Epoch(**fields) for fields in state["history"]]
-
-
-def copied(value: Any) -> Any:
-    """A copy of nested dicts and lists, with every tensor cloned."""
-    if isinstance(value, Tensor):
-        return value.clone()
-    if isinstance(value, dict):
-        return {key: copied(part) for key, part in value.items()}
-    if isinstance(value, list):
-        return [copied(part) for part in value]
-    return value
 
 
 def split_for(config: TrainConfig, dataset: Dataset) -> tuple[Tensor, Tensor]:

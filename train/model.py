@@ -25,6 +25,11 @@ def to_unit_range(images: Tensor) -> Tensor:
     return images.float() / 255
 
 
+def to_pixels(images: Tensor) -> Tensor:
+    """float32[...] in [0, 1] → uint8[...], rounded."""
+    return (images * 255).round().to(torch.uint8)
+
+
 class Encoder(nn.Module):
     """uint8[N, C, H, W] → float32[N, D]: four convolutions, then one linear layer."""
 

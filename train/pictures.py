@@ -13,7 +13,7 @@ from torch import Tensor
 from serve.bundle.images import write_png
 from train.dataset import Dataset
 from train.loop import Epoch
-from train.model import Autoencoder
+from train.model import Autoencoder, to_pixels
 
 PER_CLASS = 10  # images of each class on the sheet of reconstructions
 MANIFOLD_SIDE = 20  # decoded points along each side of the manifold sheet
@@ -104,7 +104,7 @@ def reconstruction_sheet(model: Autoencoder, dataset: Dataset) -> Tensor:
     rows = []
     for label in np.unique(dataset.test_labels.numpy()).tolist()[:10]:
         images = dataset.test_images[dataset.test_labels == label][:PER_CLASS]
-        reconstructions = to_bytes(model(images))
+        reconstructions = to_pixels(model(images))
         blanks = torch.zeros(PER_CLASS - len(images), *images.shape[1:], dtype=torch.uint8)
         rows += [torch.cat([part, blanks]) for part in (images, reconstructions)]
     return tile(torch.stack(rows))
@@ -121,13 +121,8 @@ def manifold_sheet(model: Autoencoder, embeddings: NDArray[np.float32]) -> Tenso
     x, y = torch.from_numpy(quantiles.astype(np.float32)).T
     y = y.flip(0)  # the greatest y is in the top row
     points = torch.stack(torch.meshgrid(x, y, indexing="xy"), 2)  # [rows, columns, 2]
-    drawn = to_bytes(model.decode(points.flatten(0, 1)))
+    drawn = to_pixels(model.decode(points.flatten(0, 1)))
     return tile(drawn.reshape(MANIFOLD_SIDE, MANIFOLD_SIDE, *drawn.shape[1:]))
-
-
-def to_bytes(images: Tensor) -> Tensor:
-    """float32[...] in [0, 1] → uint8[...], rounded."""
-    return (images * 255).round().to(torch.uint8)
 
 
 def tile(cells: Tensor) -> Tensor:

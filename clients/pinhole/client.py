@@ -242,7 +242,7 @@ class Client:
         return self._published
 
     def _ask_for_limits(self) -> Limits:
-        """The limits that the service publishes; a service without a gateway has the contract's."""
+        """The limits that the service publishes; without any it is the contract's."""
         try:
             with expecting_contract():
                 return read_limits(self._transport.get("/v2/models/embed").json())

@@ -2,12 +2,11 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
+from pinhole.answers import Answer
 from pinhole.errors import BadRequest
 from pinhole.images import Item
-
-Answer = TypeVar("Answer")
 
 # The most images in a request. More images are no faster each, and the caller waits longer.
 ROWS = 1_024
@@ -130,7 +129,7 @@ def ask_in_halves(
 ) -> list[Answer | BadRequest]:
     """Ask about a chunk; where it is too large for a request or for a reply, about each half of it.
 
-    A service without a gateway doesn't say how large its images are.
+    TorchServe without a gateway doesn't say how large its images are.
     """
     try:
         return ask(chunk)

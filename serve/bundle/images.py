@@ -25,7 +25,13 @@ from serve.bundle.pictures.reading import open_picture
 # A PNG is a signature, then chunks: length of the content, kind, content, and a checksum of both.
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 PNG_CHUNK = struct.Struct(">I4s")  # length and kind
-PNG_CHECKSUM = struct.Struct(">I")
+
+
+def to_pixels(images: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """float32[...] in [0, 1] → uint8[...], rounded; what isn't a number becomes any pixel."""
+    scaled: NDArray[np.float32] = np.rint(images * np.float32(255))
+    with np.errstate(invalid="ignore"):
+        return scaled.astype(np.uint8)
 
 
 class PixelBudget:
@@ -134,16 +140,16 @@ def pixels_alone(png: bytes, at: int) -> bytes | None:
     ``is_whole``, since libspng doesn't report it: it reads as much of a damaged file as it can.
     """
     view, packed = memoryview(png), list[memoryview]()
-    while at + PNG_CHUNK.size + PNG_CHECKSUM.size <= len(png):
+    while at + PNG_CHUNK.size + 4 <= len(png):
         length, kind = PNG_CHUNK.unpack_from(png, at)
         end = at + PNG_CHUNK.size + length
-        checksum = PNG_CHECKSUM.pack(zlib.crc32(view[at + 4 : end]))
+        checksum = zlib.crc32(view[at + 4 : end]).to_bytes(4)
         if kind not in (b"IDAT", b"IEND") or view[end : end + 4] != checksum:
             return None
         if kind == b"IEND":
             return b"".join(packed)
         packed.append(view[at + PNG_CHUNK.size : end])
-        at = end + PNG_CHECKSUM.size
+        at = end + 4
     return None
 
 

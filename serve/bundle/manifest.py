@@ -66,10 +66,11 @@ class ImageSpec:
 
 @dataclass(frozen=True)
 class Calibration:
-    """What the model made of held-out images; the anomaly score compares an image with it.
+    """What the model made of held-out images; serve.bundle.score compares an image with it.
 
     Attributes:
-        mse_quantiles: the 0th to 100th percentile of the reconstruction error, 101 numbers.
+        mse_quantiles: the 0th to 100th percentile of the reconstruction error, 101 numbers; for
+            whoever reads the manifest.
         relative_quantiles: the same of the relative error; see serve.bundle.score.
         embedding_min: the least value of each of the D numbers.
         embedding_max: the greatest value of each of the D numbers.

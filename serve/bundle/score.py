@@ -5,7 +5,7 @@ small mse whatever the decoder draws. So images are ranked by their *relative er
 the root of the image's mean square. docs/anomaly.md compares the two.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,26 @@ PERCENTILE_DIGITS = 4  # after the decimal point, where images are scored withou
 DARKEST = 0.01  # added to the mean square, or every black image would be infinitely strange
 
 Floats = NDArray[np.float32]
+
+
+def score_each(
+    images: NDArray[np.uint8],
+    reconstructions: Floats,
+    embeddings: Floats,
+    calibration: Calibration,
+) -> Iterator[tuple[float, float, bool]]:
+    """The mse of each image, its percentile, and whether its embedding is outside.
+
+    Args:
+        images: uint8[N, C, H, W].
+        reconstructions: float32[N, C, H, W] in [0, 1], of these images.
+        embeddings: float32[N, D], of these images.
+        calibration: of the model.
+    """
+    errors = mean_squared_errors(images, reconstructions)
+    relative = relative_errors(images, errors)
+    for mse, error, embedding in zip(errors, relative, embeddings, strict=True):
+        yield float(mse), percentile(float(error), calibration), is_outside(embedding, calibration)
 
 
 def mean_squared_errors(images: NDArray[np.uint8], reconstructions: Floats) -> Floats:

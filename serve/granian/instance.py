@@ -11,7 +11,7 @@ from serve.bundle.manifest import Bundle
 from serve.errors import LaunchError
 from serve.granian.followers import Followers
 from serve.granian.model import Opened, open_model
-from serve.granian.process import DRAIN_S, END_S, Process
+from serve.granian.process import END_S, Process
 from serve.granian.team import LEADER, Team
 from serve.launcher.bundles import Served, copy_bundle
 from serve.launcher.metrics import read_metrics
@@ -19,6 +19,7 @@ from serve.launcher.private import Answers, PrivateServer
 from serve.launcher.proof import prove_engine
 from serve.launcher.settings import Settings
 from serve.launcher.swapping import Swapper
+from serve.launcher.watching import DRAIN_S
 
 STOP_S = DRAIN_S + 2 * END_S + 1  # for followers to end; each stops as this process does
 
@@ -75,7 +76,7 @@ class Instance:
     @property
     def served(self) -> Served:
         """The bundle that is served, and what is made of it."""
-        return self._process.model.served
+        return self._process.model.opened.served
 
     def replace(self, bundle: Bundle, version: int) -> None:
         """Have every process serve a bundle from now on, once it has given the golden answers.

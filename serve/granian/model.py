@@ -42,7 +42,7 @@ class Model:
     A swap exchanges one reference. A batch ends with the service that it began with.
 
     Attributes:
-        served, service, on_gpu: see Opened.
+        opened: what is served now.
         readiness: whether the process is ready; its canaries change with the bundle.
 
     Args:
@@ -62,8 +62,7 @@ class Model:
     def take(self, opened: Opened) -> None:
         """Serve another bundle from now on."""
         with self.readiness.changing:
-            self.served, self.service, self.on_gpu = opened.served, opened.service, opened.on_gpu
-            self.readiness.canaries = opened.served.canaries
+            self.opened, self.readiness.canaries = opened, opened.served.canaries
 
 
 def open_model(copy: Bundle, version: int, settings: Settings) -> Opened:

@@ -20,13 +20,13 @@ from serve.isolation import reply_isolating_faults
 from serve.journal import Journal
 from serve.launcher.private import Pages
 from serve.launcher.settings import BATCH_SIZE, GPU_BATCH_SIZE
+from serve.launcher.watching import DRAIN_S
 from serve.metrics import Metrics
 from serve.service import Report
 from serve.wire.replies import Reply
 
 logger = logging.getLogger(__name__)
 
-DRAIN_S = 20.0  # for every request that has come in to be answered
 POLL_S = 0.02
 END_S = 10.0  # for the event loop, and for each thread, to end
 STUCK_S = 120.0  # a batch that takes longer will never end; the largest take seconds
@@ -61,14 +61,14 @@ class Process:
         self._telling = threading.Lock()
         self._dispatcher = Dispatcher(
             settings.worker_count,
-            settings.batch_size or (GPU_BATCH_SIZE if self.model.on_gpu else BATCH_SIZE),
+            settings.batch_size or (GPU_BATCH_SIZE if opened.on_gpu else BATCH_SIZE),
             self._answer,
             self._tell,
         )
         self._app = App(
             self._dispatcher,
             self._tell,
-            lambda: self.model.service,
+            lambda: self.model.opened.service,
             Pages(self.reason, self.pages),
             find_files(),
             stopping.is_set,
@@ -101,7 +101,7 @@ class Process:
 
     def pages(self) -> Mapping[str, bytes]:
         """See serve.launcher.metadata.pages."""
-        return self.model.served.pages
+        return self.model.opened.served.pages
 
     def fault(self) -> str | None:
         """Why the process can't go on; None while it can."""
@@ -134,7 +134,7 @@ class Process:
 
     def _answer(self, endpoint: str, tasks: Sequence[Task], report: Report) -> list[Reply]:
         """One reply for each message of a batch, with the headers of the model that made it."""
-        service = self.model.service
+        service = self.model.opened.service
         messages, ids = [task.message for task in tasks], [task.request_id for task in tasks]
         replies = reply_isolating_faults(service.operation(endpoint), messages, ids, report)
         for reply in replies:

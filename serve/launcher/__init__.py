@@ -12,5 +12,4 @@ metrics.py      the page of metrics
 swap.py         the command that has a running service serve another bundle
 swapping.py     what every server's swap has in common
 bundles.py      the bundles that a running service keeps copies of
-loopback.py     HTTP sessions for addresses of this host
 """

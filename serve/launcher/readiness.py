@@ -21,7 +21,6 @@ from urllib3 import Retry
 from serve.bundle.errors import RequestError
 from serve.canary import Canary
 from serve.errors import LaunchError
-from serve.launcher.loopback import loopback_session
 from serve.launcher.settings import Settings
 from serve.wire.message import CANARY_HEADER
 
@@ -120,6 +119,13 @@ class Readiness:
         url = f"{self._settings.inference_url}/predictions/{endpoint}"
         token = self._settings.canary_token
         return try_canary(self._session, url, self.canaries[endpoint], token)
+
+
+def loopback_session() -> requests.Session:
+    """A session for addresses of this host: no proxy, whatever the environment says."""
+    session = requests.Session()
+    session.trust_env = False
+    return session
 
 
 def try_canary(

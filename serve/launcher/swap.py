@@ -11,8 +11,7 @@ from pathlib import Path
 import requests
 
 from serve.errors import LaunchError
-from serve.launcher.loopback import loopback_session
-from serve.launcher.readiness import add_port
+from serve.launcher.readiness import add_port, loopback_session
 from serve.launcher.settings import Settings
 
 SWAP_S = 600.0  # for the new workers to start and the old workers to finish

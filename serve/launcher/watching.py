@@ -21,6 +21,7 @@ UNREADY_S = 30.0  # for which an endpoint may have no ready worker, or answer wr
 INCOMPLETE_S = 180.0
 CHECK_EVERY_S = 0.5
 STARTING_CHECK_EVERY_S = 0.1  # until the service is ready for the first time
+DRAIN_S = 20.0  # for a service that stops to answer every request that has come in
 
 
 class Instance(Protocol):

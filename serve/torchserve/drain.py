@@ -15,15 +15,14 @@ from pathlib import Path
 import requests
 
 from serve.endpoints import ENDPOINTS
-from serve.launcher.loopback import loopback_session
-from serve.launcher.readiness import Readiness, send_canary
+from serve.launcher.readiness import Readiness, loopback_session, send_canary
 from serve.launcher.settings import Settings
+from serve.launcher.watching import DRAIN_S
 from serve.torchserve.activity import is_over, under_way
 from serve.torchserve.store import activity_folder
 
 logger = logging.getLogger(__name__)
 
-DRAIN_S = 20.0  # for every request that has come in to be answered
 HANDOVER_S = 0.3  # for TorchServe to hand a batch to a worker, and the replies to the callers
 POLL_S = 0.02
 

@@ -9,6 +9,7 @@ from serve.bundle.engine.opening import open_engine
 from serve.bundle.engine.protocol import Engine
 from serve.bundle.errors import ServeError
 from serve.bundle.manifest import Bundle, load_bundle
+from serve.journal import Journal
 from serve.launcher.logs import stderr_handler
 from serve.service import Service
 from serve.torchserve.activity import Activity
@@ -35,16 +36,16 @@ def open_worker(context: Any) -> Worker:
     if started_by_launcher:
         be_quiet()
     bundle, engine = open_proven_engine(context)
-    service = Service(bundle, engine)
+    service, endpoint = Service(bundle, engine), config["endpoint"]
     if not started_by_launcher:
-        worker = Worker(service, config["endpoint"])
+        worker = Worker(service, endpoint, Journal(endpoint))
         around_batches(begin=lambda: None, end=worker.tell)
         return worker
     from serve.metrics import Metrics
 
-    activity = Activity(Path(config["activity"]), config["endpoint"])
-    count = Metrics(config["endpoint"]).count
-    worker = Worker(service, config["endpoint"], count, config["canary_token"])
+    activity = Activity(Path(config["activity"]), endpoint)
+    journal = Journal(endpoint, Metrics(endpoint).count, config["canary_token"])
+    worker = Worker(service, endpoint, journal)
 
     def end() -> None:
         worker.tell()

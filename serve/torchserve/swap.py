@@ -12,9 +12,8 @@ from serve.bundle.manifest import Bundle
 from serve.endpoints import ENDPOINTS
 from serve.errors import LaunchError
 from serve.launcher.bundles import Served, describe
-from serve.launcher.loopback import loopback_session
 from serve.launcher.proof import prove_engine
-from serve.launcher.readiness import Readiness, try_canary
+from serve.launcher.readiness import Readiness, loopback_session, try_canary
 from serve.launcher.settings import Settings
 from serve.torchserve.drain import Drain, version_url
 from serve.torchserve.management import Management

@@ -13,7 +13,7 @@ from typing import Any
 
 from serve.endpoints import ENDPOINTS
 from serve.isolation import reply_isolating_faults
-from serve.journal import Count, Journal
+from serve.journal import Journal
 from serve.service import Report, Service
 from serve.torchserve.messages import Row, set_head, to_message
 from serve.wire.message import Message, request_id_of
@@ -27,20 +27,13 @@ class Worker:
     Args:
         service: makes the replies.
         endpoint: a name in ENDPOINTS.
-        count: adds a batch to the metrics; None where nobody reads metrics.
-        canary_token: what the launcher's canaries carry; None where no launcher sends canaries.
+        journal: is told of every batch.
     """
 
-    def __init__(
-        self,
-        service: Service,
-        endpoint: str,
-        count: Count | None = None,
-        canary_token: str | None = None,
-    ) -> None:
+    def __init__(self, service: Service, endpoint: str, journal: Journal) -> None:
         self._service, self._operation = service, service.operation(endpoint)
         self._takes = ENDPOINTS[endpoint].takes
-        self._journal = Journal(endpoint, count, canary_token)
+        self._journal = journal
         self._untold: list[tuple[Report, Sequence[Message], Sequence[Reply], Sequence[str]]] = []
 
     def handle_batch(self, batch: Sequence[Row], context: Any) -> list[bytes]:

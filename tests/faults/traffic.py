@@ -17,10 +17,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from serve.bundle.engine.opening import open_engine
-from serve.bundle.images import write_png
+from serve.bundle.images import to_pixels, write_png
 from serve.bundle.manifest import Bundle
 from serve.bundle.score import mean_squared_errors
-from serve.service import to_bytes
 from serve.wire.npy import write_npy
 from tests.faults.client import Answer, Question
 from tests.serve.conftest import read_outputs
@@ -77,7 +76,7 @@ def make_pool(bundle: Bundle, images: NDArray[np.uint8]) -> Pool:
     images, embeddings = images[kept], embeddings[kept]
     decoded = engine.decode(embeddings)
     files = [write_png(image) for image in images]
-    return Pool(images, embeddings, to_bytes(decoded), mean_squared_errors(images, decoded), files)
+    return Pool(images, embeddings, to_pixels(decoded), mean_squared_errors(images, decoded), files)
 
 
 def deal(pool: Pool, count: int, most: int, seed: int = 0) -> list[Card]:

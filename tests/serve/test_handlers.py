@@ -16,6 +16,7 @@ from serve.bundle.engine.opening import open_engine
 from serve.bundle.errors import EngineError
 from serve.bundle.images import write_png
 from serve.bundle.manifest import Bundle
+from serve.journal import Journal
 from serve.service import Report, Service
 from serve.torchserve import handler as handler_file
 from serve.torchserve import startup
@@ -39,6 +40,11 @@ def context_of(bundle: Bundle, headers: Sequence[dict[str, str]]) -> Context:
     return context
 
 
+def worker(service: Service, endpoint: str = "embed") -> Worker:
+    """A worker whose batches nobody counts."""
+    return Worker(service, endpoint, Journal(endpoint))
+
+
 def statuses(context: Context, count: int) -> list[int]:
     """The status of each reply."""
     return [context.get_response_status(index)[0] for index in range(count)]
@@ -49,7 +55,7 @@ def test_bad_image_fails_alone(small_bundle: Bundle, service: Service) -> None:
     context = context_of(small_bundle, [{"content-type": "image/png"}] * 3)
     batch = [{"body": png(10)}, {"body": b"not an image"}, {"data": png(20)}]
 
-    bodies = Worker(service, "embed").handle_batch(batch, context)
+    bodies = worker(service).handle_batch(batch, context)
 
     assert statuses(context, 3) == [200, 400, 200]
     assert json.loads(bodies[0]) == {"embedding": [10.0, 10.0]}
@@ -81,7 +87,7 @@ def test_mixed_batch_answers_each_as_if_alone(
         context = context_of(shipped_bundle, [])
         context.request_processor = [RequestProcessor(headers) for headers, _ in sent]
         context.request_ids = {index: f"id-{index}" for index in range(len(sent))}
-        bodies = Worker(service, endpoint).handle_batch(
+        bodies = worker(service, endpoint).handle_batch(
             [{"body": body} for _, body in sent], context
         )
         return list(zip(statuses(context, len(sent)), bodies, strict=True))
@@ -108,7 +114,7 @@ def test_heavy_requests_are_run_one_by_one(
     context = context_of(small_bundle, [npy, file, npy, file, file])
     bodies = [images_of(400, 7), b"garbage", images_of(500, 8), png(10), png(20)]
 
-    replies = Worker(service, "embed").handle_batch([{"body": body} for body in bodies], context)
+    replies = worker(service).handle_batch([{"body": body} for body in bodies], context)
 
     assert ran == [2, 400, 500]
     assert statuses(context, 5) == [200, 400, 200, 200, 200]
@@ -126,7 +132,7 @@ def test_every_reply_names_the_model(small_bundle: Bundle, service: Service) -> 
     """Every reply, an error too, names the model; request headers may be in any case."""
     context = context_of(small_bundle, [{"CONTENT-TYPE": "image/png"}, {"Content-type": "a/b"}])
 
-    Worker(service, "embed").handle_batch([{"body": png(1)}, {"body": b""}], context)
+    worker(service).handle_batch([{"body": png(1)}, {"body": b""}], context)
 
     assert statuses(context, 2) == [200, 415]
     for index in range(2):
@@ -141,7 +147,7 @@ def test_failures_are_told_and_successes_sampled(
     small_bundle: Bundle, service: Service, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Every failed batch is logged, a successful batch now and then, and a canary never."""
-    worker = Worker(service, "embed", None, "mine")
+    worker = Worker(service, "embed", Journal("embed", None, "mine"))
 
     def answer(body: bytes, **headers: str) -> None:
         worker.handle_batch([{"body": body}], context_of(small_bundle, [{**headers}]))
@@ -205,7 +211,7 @@ def test_unexpected_error_hits_the_guilty_only(
     context = context_of(small_bundle, [{"content-type": "image/png"}] * 3)
     batch = [{"body": png(10)}, {"body": png(66)}, {"body": png(20)}]
 
-    bodies = Worker(service, "embed").handle_batch(batch, context)
+    bodies = worker(service).handle_batch(batch, context)
 
     assert statuses(context, 3) == [200, 500, 200]
     assert json.loads(bodies[2]) == {"embedding": [20.0, 20.0]}
@@ -221,7 +227,7 @@ def test_reply_over_the_limit_is_refused(
     monkeypatch.setattr(replies, "MAX_REPLY_BYTES", 20)
     context = context_of(small_bundle, [{"content-type": "image/png"}])
 
-    (body,) = Worker(service, "embed").handle_batch([{"body": png(10)}], context)
+    (body,) = worker(service).handle_batch([{"body": png(10)}], context)
 
     assert statuses(context, 1) == [413]
     assert "the limit is 20" in json.loads(body)["message"]

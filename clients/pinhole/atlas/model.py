@@ -67,6 +67,7 @@ def local_model(result: Result, folder: Path) -> Model:
         UnfitResult: the bundle is damaged, or isn't the model that embedded the result.
     """
     from serve.bundle.engine.opening import open_engine
+    from serve.bundle.images import to_pixels
     from serve.bundle.manifest import load_bundle
 
     try:
@@ -78,10 +79,9 @@ def local_model(result: Result, folder: Path) -> Model:
 
     def decode(embeddings: NDArray[np.float32]) -> NDArray[np.uint8]:
         try:
-            pixels: NDArray[np.float32] = np.rint(engine.decode(embeddings) * np.float32(255))
+            return to_pixels(engine.decode(embeddings))
         except ServeError as error:
             raise UnfitResult(str(error)) from error
-        return pixels.astype(np.uint8)
 
     with np.load(folder / "map.npz") as own:
         names = names_of(own["labels"].tolist(), bundle.manifest.classes)

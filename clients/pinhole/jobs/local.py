@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pinhole.jobs.errors import Fault, JobError
 from pinhole.jobs.rows import Answer
@@ -21,13 +20,7 @@ from serve.bundle.engine.opening import open_engine
 from serve.bundle.errors import RequestError, ServeError
 from serve.bundle.images import PixelBudget, read_image
 from serve.bundle.manifest import load_bundle
-from serve.bundle.score import (
-    PERCENTILE_DIGITS,
-    is_outside,
-    mean_squared_errors,
-    percentile,
-    relative_errors,
-)
+from serve.bundle.score import PERCENTILE_DIGITS, score_each
 
 CHUNK_BYTES = 4 << 20  # The most pixels of one call, for models of large images.
 
@@ -85,17 +78,13 @@ class LocalRunner:
         embeddings = self._engine.embed(pixels)
         if not self._score:
             return [Answer(embedding) for embedding in embeddings]
-        errors = mean_squared_errors(pixels, self._engine.decode(embeddings))
-        columns = embeddings, errors, relative_errors(pixels, errors)
-        return [self._answer(*row) for row in zip(*columns, strict=True)]
-
-    def _answer(
-        self, embedding: NDArray[np.float32], mse: np.float32, relative: np.float32
-    ) -> Answer:
-        """An answer with scores; the percentile has as many digits as a service tells."""
-        rank = round(percentile(float(relative), self._calibration), PERCENTILE_DIGITS)
-        outlier = rank > self._score or is_outside(embedding, self._calibration)
-        return Answer(embedding, float(mse), rank, outlier)
+        decoded = self._engine.decode(embeddings)
+        scores = score_each(pixels, decoded, embeddings, self._calibration)
+        answers = list[Answer | Fault]()
+        for embedding, (mse, exact, outside) in zip(embeddings, scores, strict=True):
+            rank = round(exact, PERCENTILE_DIGITS)  # as many digits as a service tells
+            answers.append(Answer(embedding, mse, rank, rank > self._score or outside))
+        return answers
 
     def confirm(self) -> None:
         """Do nothing: a bundle that was opened doesn't change."""
