@@ -11,7 +11,7 @@ import torch
 from serve.bundle.manifest import FRAMINGS
 from train.card import describe, git_commit
 from train.checkpoint import FILES, Checkpoint, check_replaceable, save_checkpoint
-from train.config import RECIPES, TrainConfig, add_options, fit_to_set, from_options
+from train.config import RECIPES, TrainConfig, add_options, fit_to_set, from_options, without_effect
 from train.data import add_data_dir, load_dataset
 from train.dataset import Dataset
 from train.device import keep_freed_memory
@@ -41,6 +41,9 @@ FOLDER_OPTIONS = {
     "skip_unreadable": False,
     "split_by": Dataset.split_by,
 }
+SHORT_OF_MEMORY = (
+    "not enough memory: fewer images, or a smaller --image-size, --hidden-dim or --batch-size"
+)
 RUNS = Path("runs")  # where a run's folder lies, if --out names no other
 
 
@@ -66,9 +69,16 @@ def main(arguments: list[str] | None = None) -> int:
         if options.input_dim is None:  # then the dataset decides
             config = replace(config, input_dim=dataset.train_images.shape[1])
         config = fit_to_set(config, options, *map(len, split_for(config, dataset)))
+        if not options.resume:
+            check_effective(config, options.recipe)
         return run(config, dataset, out, options)
     except (TrainError, OSError) as error:
         print(f"train: {error}", file=sys.stderr)
+        return 1
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and "allocate" not in str(error):
+            raise  # torch has no class of its own for a host without memory
+        print(f"train: {SHORT_OF_MEMORY}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("train: stopped", file=sys.stderr)
@@ -91,11 +101,19 @@ def check_used(options: argparse.Namespace) -> None:
             raise ConfigError(f"--{name.replace('_', '-')} needs --dataset folder")
 
 
+def check_effective(config: TrainConfig, recipe: str) -> None:
+    """Raise ConfigError if a hyperparameter that isn't the recipe's own changes nothing."""
+    usual = asdict(TrainConfig()) | RECIPES[recipe]
+    for name, need in without_effect(config).items():
+        if getattr(config, name) != usual[name]:
+            raise ConfigError(f"--{name.replace('_', '-')} needs {need}")
+
+
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     """Parse the command line: an option for each hyperparameter, and where files are.
 
     Raises:
-        ConfigError: there is no such recipe.
+        ConfigError: there is no such recipe, or the run to resume had another.
         CheckpointError: there is no run to resume, or its settings are damaged.
     """
     parser = argparse.ArgumentParser(
@@ -118,7 +136,11 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add_places(parser)
     add_folder_options(parser)
     parser.set_defaults(**{**earlier, "recipe": recipe})
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    for name in ("recipe", "framing", "split_by"):  # TrainConfig's are compared by restore
+        if (then := earlier.get(name, getattr(options, name))) != getattr(options, name):
+            raise ConfigError(f"the run to resume had {name} {then}, not {getattr(options, name)}")
+    return options
 
 
 def ask_first(arguments: list[str] | None) -> argparse.Namespace:
@@ -207,14 +229,20 @@ def run(config: TrainConfig, dataset: Dataset, out: Path, options: argparse.Name
     try:
         with RunFolder(out) as folder:
             fit(trainer, folder, told, options.resume)
-            save(trainer, dataset, out, commit)
+            save(trainer, dataset, folder, commit)
     except KeyboardInterrupt:
-        kept = (out / STATE).exists()
-        hint = "--resume continues from there" if kept else "there is nothing to resume"
         done = f"{len(trainer.history)} of {config.epochs} epochs"
-        print(f"train: stopped after {done}; {hint}", file=sys.stderr)
+        print(f"train: stopped after {done}; {way_on(out)}", file=sys.stderr)
         return INTERRUPTED
+    except OSError as error:
+        raise TrainError(f"{error}, at work in {out}; {way_on(out)}") from error
     return 0
+
+
+def way_on(out: Path) -> str:
+    """What is left of a run that ended too early."""
+    kept = (out / STATE).exists()
+    return "--resume continues from there" if kept else "there is nothing to resume"
 
 
 def fit(trainer: Trainer, folder: RunFolder, told: dict[str, Any], resume: bool) -> None:
@@ -239,7 +267,7 @@ def fit(trainer: Trainer, folder: RunFolder, told: dict[str, Any], resume: bool)
     folder.save_state()
 
 
-def save(trainer: Trainer, dataset: Dataset, out: Path, commit: str | None) -> None:
+def save(trainer: Trainer, dataset: Dataset, folder: RunFolder, commit: str | None) -> None:
     """Write the checkpoint and pictures of the trained model, and print what it is worth.
 
     The checkpoint is saved before the model is judged, and again with the judgement, so that
@@ -250,24 +278,26 @@ def save(trainer: Trainer, dataset: Dataset, out: Path, commit: str | None) -> N
     trainer.model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     model = trainer.model.cpu().eval()
     found = score(model, dataset)
-    write(trainer, dataset, found, out, commit)
+    write(trainer, dataset, found, folder, commit)
     pca = fit_pca(dataset.train_images, found.embeddings.shape[1])
     found = replace(found, metrics=found.metrics | judge(model, dataset, found, pca))
-    write(trainer, dataset, found, out, commit)
+    write(trainer, dataset, found, folder, commit)
     for name, value in found.metrics.items():
         print(f"{name:<16} {value:.4f}")
     print(*verdict(trainer, found, pca, dataset.test_images), sep="\n")
-    draw_all(out / "pictures", model, dataset, found.embeddings, trainer.history)
-    print(f"checkpoint in {out / 'checkpoint'}, pictures in {out / 'pictures'}")
+    checkpoint, pictures = folder.folder / "checkpoint", folder.folder / "pictures"
+    draw_all(pictures, model, dataset, found.embeddings, trainer.history)
+    print(f"checkpoint in {checkpoint}, pictures in {pictures}")
 
 
 def write(
-    trainer: Trainer, dataset: Dataset, found: Evaluation, out: Path, commit: str | None
+    trainer: Trainer, dataset: Dataset, found: Evaluation, folder: RunFolder, commit: str | None
 ) -> None:
     """Write the checkpoint with what is known of the model so far."""
+    folder.check_own()
     card = describe(trainer, dataset, found, commit)
     checkpoint = Checkpoint(trainer.model, card, found.embeddings, found.labels)
-    save_checkpoint(out / "checkpoint", checkpoint)
+    save_checkpoint(folder.folder / "checkpoint", checkpoint)
 
 
 if __name__ == "__main__":

@@ -2,13 +2,13 @@
 
 import platform
 import subprocess
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from train.config import RECIPES, TrainConfig
+from train.config import RECIPES, TrainConfig, without_effect
 from train.dataset import Dataset
 from train.device import choose_device, choose_precision
 from train.evaluate import Evaluation
@@ -24,9 +24,11 @@ def describe(
         trainer: after its last epoch.
         dataset: the images that the trainer learned and ``evaluation`` measured.
         evaluation: what ``train.evaluate`` found on the test images.
-        commit: the git commit that the run started from; None outside a checkout.
+        commit: the git commit that the run, or its last restart, started from; None outside a
+            checkout.
     """
     config = trainer.config
+    (_, epochs), *longer = trainer.lengths
     return {
         "config": asdict(config),
         "dataset": {
@@ -45,7 +47,8 @@ def describe(
             "embedding_max": evaluation.embeddings.max(0).tolist(),
         },
         "made_with": {
-            "command": command(config, dataset),
+            "command": command(replace(config, epochs=epochs), dataset)
+            + "".join(f"; after {done} epochs --resume --epochs {more}" for done, more in longer),
             "python": platform.python_version(),
             "torch": torch.__version__,
             "device": str(choose_device(config.device)),
@@ -69,8 +72,10 @@ def command(config: TrainConfig, dataset: Dataset) -> str:
             name: value for name, value in asdict(config).items() if value != defaults[name]
         }
     recipe = min(differences, key=lambda name: len(differences[name]))
-    chosen = differences[recipe]
+    useless = without_effect(config)
+    chosen = {name: each for name, each in differences[recipe].items() if name not in useless}
     if config.dataset == "folder":
+        chosen["input_dim"] = config.input_dim  # whose default is what the images have
         for name, usual in (("framing", Dataset.framing), ("split_by", Dataset.split_by)):
             if (value := getattr(dataset, name)) != usual:
                 chosen[name] = value

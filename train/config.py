@@ -60,6 +60,7 @@ MOST_EPOCHS = 40
 MOST_STEPS = 5_000
 RATE = 1e-3  # for batches of 128; the rate goes with the root of the batch size
 MOST_SEED = 2**64 - 1  # torch takes no greater
+WIDEST_MAP = 2  # most numbers of an embedding that t-SNE finds a place for
 PCA_CHANNELS = 16  # hidden_dim, for each channel of the images, that starting from PCA takes
 
 
@@ -218,6 +219,18 @@ def from_options(options: argparse.Namespace) -> TrainConfig:
     """
     values = {spec.name: getattr(options, spec.name) for spec in fields(TrainConfig)}
     return TrainConfig(**{name: value for name, value in values.items() if value is not None})
+
+
+def without_effect(config: TrainConfig) -> dict[str, str]:
+    """The hyperparameters that change nothing beside the others → what they need."""
+    needs = {
+        "kl_weight": ("--model vae", config.model == "vae"),
+        "layout": (f"--output-dim {WIDEST_MAP} or less", config.output_dim <= WIDEST_MAP),
+        "patience": ("images that validate", config.fit_on == "split"),
+        "augment_fade": ("--augment", config.augment > 0),
+        "warps": ("--augment", config.augment > 0),
+    }
+    return {name: need for name, (need, is_met) in needs.items() if not is_met}
 
 
 def fit_to_set(

@@ -6,8 +6,8 @@ the data, and exits 1 if a metric differs from the checkpoint's card.
 The metrics, all on the test images:
 
 - the reconstruction error, that of PCA with as many components, and that of the mean image;
-- the accuracy of nearest neighbours among the embeddings of the training images, if the images have
-  more than one label;
+- the accuracy of nearest neighbours among the embeddings of the training images, if the test images
+  have more than one label that training images have too; of other labels none are counted;
 - trustworthiness, the share of each embedding's neighbours that are neighbours as images too (Venna
   & Kaski 2001).
 """
@@ -92,12 +92,14 @@ def judge(model: Autoencoder, dataset: Dataset, found: Evaluation, pca: Pca) -> 
         "mean_image_mse": as_mean.mean().item(),
         "trustworthiness": neighbourhood_trust(dataset.test_images, found.embeddings),
     }
-    if len(np.unique(found.labels)) > 1:
+    train_labels = dataset.train_labels.numpy()
+    # A class without a training image has no neighbours: folders may have been kept together.
+    known = np.isin(found.labels, train_labels)
+    if len(np.unique(found.labels[known])) > 1:
         train_embeddings, _ = embed_and_score(model, dataset.train_images)
-        train_labels = dataset.train_labels.numpy()
         for k in (1, 5):
             metrics[f"knn{k}_accuracy"] = knn_accuracy(
-                k, train_embeddings, train_labels, found.embeddings, found.labels
+                k, train_embeddings, train_labels, found.embeddings[known], found.labels[known]
             )
     return metrics
 
@@ -197,7 +199,10 @@ def compare_with_card(folder: Path, data_dir: Path) -> int:
         split_by=card.get("split_by", "image"),
     )
     if dataset.checksum != card["dataset"]["sha256"]:
-        raise DatasetError(f"{data_dir} holds another {dataset.name} than the card names")
+        raise DatasetError(
+            f"{data_dir} holds other images than the checkpoint was trained on: some have been "
+            "added, removed, renamed or changed, or --data-dir is another folder"
+        )
     metrics = evaluate(checkpoint.model, dataset).metrics
     all_equal = True
     print(f"{'':<16} {'card':>8} {'now':>8}")

@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from train.config import WIDEST_MAP
 from train.model import to_unit_range
 
 SAMPLE = 60_000  # most images on the map: t-SNE's time and memory grow with their number
 SIDE = 32  # pixels; larger images are shrunk, as neighbours don't depend on the finest strokes
 SHRUNK_AT_ONCE = 500  # images
 FEWEST = 4  # fewest images that make a map
-WIDEST = 2  # t-SNE is made for pictures: most numbers per place
 PERPLEXITY = 50  # about as many neighbours as each image is held to
 PCA_COMPONENTS = 50  # t-SNE starts from so many principal components of the pixels
 EXAGGERATED_ITERATIONS = 250  # t-SNE's first phase, early exaggeration
@@ -34,18 +34,18 @@ def lay_out(images: Tensor, width: int, seed: int, on_progress: Callable[[float]
 
     Args:
         images: uint8[N, C, H, W], on the CPU.
-        width: D, numbers per place; t-SNE draws in at most WIDEST.
+        width: D, numbers per place; t-SNE draws in at most WIDEST_MAP.
         seed: decides the sample and the map.
         on_progress: called every now and then with the share that is done, 0 to 1.
 
     Returns:
         float32[N, D] of mean 0 and standard deviation 1. An image without a place has NaN: images
-        beyond SAMPLE, and every image if there are fewer than FEWEST or if D is over WIDEST.
+        beyond SAMPLE, and every image if there are fewer than FEWEST or if D is over WIDEST_MAP.
     """
     random = torch.Generator().manual_seed(seed)
     sample = torch.randperm(len(images), generator=random)[:SAMPLE]
     places = torch.full((len(images), width), torch.nan)
-    if len(sample) >= FEWEST and width <= WIDEST:
+    if len(sample) >= FEWEST and width <= WIDEST_MAP:
         parts = torch.split(images[sample], SHRUNK_AT_ONCE)
         pixels = torch.cat([shrink(part) for part in parts]).numpy()
         drawn = draw_map(pixels, width, seed, on_progress)

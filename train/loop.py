@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from train.config import TrainConfig
+from train.config import WIDEST_MAP, TrainConfig
 from train.dataset import Dataset, split, split_groups
 from train.device import choose_device
 from train.errors import ConfigError, Diverged
-from train.layout import WIDEST, lay_out
+from train.layout import lay_out
 from train.model import Autoencoder, to_unit_range
 from train.pca import fit_pca
 from train.schedule import learning_rate, pull, warped_share
@@ -49,6 +49,8 @@ class Trainer:
         model: the network, in the channels_last memory format.
         history: every finished epoch.
         seconds: time spent in finished epochs and on the map, restarts included.
+        lengths: how many epochs the run was to have, and since which epoch: (0, epochs) at first,
+            and another pair for each restart with another number.
 
     Args:
         config: the hyperparameters.
@@ -70,6 +72,7 @@ class Trainer:
         start_from_mean(self.model, dataset.train_images)
         self.history: list[Epoch] = []
         self.seconds = 0.0
+        self.lengths = [(0, config.epochs)]
         self._checksum = dataset.checksum
         self._images = dataset.train_images.to(device)
         self._places: Tensor | None = None  # the images' places on the map, once it is drawn
@@ -89,7 +92,7 @@ class Trainer:
     @property
     def draws_map(self) -> bool:
         """Whether training starts from a map."""
-        return self.config.layout > 0 and self.config.output_dim <= WIDEST
+        return self.config.layout > 0 and self.config.output_dim <= WIDEST_MAP
 
     @property
     def lacks_map(self) -> bool:
@@ -205,6 +208,8 @@ class Trainer:
         return {
             "config": asdict(self.config),
             "dataset": self._checksum,
+            "validate": self._validate,
+            "lengths": self.lengths,
             "device": self._images.device.type,
             "seconds": self.seconds,
             "model": deepcopy(self.model.state_dict()),
@@ -230,7 +235,8 @@ class Trainer:
         for name, value in now.items():
             if name not in changeable and then[name] != value:
                 raise ConfigError(f"the run to resume had {name} {then[name]}, not {value}")
-        if state["dataset"] != self._checksum:
+        validated = state.get("validate", self._validate)  # earlier versions didn't write it down
+        if state["dataset"] != self._checksum or not torch.equal(validated, self._validate):
             raise ConfigError("the images of the dataset have changed since the run began")
         if len(state["history"]) > self.config.epochs:
             raise ConfigError(
@@ -244,6 +250,10 @@ class Trainer:
         except (RuntimeError, ValueError) as error:
             raise ConfigError(f"the run to resume is of another network: {error}") from error
         self.seconds = state["seconds"]
+        lengths = state.get("lengths", [(0, then["epochs"])])  # earlier versions kept none
+        self.lengths = [(done, epochs) for done, epochs in lengths]
+        if self.lengths[-1][1] != self.config.epochs:
+            self.lengths.append((len(state["history"]), self.config.epochs))
         self._order.set_state(state["order"])
         self._noise.set_state(state["noise"])
         if state["places"] is not None:

@@ -1,11 +1,14 @@
 """Pictures of a trained model: its losses, reconstructions, map of embeddings and manifold."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
+from matplotlib import colormaps
 from matplotlib.figure import Figure
+from matplotlib.font_manager import fontManager, get_font
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 from torch import Tensor
@@ -20,6 +23,8 @@ MANIFOLD_SIDE = 20  # decoded points along each side of the manifold sheet
 DPI = 100
 FEW_EPOCHS = 10  # fewer are drawn as points too
 FEW_POINTS = 1_000  # up to so many, the map shows all
+TAB10 = 10  # colours that are easily told apart; for more classes than that, a rainbow
+LONGEST_NAME = 24  # characters
 INK = 5_000  # area of all of a map's points, in square points of print
 
 
@@ -73,13 +78,21 @@ def draw_map(
     figure = Figure(figsize=(8, 8), dpi=DPI, layout="constrained")
     axes = figure.subplots()
     area = np.clip(INK / len(points), 3, 60)
-    for label in np.unique(labels):
-        group = points[labels == label]
-        name = classes[label] if classes else str(label)
-        # A folder's name may hold bytes that aren't UTF-8, and dollar signs that aren't formulas.
-        name, middle = name.encode("utf-8", "replace").decode(), np.median(group, axis=0)
-        axes.scatter(group[:, 0], group[:, 1], s=area, alpha=0.6, linewidths=0)
-        axes.annotate(name, middle, fontsize=16, weight="bold", ha="center", parse_math=False)
+    drawn = np.unique(labels).tolist()
+    names = {label: shortened(classes[label]) if classes else str(label) for label in drawn}
+    fonts = {label: font_for(name) for label, name in names.items()}
+    if unwritten := [f"{label} is {names[label]}" for label in drawn if not fonts[label]]:
+        told = ", ".join(unwritten)
+        print(f"map.png has numbers for names that no font here can write: {told}", file=sys.stderr)
+    colours = colormaps["tab10" if len(drawn) <= TAB10 else "turbo"]
+    for place, label in enumerate(drawn):
+        group, shade = points[labels == label], place if len(drawn) <= TAB10 else place / len(drawn)
+        x, y = group.T
+        axes.scatter(x, y, s=area, alpha=0.6, linewidths=0, color=colours(shade))
+        text, middle = names[label] if fonts[label] else str(label), np.median(group, axis=0)
+        name = axes.annotate(text, middle, ha="center", parse_math=False, family=fonts[label])
+        name.set(fontsize=16 if len(drawn) <= TAB10 else 8, fontweight="bold")
+        name.set_in_layout(False)  # a long name would shrink the map
     # A few far points of many would shrink the rest.
     margin = 0.01 if len(points) > FEW_POINTS else 0
     (left, bottom), (right, top) = np.quantile(points, (margin, 1 - margin), axis=0)
@@ -87,6 +100,23 @@ def draw_map(
     axes.set(xlim=(left - wide, right + wide), ylim=(bottom - high, top + high))
     axes.grid(alpha=0.2)
     return figure
+
+
+def shortened(name: str) -> str:
+    """A class's name, as a map has room for it; a folder's may hold bytes that aren't UTF-8."""
+    words = " ".join(name.encode("utf-8", "replace").decode().split())
+    return words if len(words) <= LONGEST_NAME else words[: LONGEST_NAME - 1] + "…"
+
+
+def font_for(text: str) -> str | None:
+    """The first of matplotlib's fonts, usual ones first, that has every character of a text."""
+    needed = {ord(character) for character in text}
+    # Last Resort has a box for every character.
+    fonts = [font for font in fontManager.ttflist if "Last Resort" not in font.name]
+    for font in sorted(fonts, key=lambda font: font.name != "DejaVu Sans"):
+        if needed <= get_font(font.fname).get_charmap().keys():
+            return font.name
+    return None
 
 
 def principal_axes(embeddings: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -30,6 +30,7 @@ from train.errors import CheckpointError
 from train.loop import Epoch, Trainer
 
 SETTINGS = "settings.json"
+METRICS = "metrics.jsonl"
 STATE = "state.pt"
 OUTPUTS = (STATE, "checkpoint", "pictures")
 SAVE_EVERY_S = 20.0  # shortest time between two saved states; an epoch may take under a second
@@ -72,20 +73,36 @@ class RunFolder:
         """Check that there is a run to go on with, or that a new run would write over nothing.
 
         Raises:
-            CheckpointError: to resume, the folder holds no state; to begin, it holds the state of
-                a run, or its result, or a file that isn't a run's.
+            CheckpointError: the folder can't be written to; to resume, it holds no state; to begin,
+                it holds the state of a run, or its result, or a file that isn't a run's.
         """
+        nearest = next(path for path in (self.folder, *self.folder.parents) if path.exists())
+        if not (nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)):
+            raise CheckpointError(f"{nearest} can't be written to: name another --out")
         if resume and not (self.folder / STATE).exists():
             raise CheckpointError(f"nothing to resume: {self.folder / STATE} is missing")
-        if not resume and (self.folder / SETTINGS).exists() and not self._lock_file.exists():
+        strange = [name for name in (SETTINGS, METRICS) if (self.folder / name).exists()]
+        if not resume and strange and not self._lock_file.exists():
             raise CheckpointError(
-                f"{self.folder} holds a {SETTINGS} that no training wrote: name another --out"
+                f"{self.folder} holds a {strange[0]} that no training wrote: name another --out"
             )
         found = [name for name in OUTPUTS if (self.folder / name).exists()]
         if not resume and found:
             raise CheckpointError(
                 f"{self.folder} holds {found[0]} of an earlier run: --resume goes on with that "
                 "run, and with another --out it stays as it is"
+            )
+
+    def check_own(self) -> None:
+        """Check that the folder is still this run's: it may have been removed or moved meanwhile.
+
+        Raises:
+            CheckpointError: it isn't.
+        """
+        locked = os.fstat(self._lock)
+        if not (self._lock_file.exists() and os.path.samestat(locked, self._lock_file.stat())):
+            raise CheckpointError(
+                f"{self.folder} was removed or replaced while this run was at work"
             )
 
     def resume(self, trainer: Trainer) -> None:
@@ -107,7 +124,7 @@ class RunFolder:
 
     def keep_settings(self, settings: dict[str, Any]) -> None:
         """Write down the run's options, name → value, for ``read_settings``."""
-        (self.folder / SETTINGS).write_text(json.dumps(settings, indent=2) + "\n")
+        self._write_whole(SETTINGS, (json.dumps(settings, indent=2) + "\n").encode())
 
     def start_afresh(self) -> None:
         """Begin the metrics of a new run."""
@@ -116,36 +133,50 @@ class RunFolder:
     def record(self, epoch: Epoch, trainer: Trainer) -> None:
         """Write the metrics of an epoch, and the state if the last save is long enough ago."""
         self.keep(trainer)
-        with (self.folder / "metrics.jsonl").open("a") as file:
+        with (self.folder / METRICS).open("a") as file:
             file.write(json.dumps(asdict(epoch)) + "\n")
         if self._events is not None:
             self._events.add(epoch)
 
     def keep(self, trainer: Trainer) -> None:
-        """Take a trainer's state, and save it if the last save is long enough ago."""
+        """Take a trainer's state, and save it if the last save is long enough ago.
+
+        Raises:
+            CheckpointError: see check_own.
+        """
+        self.check_own()
         self._state = trainer.state()
         if time.monotonic() - self._saved_at > SAVE_EVERY_S:
             self.save_state()
 
     def save_state(self) -> None:
-        """Write the newest state whole, or leave the state on disk as it is."""
+        """Write the newest state whole, or leave the state on disk as it is.
+
+        Raises:
+            CheckpointError: see check_own.
+        """
         if self._state is None:
             return
-        draft, content = self.folder / f"{STATE}.draft", io.BytesIO()
+        self.check_own()
+        content = io.BytesIO()
         torch.save(self._state, content)  # its own writing takes a full disk for a fault of torch
+        self._write_whole(STATE, content.getbuffer())
+        self._state, self._saved_at = None, time.monotonic()
+
+    def _write_whole(self, name: str, content: bytes | memoryview) -> None:
+        draft = self.folder / f"{name}.draft"
         try:
             with draft.open("wb") as file:
-                file.write(content.getbuffer())
+                file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-            draft.replace(self.folder / STATE)
+            draft.replace(self.folder / name)
         finally:
             draft.unlink(missing_ok=True)
-        self._state, self._saved_at = None, time.monotonic()
 
     def _write_metrics(self, history: list[Epoch]) -> None:
         lines = [json.dumps(asdict(epoch)) + "\n" for epoch in history]
-        (self.folder / "metrics.jsonl").write_text("".join(lines))
+        (self.folder / METRICS).write_text("".join(lines))
         self._events = Events(self.folder, len(history) + 1)
 
 

@@ -14,7 +14,9 @@ from train.digits import load_digits
 @pytest.mark.parametrize("recipe", ["seed", "best"])
 def test_its_command_makes_the_same_configuration(recipe: str) -> None:
     """Whatever differs from the recipe is an option of the command."""
-    config = TrainConfig(**RECIPES[recipe] | {"seed": 7, "fit_on": "all", "kl_weight": 0.01})
+    config = TrainConfig(
+        **RECIPES[recipe] | {"seed": 7, "fit_on": "all", "model": "vae", "kl_weight": 0.01}
+    )
     words = shlex.split(command(config, load_digits()))
 
     assert words[:5] == ["python", "-m", "train", "--recipe", recipe]
@@ -33,3 +35,4 @@ def test_its_command_reads_a_folder_in_the_same_way() -> None:
     usual = command(config, replace(dataset, framing="pad", left_out=0))
     assert "--framing" not in usual
     assert "--skip-unreadable" not in usual
+    assert "--input-dim 1" in usual  # its default is what the images have

@@ -1,15 +1,18 @@
 """``python -m train`` as a whole, on scikit-learn's digits."""
 
+import errno
 import json
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from bench.own_pictures import make_pictures
-from train.__main__ import main, parse
+from train.__main__ import check_effective, main, parse
 from train.checkpoint import load_checkpoint
+from train.config import RECIPES, TrainConfig
 from train.dataset import Dataset
 from train.digits import load_digits
 from train.errors import CheckpointError
@@ -246,6 +249,25 @@ def raise_interrupt(*_: object) -> None:
     raise KeyboardInterrupt
 
 
+@pytest.mark.parametrize(
+    ("options", "fault"),
+    [
+        (["--recipe", "seed"], "recipe pictures, not seed"),
+        (["--framing", "stretch"], "framing pad, not stretch"),
+        (["--split-by", "folder"], "split_by image, not folder"),
+    ],
+)
+def test_resume_takes_no_other_options(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], fault: str
+) -> None:
+    """What decided how the run began can't be told otherwise afterwards."""
+    settings = {"recipe": "pictures", "dataset": "folder", "framing": "pad", "split_by": "image"}
+    (tmp_path / "settings.json").write_text(json.dumps(settings))
+
+    assert main(["--resume", "--out", str(tmp_path), *options]) == 1
+    assert capsys.readouterr().err == f"train: the run to resume had {fault}\n"
+
+
 def test_a_run_does_not_learn_its_own_pictures(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -257,6 +279,67 @@ def test_a_run_does_not_learn_its_own_pictures(
         assert main(["--dataset", "folder", "--data-dir", str(images), "--out", str(out)]) == 1
         assert "name another --out" in capsys.readouterr().err
     assert {path.name for path in images.iterdir()} == {"clouds", "discs", "stripes"}
+
+
+@pytest.mark.parametrize(
+    ("options", "need"),
+    [
+        (["--layout", "0.2", "--output-dim", "3"], "--layout needs --output-dim 2 or less"),
+        (["--kl-weight", "9"], "--kl-weight needs --model vae"),
+        (["--patience", "1", "--fit-on", "all"], "--patience needs images that validate"),
+        (["--warps", "photograph", "--augment", "0"], "--warps needs --augment"),
+    ],
+)
+def test_options_without_effect_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], need: str
+) -> None:
+    """A run doesn't go on as if it had understood; a recipe's own values may be of no use."""
+    assert main(["--dataset", "digits", *options, "--out", str(tmp_path)]) == 1
+    assert capsys.readouterr().err == f"train: {need}\n"
+    assert not list(tmp_path.iterdir())
+
+    check_effective(TrainConfig(**RECIPES["best"] | {"output_dim": 3}), "best")
+
+
+def test_memory_that_is_short_costs_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Torch and numpy say it in different ways; any other RuntimeError is a fault of ours."""
+    for error in (RuntimeError("can't allocate memory"), MemoryError("8 TiB")):
+        monkeypatch.setattr("train.__main__.load_dataset", Mock(side_effect=error))
+        assert main(["--dataset", "digits", "--out", str(tmp_path)]) == 1
+        assert capsys.readouterr().err.startswith("train: not enough memory: fewer images")
+
+    monkeypatch.setattr("train.__main__.load_dataset", Mock(side_effect=RuntimeError("a bug")))
+    with pytest.raises(RuntimeError, match="a bug"):
+        main(["--dataset", "digits", "--out", str(tmp_path)])
+
+
+def test_a_run_folder_that_cannot_be_is_refused_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A file is no folder; that is said before thousands of images are read."""
+    (tmp_path / "file").write_text("mine")
+    monkeypatch.setattr("train.__main__.load_dataset", None)
+
+    for out in (tmp_path / "file", tmp_path / "file" / "run"):
+        assert main(["--dataset", "digits", "--out", str(out)]) == 1
+        told = capsys.readouterr().err
+        assert told == f"train: {tmp_path / 'file'} can't be written to: name another --out\n"
+
+
+def test_a_full_disk_tells_what_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The error names the run folder and the way on."""
+    full = OSError(errno.ENOSPC, "No space left on device")
+    monkeypatch.setattr("train.__main__.save_checkpoint", Mock(side_effect=full))
+    options = ["--recipe", "seed", "--dataset", "digits", "--epochs", "1", "--hidden-dim", "4"]
+
+    assert main([*options, "--out", str(tmp_path)]) == 1
+
+    told = capsys.readouterr().err
+    assert f"No space left on device, at work in {tmp_path}; --resume continues" in told
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +53,21 @@ def test_card_tells_the_truth(trained: Path, digits: Dataset) -> None:
     assert checkpoint.card["dataset"]["sha256"] == digits.checksum
     assert len(checkpoint.card["calibration"]["mse_quantiles"]) == 101
     assert again.metrics["mean_image_mse"] > again.metrics["pca_mse"]
+
+
+def test_classes_that_nobody_learned_have_no_neighbours(trained: Path, digits: Dataset) -> None:
+    """Accuracy counts the images of learned classes; without two of them there is none."""
+    model = load_checkpoint(trained).model
+    few = replace(digits, train_images=digits.train_images[:50], test_images=digits.test_images[:9])
+    few = replace(few, train_labels=torch.arange(50) % 2, test_labels=torch.arange(9) % 3)
+    known = torch.arange(9) % 3 < 2
+    alone = replace(few, test_images=few.test_images[known], test_labels=few.test_labels[known])
+
+    accuracy = evaluate.evaluate(model, few).metrics["knn1_accuracy"]
+
+    assert accuracy == evaluate.evaluate(model, alone).metrics["knn1_accuracy"]
+    strange = replace(few, test_labels=few.test_labels + 2)
+    assert "knn1_accuracy" not in evaluate.evaluate(model, strange).metrics
 
 
 def test_evaluate_command_compares_with_the_card(

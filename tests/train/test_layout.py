@@ -4,9 +4,9 @@ import pytest
 import torch
 from sklearn.neighbors import KNeighborsClassifier
 
-from train.config import TrainConfig
+from train.config import WIDEST_MAP, TrainConfig
 from train.dataset import Dataset
-from train.layout import FEWEST, WIDEST, lay_out
+from train.layout import FEWEST, lay_out
 from train.loop import Trainer
 from train.step import HUBER_BETA, distance
 
@@ -41,7 +41,7 @@ def test_images_beyond_the_sample_have_no_place(
 
     assert places.isnan().any(1).sum() == 30
     assert lay_out(digits.train_images[: FEWEST - 1], 2, 0, lambda share: None).isnan().all()
-    assert lay_out(digits.train_images[:50], WIDEST + 1, 0, lambda share: None).isnan().all()
+    assert lay_out(digits.train_images[:50], WIDEST_MAP + 1, 0, lambda share: None).isnan().all()
 
 
 def test_images_without_a_place_are_not_pulled() -> None:

@@ -4,9 +4,10 @@ import io
 
 import numpy as np
 import pytest
+from matplotlib.font_manager import fontManager
 
 from train.loop import Epoch
-from train.pictures import draw_losses, draw_map
+from train.pictures import LONGEST_NAME, draw_losses, draw_map
 
 
 def test_a_map_of_few_points_shows_them_all() -> None:
@@ -38,6 +39,42 @@ def test_losses_of_one_epoch_are_seen() -> None:
 
     assert [line.get_marker() for line in axes.lines] == ["o", "o"]
     assert all(tick == int(tick) for tick in axes.get_xticks())
+
+
+def test_long_names_do_not_shrink_the_map() -> None:
+    """Names are cut short, and the axes are as wide as with short names."""
+    points = np.random.default_rng(0).normal(size=(80, 2)).astype(np.float32)
+    widths = []
+    for names in (("a", "b"), ("goldfish " * 30, "b")):
+        figure = draw_map(points, np.arange(80) % 2, names)
+        figure.savefig(io.BytesIO())
+        widths.append(figure.axes[0].get_position().width)
+
+    assert widths[0] == widths[1]
+    assert max(len(text.get_text()) for text in figure.axes[0].texts) == LONGEST_NAME
+
+
+def test_names_without_a_font_are_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A map shows no boxes: it shows the class's number, and stderr says which class that is."""
+    usual = [font for font in fontManager.ttflist if font.name == "DejaVu Sans"]
+    monkeypatch.setattr(fontManager, "ttflist", usual)
+    points = np.random.default_rng(0).normal(size=(80, 2)).astype(np.float32)
+
+    (axes,) = draw_map(points, np.arange(80) % 2, ("猫", "dog")).axes
+
+    assert {text.get_text() for text in axes.texts} == {"0", "dog"}
+    assert "0 is 猫" in capsys.readouterr().err
+
+
+def test_a_hundred_classes_have_a_hundred_colours() -> None:
+    """No two of them look alike by their place in a short list."""
+    points = np.random.default_rng(0).normal(size=(300, 2)).astype(np.float32)
+
+    (axes,) = draw_map(points, np.arange(300) % 100).axes
+
+    assert len({tuple(dots.get_facecolor()[0]) for dots in axes.collections}) == 100
 
 
 def test_a_class_may_have_any_name() -> None:

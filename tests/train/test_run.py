@@ -1,5 +1,6 @@
 """A run's folder: what a stopped training goes on from."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,8 +8,10 @@ import pytest
 import torch
 
 from tests.train.conftest import SMALL, fit
+from train.card import describe
 from train.dataset import Dataset
 from train.errors import CheckpointError, ConfigError, Diverged
+from train.evaluate import score
 from train.loop import Trainer
 from train.run import RunFolder
 
@@ -130,14 +133,54 @@ def test_a_run_that_patience_ended_can_be_given_more(
         Trainer(SMALL, digits).restore(trainer.state())
 
 
-def test_settings_that_no_training_wrote_are_kept(tmp_path: Path) -> None:
-    """A settings.json of the user's own isn't written over; a killed run's is."""
-    (tmp_path / "settings.json").write_text('{"mine": 1}')
+@pytest.mark.parametrize("name", ["settings.json", "metrics.jsonl"])
+def test_files_that_no_training_wrote_are_kept(tmp_path: Path, name: str) -> None:
+    """A file of the user's own isn't written over; a killed run's is."""
+    (tmp_path / name).write_text('{"mine": 1}')
     with pytest.raises(CheckpointError, match="no training wrote"):
         RunFolder(tmp_path).check(resume=False)
 
     with RunFolder(tmp_path) as folder:
         folder.check(resume=False)
+
+
+def test_a_folder_that_is_gone_is_not_written_to(digits: Dataset, tmp_path: Path) -> None:
+    """A run whose folder was removed, and begun anew by another run, ends there."""
+    trainer, place = Trainer(SMALL, digits), tmp_path / "run"
+    epoch = trainer.run_epoch(lambda count: None)
+    with RunFolder(place) as folder:
+        shutil.rmtree(place)
+        with pytest.raises(CheckpointError, match="removed or replaced"):
+            folder.record(epoch, trainer)
+        assert not place.exists()
+
+        with RunFolder(place) as another:
+            another.record(epoch, trainer)
+            with pytest.raises(CheckpointError, match="removed or replaced"):
+                folder.record(epoch, trainer)
+
+
+def test_validation_images_stay_the_same(digits: Dataset) -> None:
+    """Images that are grouped in another way than before the restart are other images."""
+    groups = torch.arange(len(digits.train_images)) // 3
+    trainer = Trainer(SMALL, replace(digits, train_groups=groups))
+
+    with pytest.raises(ConfigError, match="images of the dataset have changed"):
+        Trainer(SMALL, replace(digits, train_groups=groups.flip(0))).restore(trainer.state())
+
+
+def test_a_longer_run_says_how_it_was_made(digits: Dataset) -> None:
+    """The schedule knew another number of epochs at first, so one command wouldn't repeat it."""
+    first = Trainer(replace(SMALL, epochs=1), digits)
+    fit(first)
+    second = Trainer(replace(SMALL, epochs=2), digits)
+    second.restore(first.state())
+
+    found = describe(second, digits, score(second.model, digits), None)
+
+    made = found["made_with"]["command"]
+    assert "--epochs 1" in made
+    assert made.endswith("; after 1 epochs --resume --epochs 2")
 
 
 def test_diverged_run_keeps_its_last_good_state(
