@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 ABOUT = "embed a folder, archive, array or list of images into Parquet, .npy or .csv"
 REQUEST_TIMEOUT_S = 120  # A request carries hundreds of files.
+PATIENCE_S = 300.0
 OUTLIER_PERCENTILE = 99.0  # As serve.bundle.score has it.
 MOST_SOURCES = 100  # The result keeps their names, to read its images again.
 SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows lacks the last.
@@ -64,7 +65,7 @@ def add(commands: Commands) -> None:
     command.add_argument(
         "--patience-s",
         type=positive,
-        default=300.0,
+        default=PATIENCE_S,
         help="longest wait for a busy or unreachable service, in seconds (default: %(default)s)",
     )
     add_local(command, either)
@@ -194,6 +195,9 @@ def embed(options: argparse.Namespace) -> int:
     device_is_given = (options.device, options.precision) != ("auto", "fp32")
     if device_is_given and not (options.bundle or options.ray):
         raise UsageError("--device and --precision need --local: a service has its own")
+    waits = (options.timeout_s, options.patience_s) != (REQUEST_TIMEOUT_S, PATIENCE_S)
+    if waits and options.bundle:
+        raise UsageError("--timeout-s and --patience-s need a service: with --local there is none")
     if options.ray_workers and not options.ray:
         raise UsageError("--ray-workers needs --ray: the cluster that they run on")
     options.score = options.score and (options.outlier_percentile or OUTLIER_PERCENTILE)
