@@ -77,7 +77,7 @@ def read_oip(
         TooManyImages: the first size of the shape is over MAX_IMAGES.
     """
     head, raw = split_body(body, headers.get(HEADER_LENGTH))
-    form = read_form(head, outputs)
+    form = read_reply_form(head, outputs)
     inputs = head.get("inputs")
     if not isinstance(inputs, list) or len(inputs) != 1 or not isinstance(inputs[0], dict):
         raise InvalidRequest(f'an inference request has one input, "{name}"')
@@ -131,7 +131,7 @@ def read_shape(shape: Any) -> tuple[int, ...]:
     return tuple(shape)
 
 
-def read_form(head: Mapping[str, Any], outputs: Sequence[str]) -> OipForm:
+def read_reply_form(head: Mapping[str, Any], outputs: Sequence[str]) -> OipForm:
     """Read which form the caller wants the reply in.
 
     Raises:

@@ -29,7 +29,7 @@ WEBP_QUALITY = 70
 Readable = bytes | NDArray[np.uint8]  # A file, or pixels uint8[C, H, W].
 
 
-class Place(NamedTuple):
+class Wanted(NamedTuple):
     """Which image is wanted.
 
     Attributes:
@@ -43,7 +43,7 @@ class Place(NamedTuple):
     sha256: str | None
 
 
-Read = Callable[[Sequence[Place]], Iterator[Content | None]]
+Read = Callable[[Sequence[Wanted]], Iterator[Content | None]]
 
 
 @dataclass(frozen=True)
@@ -53,12 +53,12 @@ class Originals:
     Attributes:
         name: of the source or folder; None if nothing can be read.
         why: why nothing can be read.
-        read: yields the content of each place, None for what isn't there; the places' rows grow.
+        read: yields the content of each image, None for what isn't there; the images' rows grow.
     """
 
     name: str | None
     why: str = ""
-    read: Read = lambda places: (None for _ in places)
+    read: Read = lambda images: (None for _ in images)
 
     def contents(self, table: Any) -> Iterator[Readable | None]:
         """Yield the file or pixels of each row of a pyarrow.Table, None where it isn't the same.
@@ -68,10 +68,10 @@ class Originals:
         """
         rows, paths = table["row"].to_pylist(), table["path"].to_pylist()
         sums = table["sha256"].to_pylist() if "sha256" in table.column_names else [None] * len(rows)
-        places = [Place(*each) for each in zip(rows, paths, sums, strict=True)]
-        for place, content in zip(places, self.read(places), strict=True):
+        images = [Wanted(*each) for each in zip(rows, paths, sums, strict=True)]
+        for image, content in zip(images, self.read(images), strict=True):
             there = None if isinstance(content, Fault) else content
-            yield None if there is None or is_changed(there, place.sha256) else there
+            yield None if there is None or is_changed(there, image.sha256) else there
 
 
 @contextmanager
@@ -92,10 +92,10 @@ def open_originals(result: Result, images: Path | None) -> Iterator[Originals]:
             yield Originals(result.source, read=partial(read_source, source))
 
 
-def read_folder(root: Path, places: Sequence[Place]) -> Iterator[Content | None]:
+def read_folder(root: Path, images: Sequence[Wanted]) -> Iterator[Content | None]:
     """Yield the files in a folder, by their paths; what lies outside the folder isn't read."""
-    for place in places:
-        path = (root / place.path).resolve()
+    for image in images:
+        path = (root / image.path).resolve()
         try:
             there = path.is_relative_to(root) and path.is_file()
             yield path.read_bytes() if there else None
@@ -103,16 +103,16 @@ def read_folder(root: Path, places: Sequence[Place]) -> Iterator[Content | None]
             yield None
 
 
-def read_source(source: Source, places: Sequence[Place]) -> Iterator[Content | None]:
+def read_source(source: Source, images: Sequence[Wanted]) -> Iterator[Content | None]:
     """Yield the images of any other source, by their numbers."""
-    there = [place.row for place in places if place.row < source.count]
+    there = [image.row for image in images if image.row < source.count]
     done = 0
     with suppress(JobError):  # The source has changed since it was listed.
-        for place, chunk in zip(places, source.chunks(there, 1), strict=False):
+        for image, chunk in zip(images, source.chunks(there, 1), strict=False):
             (content,) = chunk.load()
-            yield content if chunk.names[0] == place.path else None
+            yield content if chunk.names[0] == image.path else None
             done += 1
-    yield from (None for _ in places[done:])
+    yield from (None for _ in images[done:])
 
 
 def is_changed(content: Readable, sha256: str | None) -> bool:

@@ -24,7 +24,7 @@ from pinhole.jobs.shards import (
     is_shard,
     shard_path,
     shard_totals,
-    write_whole,
+    write_durably,
 )
 
 try:
@@ -214,7 +214,7 @@ def read_job(folder: Path) -> dict[str, Any]:
 def write_job(folder: Path, fields: dict[str, Any]) -> None:
     """Write _job.json."""
     text = json.dumps(fields, indent=2) + "\n"
-    write_whole(folder / JOB, lambda file: file.write(text.encode()))
+    write_durably(folder / JOB, lambda file: file.write(text.encode()))
 
 
 def progress(folder: Path, identity: Identity) -> Progress:

@@ -131,7 +131,7 @@ def write_shard(path: Path, identity: Identity, shard: int, rows: Sequence[Row])
         JobError: it can't be written, for lack of space for example.
     """
     table = to_table(identity, rows).replace_schema_metadata(metadata(identity, shard, rows))
-    write_whole(path, lambda file: pq.write_table(table, file))
+    write_durably(path, lambda file: pq.write_table(table, file))
 
 
 def to_table(identity: Identity, rows: Sequence[Row]) -> Any:
@@ -219,7 +219,7 @@ def shard_totals(path: Path, identity: Identity, shard: int) -> Totals | None:
     return Totals(int(found["rows"]), Counter(json.loads(found["failures"])))
 
 
-def write_whole(
+def write_durably(
     path: Path, write: Callable[[IO[bytes]], object], folder: Path | None = None
 ) -> None:
     """Write a file as outputs.write_whole does, and flush it to the disk before it is renamed.

@@ -24,7 +24,7 @@ from pinhole.jobs.folder import (
     write_job,
 )
 from pinhole.jobs.formats import FORMATS
-from pinhole.jobs.shards import COLUMNS, Identity, schema_of, told, write_whole
+from pinhole.jobs.shards import COLUMNS, Identity, schema_of, told, write_durably
 from pinhole.jobs.sources import stamp_of
 from pinhole.jobs.sources.files import list_names
 from pinhole.jobs.sources.opening import LISTS, file_source, matching
@@ -197,7 +197,7 @@ def assemble(sink: Sink, identity: Identity) -> None:
         JobError: it can't be written.
     """
     write = FORMATS[sink.path.suffix.lower()]
-    write_whole(sink.path, lambda file: write(file, sink.folder, identity), sink.folder)
+    write_durably(sink.path, lambda file: write(file, sink.folder, identity), sink.folder)
     if not sink.tells_rows:
         write_job(sink.folder, {**read_job(sink.folder), "out": stamp(sink.path)})
 

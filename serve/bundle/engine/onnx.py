@@ -22,7 +22,7 @@ PROVIDERS = {
     "openvino": "OpenVINOExecutionProvider",
     "cpu": "CPUExecutionProvider",
 }
-EXTRAS = {"cuda": "gpu", "openvino": "openvino", "cpu": "local"}
+EXTRA_OF_DEVICE = {"cuda": "gpu", "openvino": "openvino", "cpu": "local"}
 # device → images of 28 x 28 in one chunk, for an engine of one thread and of several threads. One
 # thread is fastest with few images: the activations between two layers stay in its core's cache.
 # Several threads share the images of each layer and wait for each other after it, so they need
@@ -131,7 +131,7 @@ def missing(device: str) -> str | None:
     if PROVIDERS[device] not in onnxruntime.get_available_providers():
         return (
             f"this onnxruntime has no {PROVIDERS[device]}: in a fresh environment (the builds of "
-            f"onnxruntime overwrite each other), {install_command(EXTRAS[device])}"
+            f"onnxruntime overwrite each other), {install_command(EXTRA_OF_DEVICE[device])}"
         )
     if device == "cuda" and not has_gpu():
         return "this host has no NVIDIA driver with a GPU"
@@ -211,6 +211,6 @@ def open_session(
     if session.get_providers()[0] != provider:
         raise EngineError(
             f"onnxruntime could not start {provider} for {file}: are its libraries there? "
-            f"{install_command(EXTRAS[device])}"
+            f"{install_command(EXTRA_OF_DEVICE[device])}"
         )
     return session
