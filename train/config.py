@@ -226,7 +226,7 @@ def without_effect(config: TrainConfig) -> dict[str, str]:
     needs = {
         "kl_weight": ("--model vae", config.model == "vae"),
         "layout": (f"--output-dim {WIDEST_MAP} or less", config.output_dim <= WIDEST_MAP),
-        "patience": ("images that validate", config.fit_on == "split"),
+        "patience": ("--fit-on split", config.fit_on == "split"),
         "augment_fade": ("--augment", config.augment > 0),
         "warps": ("--augment", config.augment > 0),
     }

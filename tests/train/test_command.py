@@ -286,7 +286,7 @@ def test_a_run_does_not_learn_its_own_pictures(
     [
         (["--layout", "0.2", "--output-dim", "3"], "--layout needs --output-dim 2 or less"),
         (["--kl-weight", "9"], "--kl-weight needs --model vae"),
-        (["--patience", "1", "--fit-on", "all"], "--patience needs images that validate"),
+        (["--patience", "1", "--fit-on", "all"], "--patience needs --fit-on split"),
         (["--warps", "photograph", "--augment", "0"], "--warps needs --augment"),
     ],
 )
