@@ -35,7 +35,10 @@ def main(arguments: list[str] | None = None) -> int:
         bundle = load_bundle(options.bundle)
         run(bundle, settings, stopping)
     except (ServeError, OSError) as error:  # OSError: no temporary folder, or no room in it
-        print(f"serve: {error}", file=sys.stderr)
+        if options.log_format == "json":
+            logger.critical("%s", error)
+        else:
+            print(f"serve: {error}", file=sys.stderr)
         return 1
     return 0
 

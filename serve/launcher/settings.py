@@ -204,7 +204,7 @@ def parse(arguments: list[str], environment: Mapping[str, str]) -> argparse.Name
     default = Settings()
     for flag, each in OPTIONS.items():
         value, details = getattr(default, each.name), dict(each.metadata)
-        if value is not None:
+        if value not in (None, frozenset()):
             details["help"] += " (default: %(default)s)"
         parser.add_argument(flag, default=value, **details)
     try:

@@ -6,6 +6,8 @@ import os
 import shutil
 import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -39,6 +41,16 @@ def test_missing_bundle_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixtur
     error = capsys.readouterr().err
     assert error.startswith(f"serve: {tmp_path} is no bundle")
     assert error.count("\n") == 1
+
+
+def test_last_line_is_json_too(tmp_path: Path) -> None:
+    """What collects a service's log also collects why the service ended."""
+    command = [sys.executable, "-m", "serve", str(tmp_path), "--log-format", "json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+
+    (line,) = map(json.loads, done.stderr.splitlines())
+    assert (done.returncode, line["level"], line["logger"]) == (1, "CRITICAL", "serve")
+    assert line["message"].startswith(f"{tmp_path} is no bundle")
 
 
 def test_public_address_needs_a_gateway(

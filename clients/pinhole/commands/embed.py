@@ -78,8 +78,8 @@ def add_job(command: argparse.ArgumentParser) -> None:
         metavar="SOURCE",
         nargs="+",
         help="a folder, searched at any depth; a pattern; a zip, tar, .npy, .npz, IDX or Parquet "
-        "file, or many of them; a .txt file that lists files; or a URL such as s3://bucket/folder. "
-        f"Up to {MOST_SOURCES} files or folders of this host may be named",
+        "file, or many of them; a .txt, .list or .lst file that lists files; or a URL such as "
+        f"s3://bucket/folder. Up to {MOST_SOURCES} files or folders of this host may be named",
     )
     command.add_argument(
         "--out", required=True, help="a folder for shards, or a .parquet, .npy or .csv file"
