@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-OURS = ("train", "export", "serve", "pinhole")
+OURS = ("train", "export", "serve", "pinhole", "bench", "tests")
 
 # folder → the modules of this project that it may import, with their submodules
 ALLOWED = {
@@ -58,7 +58,7 @@ def test_nothing_is_noted_in_the_users_home(module: str, tmp_path: Path) -> None
 
 
 def test_bundle_runs_without_the_rest() -> None:
-    """Opening an engine and reading an image loads only serve.bundle, and not torch."""
+    """Reading images and asking what onnxruntime can do loads serve.bundle alone, without torch."""
     program = """
 import sys, serve.bundle.images, serve.bundle.score
 from serve.bundle.engine.opening import available

@@ -35,27 +35,31 @@ def test_help_shows_examples(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments",
+    ("arguments", "words"),
     [
-        [],
-        ["fly"],
-        ["embed", "x"],
-        ["health", "--timeout-s", "0"],
-        ["health", "--timeout-s", "inf"],
-        ["health", "--timeout-s", "nan"],
-        ["health", "--api-key", "abc\n"],
-        ["explore", "--port", "70000"],
-        ["explore", "--port", "-1"],
-        ["health", "--url", "localhost:8080"],
-        ["completion", "cmd"],
-        ["embed", "x", "--out", "y", "--url", "http://host", "--local", "z"],
-        ["report", "x", "--out", "y", "--url", "http://host", "--local", "z"],
+        ([], "required: COMMAND"),
+        (["fly"], "invalid choice: 'fly'"),
+        (["embed", "x"], "required: --out"),
+        (["health", "--timeout-s", "0"], "argument --timeout-s: "),
+        (["health", "--timeout-s", "inf"], "argument --timeout-s: "),
+        (["health", "--timeout-s", "nan"], "argument --timeout-s: "),
+        (["health", "--api-key", "abc\n"], "argument --api-key: "),
+        (["explore", "--port", "70000"], "argument --port: "),
+        (["explore", "--port", "-1"], "argument --port: "),
+        (["health", "--url", "localhost:8080"], "argument --url: "),
+        (["completion", "cmd"], "invalid choice: 'cmd'"),
+        (["embed", "x", "--out", "y", "--url", "http://host", "--local", "z"], "not allowed with"),
+        (["report", "x", "--out", "y", "--url", "http://host", "--local", "z"], "not allowed with"),
     ],
 )
-def test_wrong_usage_exits_2(arguments: list[str]) -> None:
-    """Argparse says what is missing."""
+def test_wrong_usage_exits_2(
+    arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Argparse says what is missing or wrong."""
     with pytest.raises(SystemExit, match="2"):
         main(arguments)
+
+    assert words in capsys.readouterr().err
 
 
 def test_version_is_the_package_s(capsys: pytest.CaptureFixture[str]) -> None:

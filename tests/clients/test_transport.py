@@ -138,15 +138,6 @@ def test_lasting_trouble_is_named(script: Script, client: Client) -> None:
         nobody.embed(b"x")
 
 
-def test_time_out_is_not_retried(script: Script) -> None:
-    """What timed out may still be running; asking again would double the load."""
-    script.say(-1)
-    with Client(script.url, timeout_s=0.3) as hasty, pytest.raises(Unavailable, match="Timeout"):
-        hasty.embed(b"x")
-
-    assert len(script.requests) == 1
-
-
 def test_long_pauses_are_cut_short(script: Script, client: Client) -> None:
     """A Retry-After of an hour is not obeyed."""
     script.say(503, error(503), Retry_After="3600")

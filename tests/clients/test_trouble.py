@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from pinhole import BadRequest, Busy, Client, ServerError, Unavailable, transport
+from pinhole import BadRequest, Client, ServerError, Unavailable, transport
 from pinhole.tensors import pack
 
 from .rogue import (
@@ -233,15 +233,6 @@ def test_worker_that_dies_of_a_request(rogue: Rogue, client: Client) -> None:
     with pytest.raises(ServerError, match="Worker died"):
         client.embed(b"x")
     assert rogue.requests == 3
-
-
-def test_busy_to_the_end(rogue: Rogue, client: Client) -> None:
-    """The error has the service's own message."""
-    rogue.behaviours = [BUSY]
-
-    with soon(), pytest.raises(Busy, match="queue full"):
-        client.embed(b"x")
-    assert rogue.requests == 5
 
 
 def test_redirection_is_named_not_followed(rogue: Rogue, client: Client) -> None:

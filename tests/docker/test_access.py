@@ -7,6 +7,7 @@ import subprocess
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import requests
@@ -98,6 +99,7 @@ def test_security_headers(path: str) -> None:
 
 def test_keys_are_not_logged(compose: Compose) -> None:
     """The log has the number of a caller's key, and never the key."""
+    get("/map.json")
     time.sleep(1.5)  # the log is written every second
     log = compose.log("gateway")
 
@@ -130,7 +132,7 @@ def test_private_ports_are_for_the_inside(compose: Compose, port: int) -> None:
     outside = subprocess.run([*run, *ask[1:]], timeout=60)
     inside = compose.run("exec", "gateway", *ask, check=False)
 
-    assert outside.returncode != 0
+    assert outside.returncode in (7, 28)  # curl found nothing there, or got no answer
     assert (inside.returncode == 0) == (port == 8083)
 
 
@@ -149,9 +151,10 @@ def test_containers_are_confined(compose: Compose, service: str) -> None:
 
 def test_no_build_tools_are_left(compose: Compose) -> None:
     """The image that serves has neither pip nor a compiler."""
-    found = compose.run("exec", "service", "sh", "-c", "which pip gcc git || true").stdout
+    look = "command -v python; for name in pip gcc git; do command -v $name; done; true"
+    found = compose.run("exec", "service", "sh", "-c", look).stdout
 
-    assert found == ""
+    assert [Path(line).name for line in found.splitlines()] == ["python"]
 
 
 def test_flood_of_one_key_leaves_the_other_served(seven: bytes) -> None:

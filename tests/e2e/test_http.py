@@ -3,6 +3,7 @@
 import asyncio
 import http.client
 import json
+import os
 import re
 import socket
 import subprocess
@@ -161,12 +162,12 @@ def test_ids_are_sent_back(granian: Running) -> None:
     """A caller's request id is sent back, and an id that isn't fit to be logged is replaced."""
     replies = [
         requests.post(granian.url + EMBED, FILE, headers={**PNG, "X-Request-Id": id}, timeout=10)
-        for id in ("order-67", "a b")
+        for id in ("order-67", "i" * 128, "a b", "i" * 129)
     ]
-    mine, made = (reply.headers["X-Request-Id"] for reply in replies)
+    *mine, made, too = (reply.headers["X-Request-Id"] for reply in replies)
 
-    assert mine == "order-67"
-    assert len(made) == 32
+    assert mine == ["order-67", "i" * 128]
+    assert len(made) == len(too) == 32
 
 
 @pytest.mark.parametrize("declared", [True, False])
@@ -318,14 +319,15 @@ def test_a_stuck_request_ends_the_service(small_bundle: Bundle, tmp_path: Path) 
         log.open("w") as output,
         subprocess.Popen([*command, "--port", str(port)], stderr=output) as process,
     ):
-        service = Running(process, port, log, "granian")
-        assert wait_until(lambda: "READY" in log.read_text(), STOP_S)
-        with pytest.raises(requests.ConnectionError):
-            requests.post(
-                service.url + EMBED, FILE, headers={**PNG, "X-Request-Id": "poison"}, timeout=STOP_S
-            )
+        service, headers = Running(process, port, log, "granian"), {**PNG, "X-Request-Id": "poison"}
+        try:
+            assert wait_until(lambda: "READY" in log.read_text(), STOP_S)
+            with pytest.raises(requests.ConnectionError):
+                requests.post(service.url + EMBED, FILE, headers=headers, timeout=STOP_S)
 
-        assert process.wait(STOP_S) == 1
+            assert process.wait(STOP_S) == 1
+        finally:
+            process.kill()
     told = r"CRITICAL .*embed has been stuck for \d+ s: request poison; ending at once"
     assert re.search(told, log.read_text())
 
@@ -346,8 +348,9 @@ def test_small_requests_pass_large_ones(granian: Running) -> None:
             times.append(send(large, headers))
         return times
 
-    with ThreadPoolExecutor(6) as pool:
-        callers = [pool.submit(keep_sending) for _ in range(6)]
+    count = (os.cpu_count() or 1) + 4
+    with ThreadPoolExecutor(count) as pool:
+        callers = [pool.submit(keep_sending) for _ in range(count)]
         time.sleep(0.5)
         small = [send(FILE, PNG) for _ in range(30)]
         over.set()

@@ -116,7 +116,7 @@ def test_pixels_of_a_whole_request(lone: Running) -> None:
     assert [error["type"] for error in reply["errors"]] == ["PayloadTooLarge"]
 
 
-def test_body_that_torchserve_itself_refuses(lone: Running) -> None:
+def test_body_far_over_the_limit(lone: Running) -> None:
     """A body far over the limit gets a 413, and the service goes on."""
     assert post(lone, bytes(MAX_BODY_BYTES * 2), PNG).status_code == 413
     assert post(lone, picture(28, 28), PNG).status_code == 200

@@ -40,6 +40,8 @@ def test_grpc_is_closed_to_web_pages(service: Running) -> None:
     headers = {"Origin": "https://evil.example", "Content-Type": "application/grpc"}
     url = f"http://127.0.0.1:{service.port + 5}{REMOVE}"
 
+    with socket.create_connection(("127.0.0.1", service.port + 5), 5):
+        pass  # something listens there
     with pytest.raises(requests.ConnectionError):
         requests.post(url, message, headers=headers, timeout=10)
 

@@ -216,6 +216,7 @@ def test_failed_export_writes_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is CUDA")
 def test_accelerator_that_cannot_start_is_left_out(
     small_bundle: Bundle, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -23,6 +23,7 @@ EXIT_S = 10.0  # for the launcher to end once its server is dead
 ORPHAN_S = 5.0  # for the JVM to end once its launcher is dead
 BATCH = 24  # most requests in the dynamic batch of a worker
 TIMEOUT_S = 10  # of a worker, in place of the 300 s of serve.torchserve.store
+REPLACED_S = 30.0  # for TorchServe to start a worker in place of one that it lost
 STUCK_S = 90.0  # for a service with a worker that never answers to be well again, or to end
 PAUSE_S = 8.0  # for which a whole service is stopped
 
@@ -46,9 +47,11 @@ def hurt_a_worker(
     with under_load(service.port, deck, RATE) as load:
         time.sleep(BEFORE_S)
         at = time.monotonic()
-        os.kill(service.worker_pid("embed"), number)
+        hurt = service.worker_pid("embed")
+        os.kill(hurt, number)
         wait_until(lambda: not is_ready(service), noticed_s)
         wait_until_ready(service)
+        assert wait_until(lambda: service.worker_pid("embed") != hurt, REPLACED_S)
         time.sleep(AFTER_S)
         return load.stop(), at
 
@@ -129,7 +132,7 @@ def test_every_worker_of_an_endpoint_stops(
     with running(shipped_bundle, tmp_path, "--workers", "1") as service:
         stopped, at = service.worker_pid("embed"), time.monotonic()
         os.kill(stopped, signal.SIGSTOP)
-        wait_until(lambda: not is_ready(service), 15)
+        assert wait_until(lambda: not is_ready(service), 15)
 
         def is_over() -> bool:
             return service.process.poll() is not None or is_ready(service)
@@ -178,8 +181,8 @@ def running_impatiently(bundle: Bundle, folder: Path) -> Iterator[Running]:
     command = [sys.executable, "-c", program, str(bundle.folder), "--port", str(port)]
     with log.open("w") as output, subprocess.Popen(command, stderr=output, text=True) as process:
         service = Running(process, port, log, "torchserve")
-        assert wait_until(lambda: "READY" in log.read_text(), START_S), log.read_text()
         try:
+            assert wait_until(lambda: "READY" in log.read_text(), START_S), log.read_text()
             yield service
         finally:
             if process.poll() is None:

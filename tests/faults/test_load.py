@@ -77,6 +77,7 @@ def test_twice_what_it_can_do(service: Running, pool: Pool, note: Note) -> None:
         + (f", p99 {quantile(refused, 0.99):.2f} s" if refused else "")
     )
     assert len(accepted) + len(refused) == len(outcomes), told(outcomes)
+    assert refused, "nothing was refused at twice the capacity"
     assert all(each.seconds < REFUSED_S for each in refused), told(refused)
     after = is_normal_again(service, deck, quantile(normal, 0.99))
     assert after is not None

@@ -157,7 +157,8 @@ def test_memory_is_taken_away(
         time.sleep(BEFORE_S)
         at = time.monotonic()
         limit.write_text(str(MORE_BYTES))
-        for pid in tree(service.process.pid):
+        before = tree(service.process.pid)
+        for pid in before:
             members.write_text(str(pid))
         ended = wait_until(lambda: service.process.poll() is not None, DURING_S)
         limit.write_text(NO_LIMIT)
@@ -168,6 +169,7 @@ def test_memory_is_taken_away(
                 outcomes = load.stop()
         else:
             wait_until_ready(service)
+            assert tree(service.process.pid) != before, "nothing was killed"
             time.sleep(AFTER_S)
             outcomes = load.stop()
         after = ", then a restart" if ended else ""

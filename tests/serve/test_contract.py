@@ -244,3 +244,21 @@ def test_swaps_are_asked_for_in_json(body: str, content_type: str, status: int) 
         assert reply.status_code == status
     finally:
         server.stop()
+
+
+@pytest.mark.parametrize(
+    ("host", "caller"), [("evil.example", "127.0.0.1"), ("127.0.0.1", "192.0.2.7")]
+)
+def test_swaps_are_for_this_host(monkeypatch: pytest.MonkeyPatch, host: str, caller: str) -> None:
+    """Neither a name that was rebound to loopback nor another host's address may swap."""
+    accept = PrivateServer.get_request
+    monkeypatch.setattr(PrivateServer, "get_request", lambda own: (accept(own)[0], (caller, 9)))
+    answers = Answers(lambda: None, dict, bytes, lambda folder: pytest.fail("swapped"))
+    server = PrivateServer("127.0.0.1", 0, answers)
+    try:
+        url = f"http://127.0.0.1:{server.server_address[1]}/swap"
+        reply = requests.post(url, '{"bundle": "/b"}', headers={**JSON, "Host": host}, timeout=10)
+    finally:
+        server.stop()
+
+    assert (reply.status_code, reply.json()["type"]) == (403, "Forbidden")

@@ -57,7 +57,9 @@ def test_company_changes_nothing(shipped_bundle: Bundle, digits: Dataset, runtim
     """
     size = 64  # of the longest chunk on a CPU
     images = digits.train_images[: 2 * size + 3].numpy()
-    for device in dict.fromkeys(device for device, _ in available(runtime)):
+    found = available(runtime)
+    assert ("cpu", "fp32") in found
+    for device in dict.fromkeys(device for device, _ in found):
         engine = open_engine(shipped_bundle, runtime, device)
         expected = engine.embed(images)
         pixels = engine.decode(expected)
@@ -115,7 +117,9 @@ def test_every_precision_of_this_host_passes_the_golden_check(
     shipped_bundle: Bundle, runtime: str
 ) -> None:
     """Whatever this host has is opened, says what it is, and gives the golden answers."""
-    for device, precision in available(runtime):
+    found = available(runtime)
+    assert ("cpu", "fp32") in found
+    for device, precision in found:
         engine = open_engine(shipped_bundle, runtime, device, precision)
         assert engine.precision == precision
         check_golden(engine, shipped_bundle)

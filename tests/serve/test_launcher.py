@@ -23,6 +23,8 @@ from serve.endpoints import make_canaries
 from serve.launcher.readiness import Readiness
 from serve.launcher.settings import Settings, parse
 
+from ..e2e.conftest import free_port
+
 
 @pytest.fixture(autouse=True)
 def signal_handlers() -> Iterator[None]:
@@ -167,30 +169,33 @@ def test_engine_that_cannot_start_is_one_line(
     small_bundle: Bundle, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The launcher refuses an engine that can't start, before any worker tries."""
-    assert main([str(small_bundle.folder), "--device", "cuda", "--port", "31990"]) == 1
+    assert main([str(small_bundle.folder), "--device", "cuda", "--port", str(free_port())]) == 1
 
     assert "pinhole-autoencoder[gpu]" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
-    "arguments",
+    ("arguments", "words"),
     [
-        ["--port", "80"],
-        ["--port", "65535"],
-        ["--workers", "0"],
-        ["--runtime", "tvm"],
-        ["--server", "granian", "--cors", "site.example"],
-        ["--server", "granian", "--cors", "https://site.example/"],
-        ["--server", "granian", "--cors", ","],
-        ["--server", "torchserve", "--cors", "*"],
+        (["--port", "80"], "argument --port: must be within"),
+        (["--port", "65535"], "argument --port: must be within"),
+        (["--workers", "0"], "argument --workers: "),
+        (["--runtime", "tvm"], "argument --runtime: invalid choice"),
+        (["--server", "granian", "--cors", "site.example"], "argument --cors: must be origins"),
+        (["--server", "granian", "--cors", "https://site.example/"], "argument --cors: must be"),
+        (["--server", "granian", "--cors", ","], "argument --cors: must be origins"),
+        (["--server", "torchserve", "--cors", "*"], "--cors is for --server granian"),
     ],
 )
-def test_impossible_options_are_usage_errors(arguments: list[str]) -> None:
+def test_impossible_options_are_usage_errors(
+    arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Impossible values of options end the command with argparse's exit code 2."""
     with pytest.raises(SystemExit) as exit_info:
         parse(["bundle", *arguments], {})
 
     assert exit_info.value.code == 2
+    assert words in capsys.readouterr().err
 
 
 def test_processes_are_for_granian_on_linux(

@@ -168,6 +168,7 @@ NUMBERS = {"name": "images", "datatype": "UINT8", "shape": [2], "data": [1, 2]}
         ({"parameters": {"binary_data_size": 2}}, "must be the 0 bytes"),
         ({"parameters": {"binary_data_size": False}}, "must be the 0 bytes"),
         ({"parameters": {"shared_memory_region": "x"}}, "shared_memory_region is not offered"),
+        ({"parameters": {"classification": 1}}, "classification is not offered"),
         ({"datatype": "BYTES", "shape": [1], "data": ["&"]}, "base64"),
         ({"datatype": "BYTES", "data": ["AQI="]}, "that of 2 elements; 1 came"),
         ({"datatype": "BYTES", "data": [["AQI="]]}, "flat list"),

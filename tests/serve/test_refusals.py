@@ -89,6 +89,8 @@ def test_what_the_model_cannot_draw_fails(service: Service) -> None:
     [
         (file(png(1), **{"x-seen": "maybe"}), 400, "InvalidRequest", "true or false"),
         (file(png(1), **{"x-pictures": "no"}), 400, "InvalidRequest", "X-Pictures must be true"),
+        (file(png(1), **{"x-framing": "guess"}), 400, "InvalidRequest", "X-Framing must be one of"),
+        (file(png(1), **{"x-polarity": "x"}), 400, "InvalidRequest", "X-Polarity must be one of"),
         (file(b"x", "text/plain"), 415, "UnsupportedMediaType", "image/\\*"),
         (Message(b"{nope", {"content-type": "application/json"}), 400, "InvalidRequest", "JSON"),
         (Message(b"\xff", {"content-type": "application/json"}), 400, "InvalidRequest", "JSON"),

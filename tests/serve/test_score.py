@@ -7,6 +7,7 @@ import pytest
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
+from pinhole.commands import embed
 from serve.bundle.engine.opening import open_engine
 from serve.bundle.manifest import Bundle, Calibration
 from serve.bundle.score import OUTLIER_PERCENTILE, is_outside, percentile
@@ -14,6 +15,8 @@ from serve.service import Service
 from serve.wire.message import Message
 from serve.wire.npy import write_npy
 from train.dataset import Dataset
+
+from .conftest import fields, file, png
 
 SAMPLE = 300  # images: enough for an AUROC to two decimals
 CALIBRATION = Calibration(
@@ -106,10 +109,21 @@ def test_percentile_is_read_off_the_quantiles(mse: float, expected: float) -> No
     assert percentile(mse, CALIBRATION) == pytest.approx(expected)
 
 
-@pytest.mark.parametrize(("mse", "expected"), [(0.0, False), (0.1989, False), (0.1991, True)])
-def test_top_percent_is_an_outlier(mse: float, expected: bool) -> None:
+@pytest.mark.parametrize(("rank", "expected"), [(0.0, False), (99.0, False), (99.1, True)])
+def test_top_percent_is_an_outlier(
+    service: Service, monkeypatch: pytest.MonkeyPatch, rank: float, expected: bool
+) -> None:
     """An image amid the others on the map is an outlier only above the 99th percentile."""
-    assert (percentile(mse, CALIBRATION) > OUTLIER_PERCENTILE) is expected
+    monkeypatch.setattr("serve.service.score_each", lambda *_: [(0.1, rank, False)])
+
+    (reply,) = service.reconstruct([file(png(51))])
+
+    assert fields(reply)["anomaly"] == {"percentile": rank, "outlier": expected}
+
+
+def test_jobs_have_the_same_threshold() -> None:
+    """The client, which imports nothing of a server's, repeats it."""
+    assert embed.OUTLIER_PERCENTILE == OUTLIER_PERCENTILE
 
 
 @pytest.mark.parametrize(

@@ -67,6 +67,16 @@ def test_plural_is_about_the_form_not_the_count(service: Service) -> None:
     assert fields(none) == {"embeddings": [], "errors": []}
 
 
+def test_outliers_are_listed_beside_pictures(service: Service) -> None:
+    """An array of pictures has no place for scores: a header has the outliers' places."""
+    images = np.zeros((3, 28, 28), np.uint8)
+    images[1, :14] = 255
+
+    (reply,) = service.reconstruct([array(images, accept="application/x-npy")])
+
+    assert reply.headers["X-Outlier-Indices"] == "1"
+
+
 def test_reconstruct_scores_the_image(service: Service) -> None:
     """The fake engine reconstructs one shade perfectly, and half-black half-white badly."""
     half = np.zeros((1, 28, 28), np.uint8)

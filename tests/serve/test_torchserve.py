@@ -19,8 +19,10 @@ from serve.torchserve import silence
 from serve.torchserve.activity import Activity
 from serve.torchserve.java import find_java, java_version
 from serve.torchserve.memory import LEAST_BYTES, MIB, memory_flags
-from serve.torchserve.process import environment, server_config
+from serve.torchserve.process import THREAD_VARIABLES, environment, server_config
 from serve.torchserve.store import write_model
+
+from ..e2e.conftest import free_port
 
 
 def test_only_inference_leaves_loopback(tmp_path: Path) -> None:
@@ -29,6 +31,7 @@ def test_only_inference_leaves_loopback(tmp_path: Path) -> None:
 
     exposed = [line for line in config.splitlines() if "0.0.0.0" in line]  # noqa: S104
     assert exposed == ["inference_address=http://0.0.0.0:9000"]
+    assert f"allowed_urls=file://{tmp_path}/models/.*" in config.splitlines()
 
 
 def test_instances_share_nothing(small_bundle: Bundle, tmp_path: Path) -> None:
@@ -93,7 +96,7 @@ def test_no_java_is_one_line(
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", None)
 
-    assert main([str(small_bundle.folder), "--port", "31990"]) == 1
+    assert main([str(small_bundle.folder), "--port", str(free_port())]) == 1
 
     error = capsys.readouterr().err
     assert error.startswith("serve: no Java 17 or newer")
@@ -113,7 +116,7 @@ def test_path_that_sockets_cannot_have_is_one_line(
     monkeypatch.setattr("tempfile.tempdir", str(folder))
     monkeypatch.setattr("serve.torchserve.instance.prove_engine", pytest.fail)
 
-    assert main([str(small_bundle.folder), "--port", "31990"]) == 1
+    assert main([str(small_bundle.folder), "--port", str(free_port())]) == 1
 
     error = capsys.readouterr().err
     assert "set TMPDIR to another folder" in error
@@ -128,6 +131,11 @@ def test_java_reads_any_path(tmp_path: Path) -> None:
     assert config.isascii()
     assert "/\\u00fc\\u4e2d/models" in config
     assert environment(tmp_path)["LC_ALL"] == "C.UTF-8"
+
+
+def test_each_worker_has_one_thread(tmp_path: Path) -> None:
+    """Libraries that count cores would start as many threads in every worker."""
+    assert {environment(tmp_path)[name] for name in THREAD_VARIABLES} == {"1"}
 
 
 CGROUPS = {  # what a container of 2.5 cores and 3 GB sees
@@ -157,7 +165,8 @@ def test_limits_of_the_cgroup(
     assert (
         memory_flags(workers=6)[0] == "-Xmx512m" == least
     )  # half of 3,072 - 6 x 330 - 300 is less
-    assert memory_flags(workers=1)[0] == "-Xmx1024m"
+    most = ["-Xmx1024m", "-XX:MaxDirectMemorySize=1024m", "-XX:+ExitOnOutOfMemoryError"]
+    assert memory_flags(workers=1) == most
 
 
 def test_no_limit_of_the_cgroup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -199,9 +208,18 @@ def test_silent_workers_are_stuck(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert fault_after(2) == "embed has answered nothing for 121 s"
 
 
-def test_missing_worker_ends_the_service(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One of two workers missing for long is a fault, though the other worker answers."""
-    monkeypatch.setattr(watching, "INCOMPLETE_S", 0.3)
+@pytest.mark.parametrize(
+    ("limit", "lost", "fault"),
+    [
+        ("INCOMPLETE_S", 1, "a worker is missing for 0 s: embed: 1 of 2 workers"),
+        ("UNREADY_S", 2, "not ready for 0 s: embed: 0 of 2 workers"),
+    ],
+)
+def test_missing_workers_end_the_service(
+    monkeypatch: pytest.MonkeyPatch, limit: str, lost: int, fault: str
+) -> None:
+    """One of two workers missing for long is a fault, though the other answers; so are both."""
+    monkeypatch.setattr(watching, limit, 0.3)
     monkeypatch.setattr(watching, "CHECK_EVERY_S", 0.05)
     readiness = Readiness({"embed": None}, Settings(workers=2), lambda _: len(workers))  # type: ignore[dict-item]
     monkeypatch.setattr("serve.launcher.readiness.try_canary", lambda *_: (None, False))
@@ -217,8 +235,8 @@ def test_missing_worker_ends_the_service(monkeypatch: pytest.MonkeyPatch) -> Non
         def stop(self) -> None:
             pass
 
-    with pytest.raises(LaunchError, match="a worker is missing for 0 s: embed: 1 of 2 workers"):
-        watching.watch(Fake(), threading.Event(), workers.pop)
+    with pytest.raises(LaunchError, match=fault):
+        watching.watch(Fake(), threading.Event(), lambda: workers.__delitem__(slice(lost)))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="PR_SET_PDEATHSIG is of Linux")

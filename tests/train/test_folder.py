@@ -29,7 +29,11 @@ def make_folder(folder: Path, coloured: bool, count: int = 20) -> Path:
 
 @pytest.mark.parametrize(("coloured", "channels"), [(True, 3), (False, 1)])
 def test_images_decide_their_channels(tmp_path: Path, coloured: bool, channels: int) -> None:
-    """Coloured files make an RGB dataset, grey ones a grey one; subfolders are labels."""
+    """Coloured files make an RGB dataset, grey ones a grey one; subfolders are labels.
+
+    Hidden folders are passed over.
+    """
+    make_folder(tmp_path / ".thumbnails", coloured=True)
     dataset = load_dataset("folder", make_folder(tmp_path, coloured), size=32)
 
     assert dataset.train_images.shape == (16, channels, 32, 32)

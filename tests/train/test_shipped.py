@@ -29,6 +29,16 @@ def test_shipped_weights_beat_pca_by_far() -> None:
     assert metrics["mse"] < 0.75 * metrics["pca_mse"]
 
 
+def test_readme_has_the_cards_figures() -> None:
+    """The table's numbers are the card's."""
+    metrics = load_checkpoint(SHIPPED).card["metrics"]
+    readme = (SHIPPED.parents[1] / "README.md").read_text()
+
+    assert f"| PCA, 2 components | {metrics['pca_mse']:.4f} | |" in readme
+    weights = f"| these weights | {metrics['mse']:.4f} | {metrics['knn5_accuracy']:.2f} |"
+    assert weights in readme
+
+
 def test_shipped_folder_is_small() -> None:
     """A clone stays light: 2 MB in all."""
     assert sum(path.stat().st_size for path in SHIPPED.iterdir()) < 2_000_000

@@ -11,6 +11,7 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import urllib3
 
@@ -94,6 +95,11 @@ class ExplorerServer(ThreadingHTTPServer):
         """Print nothing: a browser drops its connections whenever a tab is closed."""
 
 
+def is_of_api(path: str) -> bool:
+    """Whether a path is passed on; the request to the service would resolve ``..`` in it."""
+    return path.startswith(PREFIXES) and ".." not in unquote(path)
+
+
 class Handler(BaseHTTPRequestHandler):
     """One connection of the browser."""
 
@@ -109,7 +115,7 @@ class Handler(BaseHTTPRequestHandler):
             self._refuse_foreign()
         elif path in self.server.files:
             self._send_file(self.server.files[path])
-        elif path in PAGES or path.startswith(PREFIXES):
+        elif path in PAGES or is_of_api(path):
             self._pass_on_get()
         else:
             self._refuse(HTTPStatus.NOT_FOUND, "NotFound", "no such path")
@@ -126,7 +132,7 @@ class Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(length))
         if self._is_foreign():
             return self._refuse_foreign()
-        if not self.path.startswith(PREFIXES):
+        if not is_of_api(self.path):
             return self._refuse(HTTPStatus.NOT_FOUND, "NotFound", "no such path")
         # The private port takes no predictions.
         return self._send_reply(self._ask(self.server.upstreams[0], body))

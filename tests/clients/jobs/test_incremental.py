@@ -251,6 +251,7 @@ def test_interruptions_lose_no_row(folder: Make, tmp_path: Path, name: str) -> N
     }
 
 
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 def test_kill_while_shards_are_made_anew(folder: Make, tmp_path: Path) -> None:
     """The rows that were put aside are still known afterwards."""
     images, out = folder(numbered(40)), tmp_path / "out"

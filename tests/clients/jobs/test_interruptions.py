@@ -66,6 +66,7 @@ def test_stalled_service_holds_no_one_back(
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as job:
         # Four requests are sent at first; the fifth is sent once the first answer has come.
         while len(Stalling.requests) < 5:
+            assert job.poll() is None
             time.sleep(0.01)
         time.sleep(0.5)
 
@@ -88,6 +89,7 @@ def test_hang_up_under_nohup(folder: Make, tmp_path: Path, stalling: str) -> Non
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as job:
         while len(Stalling.requests) < 2:
+            assert job.poll() is None
             time.sleep(0.01)
         job.send_signal(signal.SIGHUP)
         with pytest.raises(subprocess.TimeoutExpired):
@@ -115,6 +117,7 @@ def test_interrupted_in_this_process(tmp_path: Path, embed: list[str]) -> None:
     embed[embed.index("embed") + 1] = str(tmp_path / "in.npy")
     with subprocess.Popen([*embed, str(out)], stderr=subprocess.PIPE, text=True) as job:
         while not (out / "_job.json").exists():
+            assert job.poll() is None
             time.sleep(0.01)
         time.sleep(0.2)
 
@@ -234,6 +237,7 @@ def test_no_locks(
         assert run(tmp_path / "images", tmp_path / out, FakeRunner()).totals.embedded == 1
 
 
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 def test_kill_while_out_is_assembled(
     folder: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -55,7 +55,9 @@ def test_all_kinds_of_pictures(small_bundle: Bundle, tmp_path: Path) -> None:
     assert main(["embed", str(images), "--out", str(tmp_path / "o"), *local(small_bundle)]) == 0
 
     engine, spec = open_engine(small_bundle), small_bundle.manifest.image
-    for row in table_of(tmp_path / "o"):
+    rows = table_of(tmp_path / "o")
+    assert len(rows) == 6
+    for row in rows:
         pixels = read_image((images / str(row["path"])).read_bytes(), spec, PixelBudget())
         assert row["embedding"] == pytest.approx(engine.embed(pixels[None])[0], abs=1e-5)
 
@@ -292,7 +294,7 @@ def test_killed_three_times(small_bundle: Bundle, numbers: np.ndarray, tmp_path:
 def test_memory_is_flat(small_bundle: Bundle, tmp_path: Path) -> None:
     """Twenty times the images take the same peak of memory."""
     program = (
-        "import resource, sys; from pinhole.cli import main; main(sys.argv[1:]); "
+        "import resource, sys; from pinhole.cli import main; assert main(sys.argv[1:]) == 0; "
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
     )
     peaks = []
@@ -310,9 +312,10 @@ def test_memory_is_flat(small_bundle: Bundle, tmp_path: Path) -> None:
                 "1000",
                 *local(small_bundle),
             ],
-            capture_output=True,
+            stdout=subprocess.PIPE,
             text=True,
             timeout=120,
+            check=True,
         )
         peaks.append(int(done.stdout.splitlines()[-1]))
 

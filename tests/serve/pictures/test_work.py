@@ -163,20 +163,21 @@ def test_ordinary_scans_are_read() -> None:
 
 
 @pytest.mark.parametrize(
-    "data",
+    ("data", "words"),
     [
-        png_with(*[chunk(b"tEXt", b"")] * 70_000),
-        jpeg_with(*[(0xDD, b"\0\0")] * 70_000),
-        b"GIF89a\x01\0\x01\0\0\0\0" + b"!\xfe\x01x\0" * 70_000,
-        tiff("<", bytes(WIDTH), t257=70_000, t278=1),
+        (png_with(*[chunk(b"tEXt", b"")] * 70_000), "over 65,536 chunks"),
+        (jpeg_with(*[(0xDD, b"\0\0")] * 70_000), "over 65,536 segments"),
+        (b"GIF89a\x01\0\x01\0\0\0\0" + b"!\xfe\x01x\0" * 70_000, "truncated"),
+        (
+            tiff("<", bytes(WIDTH), t257=70_000, t278=1, t273=(8,) * 70_000, t279=(1,) * 70_000),
+            "over 65,536 strips",
+        ),
     ],
     ids=["PNG", "JPEG", "GIF", "TIFF"],
 )
-def test_parts_are_counted(data: bytes, no_decoding: None) -> None:
+def test_parts_are_counted(data: bytes, words: str, no_decoding: None) -> None:
     """Chunks, segments and strips that cost time without adding pixels are refused by number."""
-    message = fault(data)
-
-    assert "65,536" in message or "truncated" in message
+    assert words in fault(data)
 
 
 def test_strips_may_not_be_read_again_and_again(no_decoding: None) -> None:
