@@ -71,6 +71,8 @@ REFUSED = {
     "nothing of sense": bytes(range(256)) * 10,
 }
 
+WAITED_ON = {"negative length", "TLS"}  # where TorchServe waits for more; docs/torchserve.md
+
 
 @pytest.mark.parametrize("name", list(REFUSED))
 def test_what_is_not_http(service: Running, name: str) -> None:
@@ -78,7 +80,7 @@ def test_what_is_not_http(service: Running, name: str) -> None:
     seen, reply, closed = send(service.port, REFUSED[name])
 
     assert len(seen) <= 1, reply
-    assert seen or closed
+    assert seen or closed or (service.server == "torchserve" and name in WAITED_ON)
     worst = 599 if service.server == "torchserve" else 499  # its own 500 of HTTP/2 harms nobody
     assert all(400 <= status <= worst for status in seen), reply
     assert service.server == "torchserve" or not LEAKS.search(reply), reply
