@@ -80,19 +80,18 @@ def make_pictures(folder: Path, count: int, side: int, colour: bool, seed: int =
         made.save(folder / kind / f"{index:05}.png")
 
 
-def errors_on_new(checkpoint: Path, images: Path, colour: bool) -> list[float]:
+def errors_on_new(checkpoint: Path, images: Path) -> list[float]:
     """The mse of the mean image, of PCA and of the model, per pixel, on NEW pictures.
 
     Args:
         checkpoint: of the model.
-        images: what it has learned.
-        colour: whether these are in colour.
+        images: the folder that the model was trained on.
     """
     model = load_checkpoint(checkpoint).model
     channels, side, width = model.config.input_dim, model.config.image_size, model.config.output_dim
     learned = load_dataset("folder", images, channels, side).train_images
     with tempfile.TemporaryDirectory() as folder:
-        make_pictures(Path(folder), NEW, side, colour, seed=1)
+        make_pictures(Path(folder), NEW, side, colour=channels == 3, seed=1)
         made = load_dataset("folder", Path(folder), channels, side)
     new = torch.cat([made.train_images, made.test_images])
     as_mean, as_pca = fit_pca(learned, width).errors(new, width)
@@ -123,7 +122,7 @@ def main() -> int:
         subprocess.run(command, check=True, stdout=sys.stderr)
         seconds = time.monotonic() - started
         epochs = len((out / "metrics.jsonl").read_text().splitlines())
-        errors = errors_on_new(out / "checkpoint", images, options.colour)
+        errors = errors_on_new(out / "checkpoint", images)
     known = f"{options.pictures:,} | {options.pixels} | {'colour' if options.colour else 'grey'}"
     figures = " | ".join(f"{error:.4f}" for error in errors)
     print(f"{HEAD}\n| {known} | {figures} | {epochs} | {seconds:,.0f} |")

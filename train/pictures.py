@@ -111,10 +111,11 @@ def shortened(name: str) -> str:
 def font_for(text: str) -> str | None:
     """The first of matplotlib's fonts, usual ones first, that has every character of a text."""
     needed = {ord(character) for character in text}
-    # Last Resort has a box for every character.
+    # The font Last Resort has a box for every character; matplotlib's list may be older than a font's
+    # removal.
     fonts = [font for font in fontManager.ttflist if "Last Resort" not in font.name]
     for font in sorted(fonts, key=lambda font: font.name != "DejaVu Sans"):
-        if needed <= get_font(font.fname).get_charmap().keys():
+        if Path(font.fname).is_file() and needed <= get_font(font.fname).get_charmap().keys():
             return font.name
     return None
 
