@@ -111,8 +111,7 @@ def shortened(name: str) -> str:
 def font_for(text: str) -> str | None:
     """The first of matplotlib's fonts, usual ones first, that has every character of a text."""
     needed = {ord(character) for character in text}
-    # The font Last Resort has a box for every character; matplotlib's list may be older than a font's
-    # removal.
+    # The font Last Resort has a box for every character. A font on the list may have been removed.
     fonts = [font for font in fontManager.ttflist if "Last Resort" not in font.name]
     for font in sorted(fonts, key=lambda font: font.name != "DejaVu Sans"):
         if Path(font.fname).is_file() and needed <= get_font(font.fname).get_charmap().keys():
