@@ -332,13 +332,17 @@ def test_tar_that_was_cut_short_is_refused(tmp_path: Path, mode: str) -> None:
         open_source(str(path))
 
 
-@pytest.mark.parametrize("name", ["a.npy", "a.tar", "a.tgz", "a.npz", "a.idx.gz", "a.parquet"])
-def test_source_replaced_meanwhile_ends_the_job(tmp_path: Path, name: str) -> None:
-    """The members' offsets have changed, so they would be embedded under each other's names."""
+@pytest.mark.parametrize("midway", [False, True])
+@pytest.mark.parametrize(
+    "name", ["a.npy", "a.tar", "a.tgz", "a.zip", "a.npz", "a.idx.gz", "a.parquet"]
+)
+def test_source_rewritten_meanwhile_ends_the_job(tmp_path: Path, name: str, midway: bool) -> None:
+    """Its images would be embedded under each other's names, or be told to be damaged."""
     path = tmp_path / name
 
     def write(value: int) -> None:
         pixels = np.full((10, 4, 4), value, np.uint8)
+        files = {f"{index}.png": bytes([value] * 2_000) for index in range(10)}
         if name == "a.npy":
             np.save(path, pixels)
         elif name == "a.npz":
@@ -348,17 +352,26 @@ def test_source_replaced_meanwhile_ends_the_job(tmp_path: Path, name: str) -> No
                 gzip.compress(struct.pack(">4B3I", 0, 0, 8, 3, 10, 4, 4) + bytes(pixels))
             )
         elif name == "a.parquet":
-            pq.write_table(pa.table({"image": [bytes([value])]}), path)
+            table = pa.table({"image": list(files.values())})
+            pq.write_table(table, path, row_group_size=1, compression="none")
+        elif name == "a.zip":
+            with zipfile.ZipFile(path, "w") as archive:
+                for member, data in files.items():
+                    archive.writestr(member, data)
         else:
             with tarfile.open(path, "w:gz" if name == "a.tgz" else "w") as tar:
-                member = tarfile.TarInfo("a.png")
-                member.size = 4
-                tar.addfile(member, io.BytesIO(bytes([value] * 4)))
+                for member, data in files.items():
+                    header = tarfile.TarInfo(member)
+                    header.size = len(data)
+                    tar.addfile(header, io.BytesIO(data))
 
     write(1)
     with closing(open_source(str(path))) as source:
+        chunks = source.chunks(range(source.count), 2)
+        if midway:
+            list(next(chunks).load())
         write(2)
         os.utime(path, ns=(0, 0))
 
         with pytest.raises(JobError, match="has changed since the job began"):
-            [list(chunk.load()) for chunk in source.chunks(range(source.count), 10)]
+            [list(chunk.load()) for chunk in chunks]

@@ -129,6 +129,7 @@ class Stream:
     def chunks(self, numbers: Iterable[int], size: int) -> Iterator[Chunk]:
         """See Source."""
         for run in cut(self._picked(numbers), size, lambda entry: length_of(entry[2])):
+            self._check()  # What was read from a file that had changed is worth nothing.
             contents = [content for _, _, content in run]
             names = [printable(name) for _, name, _ in run]
             yield Chunk([number for number, _, _ in run], names, partial(iter, contents))

@@ -42,7 +42,7 @@ def zip_source(place: Place) -> Files:
     Raises:
         JobError: the file is damaged.
     """
-    opened = ExitStack()
+    opened, check = ExitStack(), place.checker()
     try:
         archive = opened.enter_context(zipfile.ZipFile(opened.enter_context(place.open())))
     except (*DAMAGED, NotImplementedError) as error:
@@ -56,9 +56,13 @@ def zip_source(place: Place) -> Files:
             members[name] = member
         elif not member.is_dir():
             left_out.add(name)
+    def load(run: list[Entry]) -> Iterator[Content]:
+        yield from read_members(run)
+        check()  # A member that looks damaged may be another file's.
+
     sizes = ((each.filename, each.file_size, 0) for each in members.values())
-    listing = Listing(f"zip {place.stamp()}", sizes)
-    return Files(listing, by_name(partial(read_member, archive, members)), left_out, opened)
+    read_members = by_name(partial(read_member, archive, members))
+    return Files(Listing(f"zip {place.stamp()}", sizes), load, left_out, opened)
 
 
 def read_member(
@@ -104,6 +108,7 @@ def plain_tar_source(place: Place) -> Files:
         with place.open() as file:
             for _, _, length, offset, _ in run:
                 yield read_span(file, offset, length, sparse.get(offset))
+        check()
 
     return Files(Listing(f"tar {place.stamp()}", images()), load, left_out)
 

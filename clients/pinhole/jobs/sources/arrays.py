@@ -75,6 +75,7 @@ class Rows:
             for first, count in runs(wanted):
                 file.seek(self._layout.offset + first * self._layout.size)
                 yield from read_rows(file, count, self._layout)
+        self._check()
 
 
 def runs(numbers: list[int]) -> Iterator[tuple[int, int]]:
