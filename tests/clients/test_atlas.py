@@ -180,18 +180,24 @@ def test_folders_name_classes(paths: list[str], labels: list[str]) -> None:
     assert [classes.label(path) for path in paths] == labels
 
 
-@pytest.mark.parametrize("kind", ["zip", "npy", "glob", "parquet"])
+@pytest.mark.parametrize("kind", ["zip", "npy", "glob", "parquet", "column", "archives"])
 def test_images_of_any_source(
     tmp_path: Path, small_bundle: Bundle, kind: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Thumbnails come from archives, arrays, tables and patterns too; not of what has changed."""
+    """Thumbnails come from archives, arrays, tables and patterns too, and from folders of them."""
     (tmp_path / "i").mkdir()
     pixels = np.random.default_rng(0).integers(0, 255, (3, 28, 28), np.uint8)
     files = [tmp_path / "i" / f"{index}.png" for index in range(3)]
     for file, image in zip(files, pixels, strict=True):
         Image.fromarray(image).save(file)
-    source = {"glob": f"{tmp_path}/i/*.png"}.get(kind, f"{tmp_path}/s.{kind}")
-    if kind == "zip":
+    folder, options = tmp_path / "i", list[str]()
+    source = {"glob": f"{folder}/*.png", "archives": str(folder)}.get(kind, f"{tmp_path}/s.{kind}")
+    if kind == "archives":
+        for file in files[:2]:
+            with zipfile.ZipFile(file.with_suffix(".zip"), "w") as archive:
+                archive.write(file, file.name)
+            file.unlink()
+    elif kind == "zip":
         with zipfile.ZipFile(source, "w") as archive:
             for file in files:
                 archive.write(file, file.name)
@@ -199,16 +205,55 @@ def test_images_of_any_source(
         np.save(source, pixels)
     elif kind == "parquet":
         pq.write_table(pa.table({"image": [file.read_bytes() for file in files]}), source)
+    elif kind == "column":
+        contents = [file.read_bytes() for file in files]
+        pq.write_table(pa.table({"front": contents[::-1], "back": contents}), source)
+        options = ["--column", "back"]
     out = tmp_path / "o.parquet"
-    assert main(["embed", source, "--out", str(out), "--local", str(small_bundle.folder)]) == 0
+    local = ["--local", str(small_bundle.folder)]
+    assert main(["embed", source, "--out", str(out), *local, *options]) == 0
 
     assert main(["atlas", str(out), "--out", str(tmp_path / "a.html")]) == 0
 
     assert "3 points, 3 thumbnails;" in capsys.readouterr().out
-    if kind == "glob":
-        Image.fromarray(pixels[1]).save(files[0])
-        assert main(["atlas", str(out), "--out", str(tmp_path / "a.html")]) == 0
-        assert "3 points, 2 thumbnails" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("source", ["i", "i/*.png", "{i,i/0.png}", "names.txt"])
+def test_images_are_found_again(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    small_bundle: Bundle,
+    source: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Where files have come and gone, and rows were sorted anew; not what has changed."""
+    monkeypatch.chdir(tmp_path)
+    Path("i").mkdir()
+    pixels = np.random.default_rng(0).integers(0, 255, (5, 28, 28), np.uint8)
+    for index in range(5):
+        Image.fromarray(pixels[index]).save(f"i/{index}.png")
+    Path("names.txt").write_text("".join(f"i/{index}.png\n" for index in (4, 2, 0, 1, 3, 0)))
+    job = ["embed", source, "--out", "o.parquet", "--local", str(small_bundle.folder)]
+    assert main(job) == 0
+    table = pq.read_table("o.parquet")
+    pq.write_table(table.sort_by([("sha256", "ascending")]), "sorted.parquet")
+
+    Image.fromarray(pixels[1]).save("i/00.png")
+    Path("names.txt").write_text("".join(f"i/{name}.png\n" for name in ("00", 0, 1, 2, 3, 4)))
+    Image.fromarray(pixels[1]).save("i/2.png")
+    Path("i/3.png").unlink()
+
+    for result in ("o.parquet", "sorted.parquet"):
+        capsys.readouterr()
+        assert main(["atlas", result, "--out", "a.html"]) == 0
+        said = capsys.readouterr().out
+        data = read(Path("a.html"))
+        shown = {
+            Path(path).name
+            for path, thumbnail in zip(data["paths"], data["thumbnails"], strict=True)
+            if thumbnail
+        }
+        assert shown == {"0.png", "1.png", "4.png"}, said
 
 
 def test_classes_of_the_model(tmp_path: Path, small_bundle: Bundle, digits: "Dataset") -> None:

@@ -77,14 +77,13 @@ class Originals:
 @contextmanager
 def open_originals(result: Result, images: Path | None) -> Iterator[Originals]:
     """The source that a result names, or the folder of images that the user names."""
-    if images or (result.source and Path(result.source).is_dir()):
-        folder = images or Path(str(result.source))
-        yield Originals(str(folder), read=partial(read_folder, folder.resolve()))
+    if images:
+        yield Originals(str(images), read=partial(read_folder, images.resolve()))
     elif not result.source:
         yield Originals(None, "the result doesn't say where its images are")
     else:
         try:
-            source = open_source(result.source)
+            source = open_source(result.source, result.metadata.get("column"))
         except JobError as error:
             yield Originals(None, str(error))
             return
@@ -104,15 +103,52 @@ def read_folder(root: Path, images: Sequence[Wanted]) -> Iterator[Content | None
 
 
 def read_source(source: Source, images: Sequence[Wanted]) -> Iterator[Content | None]:
-    """Yield the images of any other source, by their numbers."""
-    there = [image.row for image in images if image.row < source.count]
+    """Yield the images of a source, by their names, or where it can't tell these by their rows."""
+    numbers = find_again(source, images)
+    contents = read_numbers(source, [number for number in numbers if number is not None])
     done = 0
     with suppress(JobError):  # The source has changed since it was listed.
-        for image, chunk in zip(images, source.chunks(there, 1), strict=False):
-            (content,) = chunk.load()
-            yield content if chunk.names[0] == image.path else None
+        for image, number in zip(images, numbers, strict=True):
+            name, content = ("", None) if number is None else next(contents)
+            yield content if name == image.path else None
             done += 1
     yield from (None for _ in images[done:])
+
+
+def find_again(source: Source, images: Sequence[Wanted]) -> list[int | None]:
+    """The images' numbers in their source, which are their rows unless other files are there now.
+
+    Returns:
+        A number for each image that may still be there; None for the others.
+    """
+    rows, paths = {image.row: image.path for image in images}, {image.path for image in images}
+    unmoved, moved, named = set[int](), dict[str, int](), 0
+    for number, name, _ in source.stamps(range(source.count)) if source.stamps else ():
+        named = number + 1
+        if rows.get(number) == name:
+            unmoved.add(number)
+        elif name in paths:
+            moved[name] = number
+    found = list[int | None]()
+    for image in images:
+        by_row = image.row in unmoved or named <= image.row < source.count
+        found.append(image.row if by_row else moved.get(image.path))
+    return found
+
+
+def read_numbers(source: Source, numbers: Sequence[int]) -> Iterator[tuple[str, Content]]:
+    """Yield (name, content) of the inputs of these numbers; as long as they grow, in one reading.
+
+    Raises:
+        JobError: the source has changed since it was listed.
+    """
+    start = 0
+    for end in range(1, len(numbers) + 1):
+        if end == len(numbers) or numbers[end] <= numbers[end - 1]:
+            for chunk in source.chunks(numbers[start:end], 1):
+                (content,) = chunk.load()
+                yield chunk.names[0], content
+            start = end
 
 
 def is_changed(content: Readable, sha256: str | None) -> bool:

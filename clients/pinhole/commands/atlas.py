@@ -142,7 +142,7 @@ def report(out: Path, atlas: "Atlas") -> None:
         notes[1] += f" ({atlas.originals.why}: --images FOLDER)"
     elif atlas.thumbnails < atlas.points:
         notes[1] += f" of images in {atlas.originals.name} (the others can't be read, have changed"
-        notes[1] += " or are over the limit)"
+        notes[1] += " or moved, or are over the limit)"
     if atlas.thumbnails and not atlas.seen:
         notes.append("they show whole files (the result doesn't say what its model saw of them)")
     if atlas.failed:

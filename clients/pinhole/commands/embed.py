@@ -215,7 +215,13 @@ def embed(options: argparse.Namespace) -> int:
         # Results are kept and shared: they name a URL without its password.
         name, score = printable(without_credentials(options.source)), float(options.score)
         identity = Identity(
-            name, source.count, source.digest, maker.model, score, options.shard_rows
+            name,
+            source.count,
+            source.digest,
+            maker.model,
+            score,
+            options.shard_rows,
+            options.column,
         )
         reuse = reused(options.reuse, identity) if options.reuse else []
         job = Job(sink, identity, source.left_out, options.overwrite, options.retry_failed, reuse)

@@ -44,6 +44,7 @@ class Identity:
         model: embeds all inputs.
         score: the percentile above which an image is an outlier; 0 in a job without --score.
         shard_rows: number of inputs in a shard.
+        column: of the source that holds the images, as the user named it.
     """
 
     source: str
@@ -52,6 +53,7 @@ class Identity:
     model: Model
     score: float
     shard_rows: int
+    column: str | None = None
 
     @property
     def shards(self) -> int:
@@ -180,6 +182,8 @@ def job_metadata(identity: Identity) -> dict[str, str]:
         "precision": identity.model.precision,
         "tool_version": pinhole.__version__,
     }
+    if identity.column:
+        fields["column"] = identity.column
     if identity.score:
         fields["outlier_percentile"] = str(identity.score)
     if identity.model.image:

@@ -56,6 +56,7 @@ def zip_source(place: Place) -> Files:
             members[name] = member
         elif not member.is_dir():
             left_out.add(name)
+
     def load(run: list[Entry]) -> Iterator[Content]:
         yield from read_members(run)
         check()  # A member that looks damaged may be another file's.
