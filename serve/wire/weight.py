@@ -4,7 +4,7 @@ import json
 import math
 import struct
 from collections.abc import Iterable
-from itertools import islice
+from itertools import chain, islice
 
 from serve.bundle.errors import InvalidImage
 from serve.bundle.limits import MAX_BODY_BYTES, MAX_IMAGE_PIXELS, MAX_IMAGES, MAX_REQUEST_PIXELS
@@ -55,10 +55,12 @@ def pictures(count: int, pixels: int) -> int:
 
 def count_vectors(message: Message, width: int) -> int:
     """At least as many as the embeddings of ``width`` numbers that a request to decode holds."""
-    if message.content_type == NPY or HEADER_LENGTH in message.headers:
-        return message.size // (4 * width)
     if message.oip:
-        return message.body.count(b",") // width + 1
+        end = end_of_json(message)
+        raw_bytes = len(message.body) - end
+        return message.body.count(b",", 0, end) // width + raw_bytes // (4 * width) + 1
+    if message.content_type == NPY:
+        return message.size // (4 * width)
     return message.body.count(b"[") - 1  # one more opens the list
 
 
@@ -87,37 +89,46 @@ def count_files(message: Message) -> int:
     """At least as many as the files in a form, in JSON or in raw bytes."""
     if message.content_type == MULTIPART:
         return message.body.count(b"\r\n--")
-    if HEADER_LENGTH in message.headers:
-        return len(raw_files(message))
-    return message.body.count(b'"') // 2
+    end = end_of_json(message)
+    return message.body.count(b'"', 0, end) // 2 + len(raw_files(message.body[end:]))
 
 
 def find_files(message: Message) -> Iterable[bytes]:
     """The files in a form, in JSON or in raw bytes, and pieces between them that are no files."""
     if message.content_type == MULTIPART:
         return (part.partition(b"\r\n\r\n")[2] for part in message.body.split(b"\r\n--"))
-    if HEADER_LENGTH in message.headers:
-        return raw_files(message)
-    strings = message.body.split(b'"')
-    return (file_in(text) for text in strings if len(text) >= SHORTEST_TEXT)
+    end = end_of_json(message)
+    strings = (text for text in texts(message.body[:end]) if len(text) >= SHORTEST_TEXT)
+    return chain(map(file_in, strings), raw_files(message.body[end:]))
 
 
-def file_in(text: bytes) -> bytes:
+def end_of_json(message: Message) -> int:
+    """Where the raw tensors of an OIP request begin; the end of the body where there are none."""
+    length = message.headers.get(HEADER_LENGTH, "") if message.oip else ""
+    size = len(message.body)
+    return min(int(length), size) if LENGTH_FORM.fullmatch(length) else size
+
+
+def texts(body: bytes) -> list[str]:
+    """The pieces of JSON between two quotes; none where it is no text at all."""
+    try:  # json.loads reads UTF-16 and UTF-32 too
+        return body.decode(json.detect_encoding(body), "surrogatepass").split('"')
+    except ValueError:
+        return []
+
+
+def file_in(text: str) -> bytes:
     """The file that a piece of JSON between two quotes holds; nothing where it holds none."""
-    text = text.replace(b"\0", b"")  # which JSON in UTF-16 or UTF-32 is full of
     try:
-        return read_text(json.loads(b'"%s"' % text) if b"\\" in text else text.decode())
-    except (ValueError, InvalidImage):  # ValueError: bad UTF-8 as well as bad JSON
+        return read_text(json.loads(f'"{text}"') if "\\" in text else text)
+    except (ValueError, InvalidImage):
         return b""
 
 
-def raw_files(message: Message) -> list[bytes]:
-    """The elements of a BYTES tensor after the JSON; none where that can't be one."""
-    length = message.headers[HEADER_LENGTH]
-    if not LENGTH_FORM.fullmatch(length):
-        return []
+def raw_files(raw: bytes) -> list[bytes]:
+    """The elements of a BYTES tensor; none where that can't be one."""
     try:
-        return split_files(message.body[int(length) :], MAX_IMAGES)
+        return split_files(raw, MAX_IMAGES)
     except InvalidRequest:
         return []
 

@@ -22,6 +22,7 @@ from .conftest import b64, png
 JSON, NPY = {"content-type": "application/json"}, {"content-type": "application/x-npy"}
 IMAGE, OPENAI = {"content-type": "image/png"}, {"content-type": media.OPENAI}
 FORM = {"content-type": "multipart/form-data; boundary=x"}
+LENGTH = "inference-header-content-length"
 SMALL, HUGE = png(200), png(200, (5_000, 5_000))  # 73 bytes, and 60 kB that declare 25 megapixels
 
 
@@ -63,8 +64,21 @@ def raw(*each: bytes) -> Message:
     size = {"binary_data_size": len(elements)}
     tensor = {"name": "images", "datatype": "BYTES", "shape": [len(each)], "parameters": size}
     head = json.dumps({"inputs": [tensor]}).encode()
-    length = {"inference-header-content-length": str(len(head))}
-    return Message(head + elements, length, oip=True)
+    return Message(head + elements, {LENGTH: str(len(head))}, oip=True)
+
+
+def spaced(text: bytes) -> str:
+    """JSON whose base64 has a space in it that is none in ASCII."""
+    return text.decode().replace("R", "R\u2003", 1)
+
+
+def raw_vectors(count: int) -> Message:
+    """Embeddings as the raw elements of an FP32 tensor."""
+    numbers = bytes(4 * 2 * count)
+    size = {"binary_data_size": len(numbers)}
+    tensor = {"name": "embeddings", "datatype": "FP32", "shape": [count, 2], "parameters": size}
+    head = json.dumps({"inputs": [tensor]}).encode()
+    return Message(head + numbers, {LENGTH: str(len(head))}, oip=True)
 
 
 def vectors(count: int) -> bytes:
@@ -102,9 +116,14 @@ def vectors(count: int) -> bytes:
         ("images", Message(files(WEBP).replace(b"R", b"\\u0052"), JSON), False),
         ("images", Message(b'{"a": "\\"", ' + files(WEBP)[1:], JSON), False),
         ("images", Message(files(WEBP).decode().encode("utf-16"), JSON), False),
+        ("images", Message(spaced(files(WEBP)).encode("utf-16-be"), JSON), False),
+        ("images", Message(spaced(files(WEBP)).encode("utf-32"), JSON), False),
+        ("images", Message(files(WEBP), JSON | {LENGTH: str(len(files(WEBP)))}, oip=True), False),
         ("images", raw(*[SMALL] * 100), True),
         ("images", raw(SMALL, WEBP), False),
         ("images", raw(*[SMALL] * 1_000), False),
+        ("embeddings", raw_vectors(300), True),
+        ("embeddings", raw_vectors(400), False),
         ("embeddings", Message(vectors(300), NPY), True),
         ("embeddings", Message(vectors(400), NPY), False),
         ("embeddings", Message(b'{"embeddings": [[0.1, 0.2]]}', JSON), True),
@@ -136,9 +155,29 @@ def test_stumps_have_a_weight(small_bundle: Bundle, file: bytes) -> None:
 @pytest.mark.parametrize("length", ["9" * 5_000, "\u0663", "-1", ""])
 def test_wrong_lengths_hold_no_files(small_bundle: Bundle, length: str) -> None:
     """A length that is no number, or longer than Python reads, is for the reader to refuse."""
-    message = replace(raw(SMALL), headers={"inference-header-content-length": length})
+    message = replace(raw(SMALL), headers={LENGTH: length})
 
     assert weigh(message, "images", small_bundle.manifest) == LEAST_PIXELS
+
+
+@pytest.mark.parametrize("length", ["0", "9", "100000000"])
+@pytest.mark.parametrize(
+    ("takes", "message"),
+    [
+        ("images", Message(files(WEBP), JSON)),
+        ("images", Message(files(*[SMALL] * 1_000), JSON)),
+        ("images", Message(texts(b64(HUGE)), OPENAI)),
+        ("embeddings", Message(b'{"embeddings": [' + b"[0,0]" * 3_000 + b"]}", JSON)),
+    ],
+)
+def test_header_of_raw_tensors_means_nothing_elsewhere(
+    small_bundle: Bundle, takes: str, message: Message, length: str
+) -> None:
+    """Or else any request could pass for a light one."""
+    marked = replace(message, headers={**message.headers, LENGTH: length})
+
+    expected = weigh(message, takes, small_bundle.manifest)
+    assert weigh(marked, takes, small_bundle.manifest) == expected > LIGHT_PIXELS
 
 
 @pytest.mark.parametrize(
