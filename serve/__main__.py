@@ -3,6 +3,7 @@
 import fcntl
 import logging
 import os
+import resource
 import signal
 import sys
 import tempfile
@@ -29,6 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parse(sys.argv[1:] if arguments is None else arguments, os.environ)
     logging.basicConfig(level=logging.INFO, handlers=[stderr_handler(options.log_format)])
     stopping = stop_on_signals()
+    allow_many_connections()
     try:
         settings = settings_of(options)
         check_address(settings)
@@ -41,6 +43,13 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"serve: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def allow_many_connections() -> None:
+    """Let this process open as many files and connections as its host lets it, not only 1,024."""
+    if sys.platform == "linux":
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def stop_on_signals() -> threading.Event:

@@ -28,6 +28,7 @@ PRIVATE_OFFSET = 3  # from the inference port to the private port
 # two for gRPC.
 OFFSETS = {"torchserve": (0, PRIVATE_OFFSET, 4, 5), "granian": (0, PRIVATE_OFFSET)}
 PORTS_NEEDED = 6
+MOST = 1_024  # of workers, processes, requests in a batch, milliseconds: more is a slip
 ORIGIN = re.compile(r"\*|[a-z][a-z0-9+.-]*://([a-z0-9.-]+|\[[0-9a-f:]+\])(:[0-9]{1,5})?")
 SWITCHES = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 
@@ -56,10 +57,18 @@ def option(default: Any, help: str, **details: Any) -> Any:
 
 
 def count(text: str) -> int:
-    """A whole number of at least 1, for argparse."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1; got {text!r}")
+    """A whole number from 1 to MOST, for argparse."""
+    if not text.isdecimal() or not 1 <= int(text) <= MOST:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1 to {MOST:,}; got {text!r}")
     return int(text)
+
+
+def address(text: str) -> str:
+    """An IP address, for argparse; ``localhost`` is 127.0.0.1."""
+    try:
+        return str(ipaddress.ip_address("127.0.0.1" if text.lower() == "localhost" else text))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"must be an IP address; got {text!r}") from error
 
 
 def port_number(text: str) -> int:
@@ -93,7 +102,7 @@ class Settings:
         "torchserve, or granian: the same contract in one small process, without Java",
         choices=tuple(SERVERS),
     )
-    host: str = option("127.0.0.1", "address to listen on")
+    host: str = option("127.0.0.1", "IP address to listen on", type=address)
     port: int = option(
         8080,
         "port of the inference API; some of the five ports after it are used too",
@@ -159,10 +168,7 @@ class Settings:
     @property
     def is_on_loopback(self) -> bool:
         """Whether only this host can reach the inference API."""
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return self.host == "localhost"
+        return ipaddress.ip_address(self.host).is_loopback
 
     @property
     def private_host(self) -> str:

@@ -20,11 +20,18 @@ def read_form(body: bytes, content_type: str) -> list[bytes]:
         TooManyImages: it has over MAX_IMAGES files.
     """
     _, options = parse_options_header(content_type)
+    if not options.get("boundary"):
+        raise InvalidRequest(
+            "the form's Content-Type has no boundary; leave that header to your HTTP library"
+        )
     files, current = list[bytes](), list[bytes]()
     is_file = False
     try:
         with PushMultipartParser(
-            options.get("boundary", ""), len(body), max_segment_count=MAX_PARTS
+            options["boundary"],
+            len(body),
+            max_segment_count=MAX_PARTS,
+            header_charset="latin-1",  # of file names, which nothing uses
         ) as parser:
             for event in parser.parse(body):
                 if isinstance(event, MultipartSegment):

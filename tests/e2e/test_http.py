@@ -168,6 +168,14 @@ def test_ids_are_sent_back(granian: Running) -> None:
 
     assert mine == ["order-67", "i" * 128]
     assert len(made) == len(too) == 32
+    for method, path in (
+        ("GET", "/ready"),
+        ("GET", "/nowhere"),
+        ("GET", EMBED),
+        ("OPTIONS", EMBED),
+    ):
+        reply = requests.request(method, granian.url + path, timeout=10)
+        assert len(reply.headers["X-Request-Id"]) == 32
 
 
 @pytest.mark.parametrize("declared", [True, False])

@@ -16,6 +16,7 @@ from serve.granian.dispatcher import Dispatcher, Task
 from serve.service import Report
 from serve.wire.message import Message
 from serve.wire.replies import Reply
+from serve.wire.weight import LIGHT_PIXELS
 
 WAIT_S = 10
 
@@ -179,6 +180,24 @@ def test_too_long_a_wait_is_refused(model: Model, monkeypatch: pytest.MonkeyPatc
         with pytest.raises(Unavailable, match="requests that take 2 s are waiting"):
             lanes.submit(task("too much", light=False, pixels=1))
         lanes.submit(task("light", pixels=1))
+
+    run(story, model)
+
+
+def test_one_slow_message_refuses_no_others(model: Model) -> None:
+    """A small message that had to wait for the processor says little about what a pixel costs."""
+
+    async def story(lanes: Dispatcher, model: Model) -> None:
+        slow = task("slow")
+        lanes.submit(slow)
+        await asyncio.sleep(0.5)
+        model.light.set()
+        await slow.reply
+        model.light.clear()
+        lanes.submit(task("running"))
+        await until(lambda: len(model.batches) == 2)
+        for name in ("one", "two", "three"):
+            lanes.submit(task(name, pixels=LIGHT_PIXELS))
 
     run(story, model)
 

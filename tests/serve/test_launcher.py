@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -16,12 +17,12 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from serve.__main__ import locked, main, stop_on_signals
+from serve.__main__ import allow_many_connections, locked, main, stop_on_signals
 from serve.bundle.images import write_png
 from serve.bundle.manifest import Bundle
 from serve.endpoints import make_canaries
 from serve.launcher.readiness import Readiness
-from serve.launcher.settings import Settings, parse
+from serve.launcher.settings import Settings, parse, settings_of
 
 from ..e2e.conftest import free_port
 
@@ -179,7 +180,9 @@ def test_engine_that_cannot_start_is_one_line(
     [
         (["--port", "80"], "argument --port: must be within"),
         (["--port", "65535"], "argument --port: must be within"),
-        (["--workers", "0"], "argument --workers: "),
+        (["--workers", "0"], "argument --workers: must be a whole number from 1 to 1,024"),
+        (["--workers", "99999"], "argument --workers: must be a whole number from 1 to 1,024"),
+        (["--host", "127.evil.example"], "argument --host: must be an IP address"),
         (["--runtime", "tvm"], "argument --runtime: invalid choice"),
         (["--server", "granian", "--cors", "site.example"], "argument --cors: must be origins"),
         (["--server", "granian", "--cors", "https://site.example/"], "argument --cors: must be"),
@@ -236,14 +239,31 @@ def test_corrupt_bundle_is_one_line(
         ("::1", True, "http://[::1]:8080"),
         ("::", False, "http://[::1]:8080"),
         ("0.0.0.0", False, "http://127.0.0.1:8080"),  # noqa: S104
-        ("127.evil.example", False, "http://127.evil.example:8080"),
     ],
 )
 def test_loopback_is_known_in_either_family(name: str, on_loopback: bool, url: str) -> None:
-    """IPv6 has its loopback and its brackets; a name that begins like loopback is not loopback."""
+    """IPv6 has its loopback and its brackets."""
     settings = Settings(host=name)
 
     assert (settings.is_on_loopback, settings.inference_url) == (on_loopback, url)
+
+
+@pytest.mark.parametrize("name", ["localhost", "LOCALHOST"])
+def test_localhost_is_an_address(name: str) -> None:
+    """Granian takes addresses alone."""
+    assert settings_of(parse(["bundle", "--host", name], {})).host == "127.0.0.1"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit is raised on Linux")
+def test_as_many_connections_as_the_host_allows() -> None:
+    """Usually the limit is 1,024 at first; out of descriptors, the service would hear nobody."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limits[0] - 1, limits[1]))
+        allow_many_connections()
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (limits[1], limits[1])
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
 def test_home_is_locked(tmp_path: Path) -> None:
