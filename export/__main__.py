@@ -18,6 +18,8 @@ from export.parity import answer_eagerly, check_engines, judge_precisions, table
 from serve.bundle.errors import ServeError
 from serve.bundle.manifest import (
     FILES,
+    VERSION,
+    VERSION_FORM,
     Bundle,
     Calibration,
     Golden,
@@ -82,6 +84,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True, help="bundle folder to write")
     parser.add_argument(
         "--model-version",
+        type=version,
         default="1.0",
         help="version of the model that the manifest names (default: %(default)s)",
     )
@@ -89,6 +92,13 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         "--mar", type=Path, metavar="DIR", help="folder to also write TorchServe archives (.mar) to"
     )
     return parser.parse_args(arguments)
+
+
+def version(text: str) -> str:
+    """A model's version, for argparse."""
+    if not VERSION.fullmatch(text):
+        raise argparse.ArgumentTypeError(f"must be {VERSION_FORM}; got {text!r}")
+    return text
 
 
 def export(source: Path, out: Path, version: str) -> Bundle:
@@ -105,7 +115,7 @@ def export(source: Path, out: Path, version: str) -> Bundle:
     expected = answer_eagerly(model, make_probes(checkpoint))
     golden = Golden(*(part[::GOLDEN_EVERY] for part in asdict(expected).values()))
     spread = float(np.sqrt(checkpoint.embeddings.var(0).mean()))
-    if spread == 0:
+    if not np.ptp(checkpoint.embeddings, 0).any():  # the variance of equal numbers may not be 0
         raise ExportError("all test images have the same embedding: the model tells nothing apart")
     tolerances, report = judge_precisions(model, expected, spread)
     with draft_of(out, {"manifest.json", *FILES}) as draft:

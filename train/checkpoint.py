@@ -32,6 +32,7 @@ from train.model import Autoencoder
 SCHEMA = 2
 FILES = frozenset({"weights.safetensors", "card.json", "map.npz"})
 MAP = "map.npz"  # every checkpoint and every bundle has one
+QUANTILES = ("mse_quantiles", "relative_quantiles")  # of a calibration: the 0th to the 100th
 # What json, safetensors, torch and numpy are known to raise on damaged files.
 DAMAGED = (
     OSError,
@@ -141,7 +142,9 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     except DAMAGED as error:
         what = f"it lacks {error}" if isinstance(error, KeyError) else error
         raise CheckpointError(f"{folder} is damaged: {what}") from error
-    return Checkpoint(model.eval(), card, embeddings, labels)
+    checkpoint = Checkpoint(model.eval(), card, embeddings, labels)
+    check_map(folder, checkpoint)
+    return checkpoint
 
 
 def check_schema(folder: Path, card: dict[str, Any]) -> None:
@@ -160,18 +163,38 @@ def check_card(folder: Path, card: dict[str, Any]) -> None:
         KeyError: a key is missing.
     """
     dataset, calibration = card["dataset"], card["calibration"]
+    classes, width = dataset.get("classes", []), card["config"]["output_dim"]
+    numbers = dict.fromkeys(QUANTILES, 101) | {"embedding_min": width, "embedding_max": width}
     known = {
         "polarity": card["polarity"] in POLARITIES,
         "framing": card["framing"] in FRAMINGS,
         "metrics": all(isinstance(value, float) for value in card["metrics"].values()),
         "dataset": isinstance(dataset["name"], str) and isinstance(dataset["sha256"], str),
-        "classes": all(isinstance(name, str) for name in dataset.get("classes", [])),
-        "calibration": len(calibration["relative_quantiles"]) == 101
-        and len(calibration["embedding_min"]) == card["config"]["output_dim"]
-        and len(calibration["embedding_max"]) == card["config"]["output_dim"],
+        "classes": isinstance(classes, list) and all(isinstance(name, str) for name in classes),
+        "calibration": set(calibration) == set(numbers)
+        and all(np.shape(calibration[name]) == (count,) for name, count in numbers.items())
+        and all(np.isfinite(values).all() for values in calibration.values())
+        and all(sorted(values) == values for values in map(calibration.get, QUANTILES)),
     }
     for name in (name for name, is_known in known.items() if not is_known):
         raise CheckpointError(f"{folder}/card.json is damaged: {name} isn't what train writes")
+
+
+def check_map(folder: Path, checkpoint: Checkpoint) -> None:
+    """Raise CheckpointError unless the embeddings and labels are what train writes of a card."""
+    points, labels = checkpoint.embeddings, checkpoint.labels
+    config, classes = checkpoint.card["config"], checkpoint.card["dataset"].get("classes", [])
+    known = {
+        "embeddings": points.dtype == np.float32
+        and points.shape[1:] == (config["output_dim"],)
+        and len(points) > 0
+        and np.isfinite(points).all(),
+        "labels": labels.dtype == np.int64
+        and labels.shape == points.shape[:1]
+        and (not classes or ((labels >= 0).all() and (labels < len(classes)).all())),
+    }
+    for name in (name for name, is_known in known.items() if not is_known):
+        raise CheckpointError(f"{folder}/{MAP} is damaged: {name} aren't what train writes")
 
 
 def layers_of(model: Autoencoder) -> dict[str, str]:

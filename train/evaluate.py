@@ -14,6 +14,7 @@ The metrics, all on the test images:
 
 import argparse
 import sys
+import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -130,8 +131,10 @@ def knn_accuracy(
     """Share of test images whose label the nearest training embeddings vote for."""
     from sklearn.neighbors import KNeighborsClassifier
 
-    classifier = KNeighborsClassifier(neighbours).fit(train_embeddings, train_labels)
-    return float(classifier.score(embeddings, labels))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The number of unique classes")  # of small classes
+        classifier = KNeighborsClassifier(neighbours).fit(train_embeddings, train_labels)
+        return float(classifier.score(embeddings, labels))
 
 
 def neighbourhood_trust(images: Tensor, embeddings: NDArray[np.float32]) -> float:

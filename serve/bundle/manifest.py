@@ -15,6 +15,7 @@ without this package, manifest.schema.json describes manifest.json.
 
 import hashlib
 import json
+import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,8 @@ from serve.bundle.errors import BundleError
 SCHEMA = 3
 POLARITIES = ("auto", "keep", "invert")
 FRAMINGS = ("ink", "pad", "crop", "stretch")
+VERSION = re.compile(r"[!-~]{1,64}")  # of a model; what any server and client takes in a header
+VERSION_FORM = "1 to 64 printable ASCII characters, no spaces"
 FILES = (
     "encoder.onnx",
     "decoder.onnx",
@@ -96,7 +99,7 @@ class Manifest:
 
     Attributes:
         name: of the model, e.g. ``mnist``.
-        version: of the model, as TorchServe shows it, e.g. ``1.0``.
+        version: of the model, e.g. ``1.0``; matches VERSION, since every reply's headers have it.
         digest: sha256 over weights, shapes, preprocessing and calibration: equal digests mean
             equal embeddings, on whatever host they were exported.
         image: the pictures the model takes.
@@ -181,10 +184,12 @@ def parse_manifest(fields: dict[str, Any]) -> Manifest:
 
     Raises:
         BundleError: the manifest has another schema.
-        KeyError, TypeError, AttributeError: a field is missing or of another type.
+        KeyError, TypeError, ValueError, AttributeError: a field is missing or of another form.
     """
     if fields["schema"] != SCHEMA:
         raise BundleError(f"manifest.json has schema {fields['schema']}; this reads {SCHEMA}")
+    if not VERSION.fullmatch(fields["version"]):
+        raise ValueError(f"version is {fields['version']!r}; it must be {VERSION_FORM}")
     return Manifest(
         name=fields["name"],
         version=fields["version"],

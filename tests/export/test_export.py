@@ -75,7 +75,7 @@ def test_digest_is_of_the_model_alone(
     shutil.copytree(small_checkpoint, tmp_path / "checkpoint")
     card_file = tmp_path / "checkpoint" / "card.json"
     card = json.loads(card_file.read_text())
-    card["calibration"]["mse_quantiles"][50] += 0.001
+    card["calibration"]["mse_quantiles"][100] += 0.001
     card_file.write_text(json.dumps(card))
     other = export(tmp_path / "checkpoint", tmp_path / "other", "1.0")
     assert other.manifest.digest != small_bundle.manifest.digest
@@ -259,12 +259,23 @@ def test_missing_checkpoint_is_one_line(tmp_path: Path, capsys: pytest.CaptureFi
     assert error.count("\n") == 1
 
 
+@pytest.mark.parametrize("version", ["", "1.2\r", "a b", "\u03b2", "v" * 65])
+def test_version_that_no_header_takes_is_a_usage_error(
+    tmp_path: Path, version: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before the checkpoint is read: the bundle couldn't be served."""
+    with pytest.raises(SystemExit, match="2"):
+        main([str(tmp_path), "--out", str(tmp_path / "b"), f"--model-version={version}"])
+
+    assert "argument --model-version: must be 1 to 64 printable ASCII" in capsys.readouterr().err
+
+
 def test_a_model_that_tells_nothing_apart_is_refused(
     small_checkpoint: Path, tmp_path: Path
 ) -> None:
     """Where all test images have one embedding, there is no distance to measure an error by."""
     checkpoint = load_checkpoint(small_checkpoint)
-    same = np.zeros_like(checkpoint.embeddings)
+    same = np.full_like(checkpoint.embeddings, 0.1)
     save_checkpoint(tmp_path / "same", replace(checkpoint, embeddings=same))
 
     with pytest.raises(ExportError, match="same embedding"):

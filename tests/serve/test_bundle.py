@@ -45,7 +45,7 @@ def test_changed_file_is_named(copy: Path, name: str) -> None:
     [
         ("{", "damaged"),
         ("[]", "damaged"),
-        ('{"schema": 3}', "damaged: 'name'"),
+        ('{"schema": 3}', "damaged: 'version'"),
         ('{"schema": 1}', "schema 1"),
         ('{"schema": 99}', "schema 99"),
     ],
@@ -55,6 +55,16 @@ def test_damaged_manifest_is_refused(copy: Path, text: str, message: str) -> Non
     (copy / "manifest.json").write_text(text)
 
     with pytest.raises(BundleError, match=message):
+        load_bundle(copy)
+
+
+@pytest.mark.parametrize("version", ["", "1.0\r", "a b", "\u03b2", "v" * 65])
+def test_version_fits_into_a_header(copy: Path, version: str) -> None:
+    """Every reply has it in a header, where one server sends less than another."""
+    fields = json.loads((copy / "manifest.json").read_text())
+    (copy / "manifest.json").write_text(json.dumps(fields | {"version": version}))
+
+    with pytest.raises(BundleError, match="it must be 1 to 64 printable ASCII characters"):
         load_bundle(copy)
 
 

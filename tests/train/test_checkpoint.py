@@ -4,11 +4,19 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from train.__main__ import main
 from train.checkpoint import FILES, draft_of, load_checkpoint
 from train.errors import CheckpointError
+
+CALIBRATION = {
+    "mse_quantiles": [0.1] * 101,
+    "relative_quantiles": [0.1] * 101,
+    "embedding_min": [0.0, 0.0],
+    "embedding_max": [1.0, 1.0],
+}
 
 
 def test_damaged_checkpoint_is_named(small_checkpoint: Path, tmp_path: Path) -> None:
@@ -47,7 +55,12 @@ def test_damaged_checkpoint_is_named(small_checkpoint: Path, tmp_path: Path) -> 
         ({"framing": "foo"}, "framing isn't what train writes"),
         ({"polarity": "foo"}, "polarity isn't what train writes"),
         ({"metrics": {"mse": "x"}}, "metrics isn't what train writes"),
-        ({"calibration": {}}, "it lacks 'relative_quantiles'"),
+        ({"calibration": {}}, "calibration isn't what train writes"),
+        ({"calibration": CALIBRATION | {"more": []}}, "calibration isn't what train writes"),
+        ({"calibration": CALIBRATION | {"mse_quantiles": [1.0]}}, "calibration isn't"),
+        ({"calibration": CALIBRATION | {"mse_quantiles": [1.0] * 100 + [0.5]}}, "calibration"),
+        ({"calibration": CALIBRATION | {"embedding_min": ["a", "b"]}}, "is damaged"),
+        ({"dataset": {"name": "d", "sha256": "", "classes": "abc"}}, "classes isn't what train"),
         ({"dataset": {"name": "digits"}}, "it lacks 'sha256'"),
     ],
 )
@@ -60,6 +73,34 @@ def test_damaged_card_is_named(
     (tmp_path / "c/card.json").write_text(json.dumps(card | changed))
 
     with pytest.raises(CheckpointError, match=complaint):
+        load_checkpoint(tmp_path / "c")
+
+
+def test_damaged_map_is_named(small_checkpoint: Path, tmp_path: Path) -> None:
+    """A map of another model doesn't become a bundle either."""
+    shutil.copytree(small_checkpoint, tmp_path / "c")
+    with np.load(small_checkpoint / "map.npz") as points:
+        embeddings, labels = points["embeddings"], points["labels"]
+    for name, changed in (
+        ("embeddings", embeddings[:, :1]),
+        ("embeddings", embeddings[:, 0]),
+        ("embeddings", embeddings.astype(np.float64)),
+        ("embeddings", np.full_like(embeddings, np.nan)),
+        ("embeddings", embeddings[:0]),
+        ("embeddings", embeddings.astype(str)),
+        ("labels", labels[1:]),
+        ("labels", labels + 0.5),
+    ):
+        arrays = {"embeddings": embeddings, "labels": labels} | {name: changed}
+        np.savez(tmp_path / "c/map.npz", **arrays)
+        with pytest.raises(CheckpointError, match=f"{name} aren't what train writes"):
+            load_checkpoint(tmp_path / "c")
+
+    card = json.loads((tmp_path / "c/card.json").read_text())
+    card["dataset"]["classes"] = ["a", "b"]  # of ten labels
+    (tmp_path / "c/card.json").write_text(json.dumps(card))
+    np.savez(tmp_path / "c/map.npz", embeddings=embeddings, labels=labels)
+    with pytest.raises(CheckpointError, match="labels aren't what train writes"):
         load_checkpoint(tmp_path / "c")
 
 
