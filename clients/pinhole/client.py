@@ -4,6 +4,7 @@ import base64
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from functools import partial
 from typing import Self, overload
 
 import numpy as np
@@ -41,6 +42,13 @@ JSON = "application/json"
 PNG = "image/png"
 FILE_FAULTS = ("InvalidImage", "PayloadTooLarge")  # Refusals of a file, not of a whole request.
 
+Models = set[tuple[str, str]]  # (digest, precision) of each
+# What reads the reply to a single file, and to some files or pixels.
+Readers = tuple[
+    Callable[[requests.Response], Answer],
+    Callable[[requests.Response, int], list[Answer | BadRequest]],
+]
+
 # The smallest PNG there is: one grey pixel. Every model embeds it if it is stretched, so it proves
 # that a service works.
 PROBE = base64.b64decode(
@@ -73,7 +81,7 @@ class Client:
     def __init__(self, url: str, api_key: str | None = None, timeout_s: float = 10) -> None:
         self._transport = Transport(url, api_key, timeout_s)
         self._published: Limits | None = None
-        self.models = set[tuple[str, str]]()
+        self.models = Models()
 
     def __enter__(self) -> Self:
         return self
@@ -103,7 +111,8 @@ class Client:
             BadRequest: the service refused an image (4xx). Never retried.
             Unauthorized: the API key is missing or wrong.
             Busy: still 429 or 503 after every retry.
-            ServerError: the service failed (5xx), or what answers is no pinhole service.
+            ServerError: the service failed (5xx), was given another model between two requests of
+                the call, or what answers is no pinhole service.
             Unavailable: no answer within ``timeout_s``, or none after every retry.
             TypeError, ValueError: an argument is no image.
             OSError: a path can't be read.
@@ -173,7 +182,7 @@ class Client:
         """
         headers = {"X-Seen": "true"} if seen else NO_HEADERS
         read = (read_reconstruction, read_reconstructions)
-        return self._ask_in_chunks(images, lambda chunk: self._rebuild(chunk, *read, headers))
+        return self._ask_in_chunks(images, partial(self._rebuild, read, headers))
 
     def score_each(self, images: Images) -> Iterator[Score | BadRequest]:
         """Embed and score images in one request, of which some may be broken.
@@ -185,7 +194,7 @@ class Client:
             As embed, except for refusals of single images.
         """
         read, headers = (read_score, read_scores), {"X-Pictures": "false"}
-        return self._ask_in_chunks(images, lambda chunk: self._rebuild(chunk, *read, headers))
+        return self._ask_in_chunks(images, partial(self._rebuild, read, headers))
 
     def decode(self, embeddings: ArrayLike) -> NDArray[np.uint8]:
         """Return the image of each embedding.
@@ -204,7 +213,8 @@ class Client:
         limits = self._limits() if len(rows) > 1 else Limits()
         step = limits.rows_of(rows[:1].nbytes)
         starts = range(0, max(1, len(rows)), step)
-        chunks = [self._decode_chunk(rows[at : at + step], at) for at in starts]
+        models = Models()
+        chunks = [self._decode_chunk(rows[at : at + step], at, models) for at in starts]
         images: Pixels = np.concatenate(chunks)
         return images if array.ndim == 2 else images.reshape(images.shape[1:])
 
@@ -215,7 +225,7 @@ class Client:
             As embed.
         """
         body = pack(np.atleast_2d(to_embeddings(embeddings)))
-        reply = self._post("decode", body, NPY, PNG)
+        reply = self._post(Models(), "decode", body, NPY, PNG)
         refuse_failed_rows(reply)
         return reply.content
 
@@ -250,32 +260,31 @@ class Client:
             return Limits()
 
     def _ask_in_chunks(
-        self, images: Images, ask: Callable[[list[Item]], list[Answer | BadRequest]]
+        self, images: Images, ask: Callable[[Models, list[Item]], list[Answer | BadRequest]]
     ) -> Iterator[Answer | BadRequest]:
-        """Ask about every image, as many at a time as fit into a request."""
+        """Ask one model about every image, as many at a time as fit into a request."""
         limits, first = Limits() if is_single(images) else self._limits(), 0
+        ask_one = partial(ask, Models())
         # All images of one array are refused for the same reason, so that none is named.
         several = not (is_single(images) or is_array(images))
         for chunk in cut(read_images(images), limits):
             refusal = too_large(chunk[0], limits)
             with naming(range(first, first + len(chunk))) if several else nullcontext():
-                answers = [refusal] if refusal else ask_in_rounds(chunk, ask)
+                answers = [refusal] if refusal else ask_in_rounds(chunk, ask_one)
             yield from answers
             first += len(chunk)
 
-    def _embed_chunk(self, chunk: list[Item]) -> list[Embedding | BadRequest]:
+    def _embed_chunk(self, models: Models, chunk: list[Item]) -> list[Embedding | BadRequest]:
         """Embed a chunk in one request."""
         files = [item for item in chunk if isinstance(item, bytes)]
         if files:
-            return self._ask_about_files("embed", files, read_embedding, read_embeddings)
-        return list(read_rows(self._post("embed", pack(np.stack(chunk)), NPY, NPY), len(chunk)))
+            read = (read_embedding, read_embeddings)
+            return self._ask_about_files(models, "embed", files, read)
+        reply = self._post(models, "embed", pack(np.stack(chunk)), NPY, NPY)
+        return list(read_rows(reply, len(chunk)))
 
     def _rebuild(
-        self,
-        chunk: list[Item],
-        read_one: Callable[[requests.Response], Answer],
-        read_many: Callable[[requests.Response, int], list[Answer | BadRequest]],
-        headers: Mapping[str, str],
+        self, read: Readers[Answer], headers: Mapping[str, str], models: Models, chunk: list[Item]
     ) -> list[Answer | BadRequest]:
         """Reconstruct or score a chunk in one request.
 
@@ -283,16 +292,17 @@ class Client:
         """
         files = [item for item in chunk if isinstance(item, bytes)]
         if files:
-            return self._ask_about_files("reconstruct", files, read_one, read_many, headers)
-        reply = self._post("reconstruct", pack(np.stack(chunk)), NPY, headers=headers)
+            return self._ask_about_files(models, "reconstruct", files, read, headers)
+        reply = self._post(models, "reconstruct", pack(np.stack(chunk)), NPY, headers=headers)
+        _, read_many = read
         return read_many(reply, len(chunk))
 
     def _ask_about_files(
         self,
+        models: Models,
         endpoint: str,
         files: Sequence[bytes],
-        read_one: Callable[[requests.Response], Answer],
-        read_many: Callable[[requests.Response, int], list[Answer | BadRequest]],
+        read: Readers[Answer],
         headers: Mapping[str, str] = NO_HEADERS,
     ) -> list[Answer | BadRequest]:
         """Send one request: a single file as it is, or several as JSON, where each can fail alone.
@@ -300,36 +310,47 @@ class Client:
         A multipart form could carry several files too, in three quarters of the bytes. But
         TorchServe takes a third longer to read a form of small files, and as long for photographs.
         """
+        read_one, read_many = read
         if len(files) > 1:
-            reply = self._post(endpoint, envelope(files), JSON, headers=headers)
+            reply = self._post(models, endpoint, envelope(files), JSON, headers=headers)
             return read_many(reply, len(files))
         try:
-            return [read_one(self._post(endpoint, files[0], FILE, headers=headers))]
+            return [read_one(self._post(models, endpoint, files[0], FILE, headers=headers))]
         except BadRequest as error:
             if error.type not in FILE_FAULTS:
                 raise
             return [error]
 
-    def _decode_chunk(self, embeddings: Embedding, first: int) -> Pixels:
+    def _decode_chunk(self, embeddings: Embedding, first: int, models: Models) -> Pixels:
         """Decode rows in one request; ``first`` is the number of the first of them."""
         places = range(first, first + len(embeddings))
         with naming(places, "row") if first else nullcontext():
-            reply = self._post("decode", pack(embeddings), NPY, NPY)
+            reply = self._post(models, "decode", pack(embeddings), NPY, NPY)
         images: Pixels = read_rows(reply, len(embeddings), first)
         return images
 
     def _post(
         self,
+        models: Models,
         endpoint: str,
         body: bytes,
         content_type: str,
         accept: str = JSON,
         headers: Mapping[str, str] = NO_HEADERS,
     ) -> requests.Response:
+        """Send one of a call's requests, the earlier of which ``models`` have answered.
+
+        Raises:
+            ServerError: another model has answered this one: their embeddings don't go together.
+        """
         path = f"/predictions/{endpoint}"
         reply = self._transport.post(path, body, content_type, accept, headers)
         named = (reply.headers.get(name, "") for name in ("X-Model-Digest", "X-Precision"))
-        self.models.add((next(named), next(named)))
+        model = (next(named), next(named))
+        self.models.add(model)
+        models.add(model)
+        if len(models) > 1:
+            raise ServerError("the service was given another model during this call: call again")
         return reply
 
 

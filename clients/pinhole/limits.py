@@ -11,6 +11,9 @@ from pinhole.images import Item
 # The most images in a request. More images are no faster each, and the caller waits longer.
 ROWS = 1_024
 
+# The most files in a request. A small photograph takes the service 10 ms, and a client waits 10 s.
+FILES = 256
+
 # Bytes of a request beside its images: an array's header, or JSON's brackets and commas.
 ENVELOPE_BYTES = 1_024
 
@@ -68,10 +71,11 @@ def cut(items: Iterable[Item], limits: Limits) -> Iterator[list[Item]]:
     A chunk holds files only, or pixels of one shape only. A file that is too large to share a
     request makes a chunk of its own.
     """
-    most, room_bytes = limits.rows_of(0), limits.room_bytes
+    rows, room_bytes = limits.rows_of(0), limits.room_bytes
     chunk = list[Item]()
     for item in items:
         cost_bytes = sent_bytes(item)
+        most = min(FILES, rows) if isinstance(item, bytes) else rows
         full = cost_bytes > room_bytes or len(chunk) >= most
         if chunk and (full or kind_of(item) != kind_of(chunk[0])):
             yield chunk

@@ -180,7 +180,7 @@ class Transport:
         """The exception that a failed connection becomes."""
         why = f": {type(error).__name__}"
         if ran_out_of_time(error):
-            why = f" within {self._timeout_s:g} s: Timeout"
+            why = f" within {self._timeout_s:g} s: Timeout; a larger timeout_s waits longer"
         elif is_broken(error):
             why += f"; {HOW_TO_START}"
         fault = Unavailable(f"no answer from {self.url}{why}")

@@ -276,6 +276,17 @@ def test_folders_are_judged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert told == [str(tmp_path / name) for name in names]
 
 
+def test_a_name_that_no_picture_can_have(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is refused before any picture is drawn, and so before any is lost."""
+    (tmp_path / f"{'x' * 250}.png").write_bytes(b"image")
+
+    assert main(["reconstruct", str(tmp_path), "--url", "http://127.0.0.1:1"]) == 2
+
+    assert "its name has over 255 bytes; rename the image" in capsys.readouterr().err
+
+
 def test_a_pipe_is_not_waited_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """In a folder or by its name, it is no file; nothing is asked about it."""
     os.mkfifo(tmp_path / "pipe.png")

@@ -56,6 +56,18 @@ def test_many_images_many_requests(script: Script, client: Client) -> None:
     assert script.pages_told == 1
 
 
+def test_another_model_within_a_call(script: Script, client: Client) -> None:
+    """Embeddings by two models don't go into one array; the next call has the new one's."""
+    limits = {"body_bytes": 9_999, "reply_bytes": 9_999, "images": 1}
+    script.page = {"limits": limits, "image": {"channels": 1, "height": 4, "width": 4}}
+    for digest in ("a", "b", "b", "b"):
+        script.say(200, {"embedding": [1.0, 2.0]}, X_Model_Digest=digest)
+
+    with pytest.raises(ServerError, match="was given another model during this call"):
+        client.embed([b"one", b"two"])
+    assert client.embed([b"one", b"two"]).shape == (2, 2)
+
+
 def test_nothing_has_a_width(script: Script, client: Client) -> None:
     """No images give no rows, but as many columns as any embedding has."""
     script.say(200, {"embedding": [0, 0, 0]})

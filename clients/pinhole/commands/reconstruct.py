@@ -1,6 +1,7 @@
 """``pinhole reconstruct``: write what the model remembers of each image."""
 
 import argparse
+import os
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
@@ -11,6 +12,8 @@ from pinhole.commands import Commands, UsageError, add_command, add_overwrite
 from pinhole.commands.judging import add_images, find_images, judge, shown
 from pinhole.commands.png import check_png, write_png
 from pinhole.outputs import file_key, local_path
+
+NAME_BYTES = 255  # of a file, at most, in most file systems
 
 EPILOG = """
 examples:
@@ -70,7 +73,7 @@ def check_outputs(images: Iterable[Path], outputs: Iterable[Path], overwrite: bo
     """Refuse to write over an image that is to be read, or over a file of somebody else.
 
     Raises:
-        UsageError: an output is one of the images.
+        UsageError: an output is one of the images, or its name is too long.
         OSError: an output is there, and isn't a command's own.
     """
     inputs = {file_key(path) for path in images} - {None}
@@ -79,6 +82,11 @@ def check_outputs(images: Iterable[Path], outputs: Iterable[Path], overwrite: bo
             raise UsageError(
                 f"{shown(path)} is one of the images, and would be written over: leave it out, or "
                 "name another folder with --out"
+            )
+        if len(os.fsencode(path.name)) > NAME_BYTES:
+            raise UsageError(
+                f"{shown(path)} can't be written: its name has over {NAME_BYTES} bytes; rename the "
+                "image, or leave it out"
             )
         check_png(path, overwrite)
 

@@ -177,7 +177,22 @@ class ServiceRunner:
         if not files:
             given = np.stack([np.asarray(image) for image in images])
         answers = self._ask_until_answered(lambda: list(each(given)), alone)
-        return [to_answer(answer, self._score) for answer in answers]
+        return [self._to_answer(answer) for answer in answers]
+
+    def _to_answer(self, found: NDArray[np.float32] | Score | BadRequest) -> Answer | Fault:
+        """What the service says of one image; above the percentile ``score`` it is an outlier."""
+        if isinstance(found, BadRequest):
+            return Fault(found.type, str(found))
+        embedding = found.embedding if isinstance(found, Score) else found
+        if embedding.shape != (self.model.width,) or not np.isfinite(embedding).all():
+            return Fault(
+                "ServerError",
+                f"the service's answer isn't an embedding of {self.model.width} finite numbers",
+            )
+        if not isinstance(found, Score):
+            return Answer(embedding)
+        outlier = found.outside or found.percentile > self._score
+        return Answer(embedding, found.mse, found.percentile, outlier)
 
     def _ask_until_answered(self, request: Callable[[], T], alone: bool) -> T:
         """Send a request until the service has answered it.
@@ -260,13 +275,3 @@ def is_late(error: PinholeError) -> bool:
     if cause is None or isinstance(cause, requests.ConnectTimeout):
         return False
     return ran_out_of_time(cause)
-
-
-def to_answer(found: NDArray[np.float32] | Score | BadRequest, limit: float) -> Answer | Fault:
-    """What a service says of one image; an image above the percentile ``limit`` is an outlier."""
-    if isinstance(found, BadRequest):
-        return Fault(found.type, str(found))
-    if not isinstance(found, Score):
-        return Answer(np.asarray(found))
-    outlier = found.outside or found.percentile > limit
-    return Answer(found.embedding, found.mse, found.percentile, outlier)

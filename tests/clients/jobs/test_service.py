@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from pinhole import ServerError
 from pinhole.jobs import service as module
-from pinhole.jobs.errors import JobError
+from pinhole.jobs.errors import Fault, JobError
 from pinhole.jobs.rows import Answer
 
 from .services import FakeClient, numbers, open_runner
@@ -78,6 +78,18 @@ def test_file_that_breaks_the_service_is_found(said: list[str]) -> None:
     answers = open_runner(Fragile(trouble), said).embed([b"a", b"bb", b"bomb", b"dddd", b"eeeee"])
 
     assert numbers(answers) == [1, 2, "ServerError", 4, 5]
+
+
+@pytest.mark.parametrize("answer", [[1, 2, 3], [1, np.nan], [1, np.inf]])
+def test_what_is_no_embedding_fails_its_row(said: list[str], answer: list[float]) -> None:
+    """A model that overflows, or a proxy that answers for it, leaves an error and no numbers."""
+
+    class Odd(FakeClient):
+        def embed(self, image: bytes | NDArray[np.uint8]) -> NDArray[np.float32]:
+            return np.array(answer, np.float32)
+
+    fault = "the service's answer isn't an embedding of 2 finite numbers"
+    assert open_runner(Odd(), said).embed([b"x"]) == [Fault("ServerError", fault)]
 
 
 def test_the_width_is_the_models(said: list[str]) -> None:
