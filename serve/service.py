@@ -125,7 +125,8 @@ class Service:
     def embed(self, messages: Sequence[Message], report: Report | None = None) -> list[Reply]:
         """Images → embeddings."""
         report = report or Report()
-        requests = read_all(messages, self._read_images("embed"), report)
+        read = partial(read_image_request, manifest=self.manifest, endpoint=ENDPOINTS["embed"])
+        requests = read_all(messages, read, report)
         embeddings = run_all(requests, self._engine.embed, report)
         seen = np.asarray(sample(embeddings, self.manifest.embedding_width)).tolist()
         report.positions += [positions(row, self.manifest.calibration) for row in seen]
@@ -135,7 +136,10 @@ class Service:
     def reconstruct(self, messages: Sequence[Message], report: Report | None = None) -> list[Reply]:
         """Images → reconstructions, with their mse and anomaly score."""
         report = report or Report()
-        requests = read_all(messages, self._read_images("reconstruct"), report)
+        read = partial(
+            read_image_request, manifest=self.manifest, endpoint=ENDPOINTS["reconstruct"]
+        )
+        requests = read_all(messages, read, report)
         found = run_all(requests, self._reconstruct, report)
         report.outliers += sum(each.outlier for each in found)
         report.percentiles += [each.percentile for each in sample(found)]
@@ -145,20 +149,13 @@ class Service:
     def decode(self, messages: Sequence[Message], report: Report | None = None) -> list[Reply]:
         """Embeddings → images."""
         report = report or Report()
-        requests = read_all(messages, self._read_embeddings, report)
+        read = partial(read_embedding_request, manifest=self.manifest, endpoint=ENDPOINTS["decode"])
+        requests = read_all(messages, read, report)
         images = run_all(requests, lambda rows: list(self._decode(rows)), report)
         failed = (each for each in images if isinstance(each, InvalidEmbedding))
         report.bad.update(type(each).__name__ for each in failed)
         write = partial(decode_reply, shape=self.manifest.image.shape)
         return write_all(messages, requests, images, write, report)
-
-    def _read_images(self, endpoint: str) -> Callable[[Message], Request]:
-        """A reader of requests to an endpoint that takes images."""
-        asked = ENDPOINTS[endpoint]
-        return lambda message: read_image_request(message, self.manifest, asked)
-
-    def _read_embeddings(self, message: Message) -> Request:
-        return read_embedding_request(message, self.manifest, ENDPOINTS["decode"])
 
     def _reconstruct(self, images: NDArray[np.uint8]) -> list[Reconstruction]:
         return [each for chunk in chunks(images) for each in self._reconstruct_chunk(chunk)]
