@@ -71,10 +71,7 @@ class Report:
 
     def forget(self) -> None:
         """Begin anew, as if nothing had been counted."""
-        self.images = self.outliers = 0
-        self.bad.clear()
-        self.percentiles, self.positions = [], []
-        self.seconds = dict.fromkeys(PHASE_NAMES, 0.0)
+        vars(self).update(vars(Report()))
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
