@@ -16,8 +16,8 @@ from serve.torchserve.drain import Drain
 from serve.torchserve.management import Management
 from serve.torchserve.silence import Silence
 from serve.torchserve.sockets import ask, metrics_socket
-from serve.torchserve.store import activity_folder, metrics_folder
-from serve.torchserve.swap import Versions, add_served
+from serve.torchserve.store import activity_folder, add_models, metrics_folder
+from serve.torchserve.swap import Versions
 
 METRICS_S = 2.0  # longest wait for TorchServe's own page of metrics
 
@@ -34,7 +34,7 @@ class Instance:
         self._settings, self._home, self._stopping = settings, home, stopping
         process.check_home(home)
         prove_engine(bundle, settings)
-        served = add_served(home, bundle, 1, settings)
+        served = add_models(home, bundle, 1, settings)
         management = Management(home)
         self.readiness = Readiness(served.canaries, settings, management.ready_workers)
         self._versions = Versions(served, settings, home, self.readiness)

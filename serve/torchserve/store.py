@@ -21,7 +21,7 @@ from serve.bundle.engine.host import usable_cores
 from serve.bundle.manifest import Bundle
 from serve.endpoints import ENDPOINTS
 from serve.errors import LaunchError
-from serve.launcher.bundles import copy_bundle
+from serve.launcher.bundles import Served, copy_bundle, describe
 from serve.launcher.settings import BATCH_SIZE, Settings
 
 # TorchServe starts on this version, and so starts its workers. Those of later versions are started
@@ -30,17 +30,14 @@ FIRST_VERSION = 1
 ANSWER_S = 300  # most time for a batch: 24 requests of 4,096 images each are slow, but no fault
 
 
-def add_models(home: Path, bundle: Bundle, version: int, settings: Settings) -> Bundle:
-    """Copy a bundle into ``home`` and lay out a model of it for each endpoint.
+def add_models(home: Path, bundle: Bundle, version: int, settings: Settings) -> Served:
+    """Copy a bundle into ``home`` and lay out a model of it for each endpoint; no worker starts.
 
     Args:
         home: the service's folder.
         bundle: to serve.
         version: TorchServe's number for the bundle; callers see the manifest's version.
         settings: of the service.
-
-    Returns:
-        The copy.
 
     Raises:
         ServeError: as copy_bundle; or the models can't be written.
@@ -51,7 +48,7 @@ def add_models(home: Path, bundle: Bundle, version: int, settings: Settings) -> 
             write_model(home, endpoint, copied, version, settings)
     except OSError as error:
         raise LaunchError(f"can't write to {home}: {error.strerror}") from error
-    return copied
+    return describe(copied, version, settings.precision)
 
 
 def remove_models(home: Path, version: int) -> None:

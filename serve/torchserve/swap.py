@@ -11,22 +11,13 @@ from serve.bundle.errors import ServeError
 from serve.bundle.manifest import Bundle
 from serve.endpoints import ENDPOINTS
 from serve.errors import LaunchError
-from serve.launcher.bundles import Served, describe
+from serve.launcher.bundles import Served
 from serve.launcher.proof import prove_engine
 from serve.launcher.readiness import Readiness, loopback_session, try_canary
 from serve.launcher.settings import Settings
 from serve.torchserve.drain import Drain, version_url
 from serve.torchserve.management import Management
 from serve.torchserve.store import add_models, model_folder, remove_models
-
-
-def add_served(home: Path, bundle: Bundle, version: int, settings: Settings) -> Served:
-    """Add a bundle to the model store. Its workers don't start yet.
-
-    Raises:
-        ServeError: the bundle can't be copied, or changed meanwhile.
-    """
-    return describe(add_models(home, bundle, version, settings), version, settings.precision)
 
 
 class Versions:
@@ -58,7 +49,7 @@ class Versions:
             ServeError: the bundle isn't fit to be served; nothing has changed.
         """
         try:
-            new = add_served(self._home, bundle, version, self._settings)
+            new = add_models(self._home, bundle, version, self._settings)
             prove_engine(new.bundle, self._settings)
             self._register(new)
             self._make_default(new)
