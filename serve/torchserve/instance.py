@@ -38,23 +38,19 @@ class Instance:
         management = Management(home)
         self.readiness = Readiness(served.canaries, settings, management.ready_workers)
         self._versions = Versions(served, settings, home, self.readiness)
-        self._swapper = Swapper(self._versions, home, stopping)
-        self._process = process.start(settings, home)
-        self._silence = Silence(activity_folder(home))
-        try:
-            self._private = self._open_private_port()
-        except LaunchError:
-            process.stop(self._process)
-            raise
-
-    def _open_private_port(self) -> PrivateServer:
         answers = Answers(
             reason=self._reason,
             pages=lambda: self._versions.served.pages,
             metrics=self._metrics,
-            swap=self._swapper.swap,
+            swap=Swapper(self._versions, home, stopping).swap,
         )
-        return PrivateServer(self._settings.private_host, self._settings.private_port, answers)
+        self._process = process.start(settings, home)
+        self._silence = Silence(activity_folder(home))
+        try:
+            self._private = PrivateServer(settings.private_host, settings.private_port, answers)
+        except LaunchError:
+            process.stop(self._process)
+            raise
 
     def fault(self) -> str | None:
         """Why TorchServe can't go on; None while it can."""
