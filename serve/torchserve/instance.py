@@ -15,7 +15,7 @@ from serve.torchserve import process
 from serve.torchserve.drain import Drain
 from serve.torchserve.management import Management
 from serve.torchserve.silence import Silence
-from serve.torchserve.sockets import ask, metrics_socket
+from serve.torchserve.sockets import ask, check_home, metrics_socket
 from serve.torchserve.store import activity_folder, add_models, metrics_folder
 from serve.torchserve.swap import Versions
 
@@ -32,7 +32,7 @@ class Instance:
         self, bundle: Bundle, settings: Settings, home: Path, stopping: threading.Event
     ) -> None:
         self._settings, self._home, self._stopping = settings, home, stopping
-        process.check_home(home)
+        check_home(home)
         prove_engine(bundle, settings)
         served = add_models(home, bundle, 1, settings)
         management = Management(home)

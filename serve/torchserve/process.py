@@ -19,7 +19,7 @@ from serve.launcher.logs import JVM_PATTERNS
 from serve.launcher.settings import Settings
 from serve.torchserve.java import find_java
 from serve.torchserve.memory import memory_flags
-from serve.torchserve.sockets import check_native_sockets, management_socket, metrics_socket
+from serve.torchserve.sockets import management_socket, metrics_socket
 from serve.torchserve.store import activity_folder, metrics_folder
 
 logger = logging.getLogger(__name__)
@@ -31,23 +31,7 @@ WORKER_PATTERNS = {"text": "%d{yyyy-MM-dd HH:mm:ss,SSS} %m%n", "json": "%m%n"}
 # Engines have settings of their own (``threads``), which these variables don't limit.
 THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 IPV6_NAME = "ipv6"  # stands for the address in TorchServe's configuration
-SOCKET_BYTES = 107  # of the longest path that a Unix socket may have (unix(7))
 STOP_S = 20.0  # for TorchServe to end by itself before it is killed
-
-
-def check_home(home: Path) -> None:
-    """Refuse a folder in which TorchServe can't have its sockets.
-
-    Raises:
-        LaunchError: nothing may be executed there, or the name of a socket in it would be too long.
-    """
-    check_native_sockets(home)
-    too_many = len(os.fsencode(home / "tmp" / ".ts.sock.65535")) - SOCKET_BYTES
-    if too_many > 0:
-        raise LaunchError(
-            f"TorchServe's sockets can't lie in {home.parent}, whose name is {too_many} bytes too "
-            "long; set TMPDIR to another folder"
-        )
 
 
 def start(settings: Settings, home: Path) -> subprocess.Popen[bytes]:

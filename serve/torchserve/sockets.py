@@ -13,6 +13,8 @@ from pathlib import Path
 
 from serve.errors import LaunchError
 
+SOCKET_BYTES = 107  # of the longest path that a Unix socket may have (unix(7))
+
 
 def management_socket(home: Path) -> Path:
     """Where the JVM serves its management API."""
@@ -24,16 +26,23 @@ def metrics_socket(home: Path) -> Path:
     return home / "metrics.sock"
 
 
-def check_native_sockets(home: Path) -> None:
-    """Refuse a folder in which Netty can't load its native library, which Unix sockets need.
+def check_home(home: Path) -> None:
+    """Refuse a folder in which TorchServe can't have its sockets.
 
     Raises:
-        LaunchError: the folder is on a file system that is mounted with noexec.
+        LaunchError: Netty can't load the library there that sockets need, for the file system is
+            mounted with noexec; or the name of a socket in it would be too long.
     """
     if os.statvfs(home).f_flag & os.ST_NOEXEC:
         raise LaunchError(
             f"TorchServe has to load a library from {home}, where nothing may be executed (it is "
             "mounted with noexec); set TMPDIR to another folder"
+        )
+    too_many = len(os.fsencode(home / "tmp" / ".ts.sock.65535")) - SOCKET_BYTES
+    if too_many > 0:
+        raise LaunchError(
+            f"TorchServe's sockets can't lie in {home.parent}, whose name is {too_many} bytes too "
+            "long; set TMPDIR to another folder"
         )
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from serve.errors import LaunchError
 from serve.torchserve.management import Management
-from serve.torchserve.sockets import check_native_sockets, management_socket
+from serve.torchserve.sockets import check_home, management_socket
 
 
 @contextmanager
@@ -75,8 +75,8 @@ def test_folder_without_execution_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where nothing may be executed the JVM would have no Unix sockets, so it isn't started."""
-    check_native_sockets(tmp_path)
+    check_home(tmp_path)
 
     monkeypatch.setattr("os.statvfs", lambda path: SimpleNamespace(f_flag=os.ST_NOEXEC))
     with pytest.raises(LaunchError, match="set TMPDIR to another folder"):
-        check_native_sockets(tmp_path)
+        check_home(tmp_path)
