@@ -243,21 +243,17 @@ class Client:
         return read_health(reply, latency_ms)
 
     def _limits(self) -> Limits:
-        """The limits that the service publishes, asked for once.
+        """The limits that the service publishes, asked for once; without any, the contract's.
 
         A cached_property would ask under a lock that all clients share, in Python 3.11.
         """
         if self._published is None:
-            self._published = self._ask_for_limits()
+            try:
+                with expecting_contract():
+                    self._published = read_limits(self._transport.get("/v2/models/embed").json())
+            except (BadRequest, ServerError):
+                self._published = Limits()
         return self._published
-
-    def _ask_for_limits(self) -> Limits:
-        """The limits that the service publishes; without any it is the contract's."""
-        try:
-            with expecting_contract():
-                return read_limits(self._transport.get("/v2/models/embed").json())
-        except (BadRequest, ServerError):
-            return Limits()
 
     def _ask_in_chunks(
         self, images: Images, ask: Callable[[Models, list[Item]], list[Answer | BadRequest]]
