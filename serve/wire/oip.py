@@ -47,22 +47,9 @@ class OipForm:
     outputs: Mapping[str, bool]
 
 
-@dataclass(frozen=True)
-class OipRequest:
-    """A request whose tensor could be read.
-
-    Attributes:
-        form: what the reply has to look like.
-        tensor: numbers as an array of the sent shape, or the files of a BYTES tensor.
-    """
-
-    form: OipForm
-    tensor: NDArray[np.generic] | list[bytes]
-
-
 def read_oip(
     body: bytes, headers: Mapping[str, str], name: str, outputs: Sequence[str]
-) -> OipRequest:
+) -> tuple[OipForm, NDArray[np.generic] | list[bytes]]:
     """Read a request.
 
     Args:
@@ -70,6 +57,10 @@ def read_oip(
         headers: by lower-case name.
         name: of the endpoint's one input.
         outputs: names of the endpoint's outputs.
+
+    Returns:
+        What the reply has to look like; and numbers as an array of the sent shape, or the files of
+        a BYTES tensor.
 
     Raises:
         InvalidRequest: the body doesn't follow the protocol, or isn't for this endpoint.
@@ -93,11 +84,11 @@ def read_oip(
     given = tensor.get("data") if size is None else raw
     datatype = tensor.get("datatype")
     if datatype == "BYTES":
-        return OipRequest(form, read_files(given, math.prod(shape)))
+        return form, read_files(given, math.prod(shape))
     if not isinstance(datatype, str) or datatype not in DTYPES:
         raise InvalidRequest("the datatype must be UINT8, FP32 or BYTES")
     numbers = read_numbers(given, DTYPES[datatype], math.prod(shape))
-    return OipRequest(form, numbers.reshape(shape))
+    return form, numbers.reshape(shape)
 
 
 def split_body(body: bytes, length: str | None) -> tuple[dict[str, Any], bytes]:

@@ -160,14 +160,14 @@ def read_oip_images(message: Message, spec: ImageSpec, outputs: Sequence[str]) -
     Raises:
         RequestError: the request or one of its files can't be read.
     """
-    request = read_oip(message.body, message.headers, "images", outputs)
-    if isinstance(request.tensor, list):
-        check_size(len(request.tensor), spec.shape)
+    form, tensor = read_oip(message.body, message.headers, "images", outputs)
+    if isinstance(tensor, list):
+        check_size(len(tensor), spec.shape)
         budget = PixelBudget()
-        items = none_failed(image_or_error(file, spec, budget) for file in request.tensor)
+        items = none_failed(image_or_error(file, spec, budget) for file in tensor)
     else:
-        items = list[Item](to_images(request.tensor, spec))
-    return Request(items, False, JSON, request.form)
+        items = list[Item](to_images(tensor, spec))
+    return Request(items, False, JSON, form)
 
 
 def read_openai_images(message: Message, spec: ImageSpec, manifest: Manifest) -> Request:
@@ -189,11 +189,11 @@ def read_oip_embeddings(message: Message, manifest: Manifest, outputs: Sequence[
     Raises:
         RequestError: the request or one of its rows can't be read.
     """
-    request = read_oip(message.body, message.headers, "embeddings", outputs)
-    if isinstance(request.tensor, list):
+    form, tensor = read_oip(message.body, message.headers, "embeddings", outputs)
+    if isinstance(tensor, list):
         raise InvalidRequest("embeddings are FP32, not BYTES")
-    items = none_failed(to_embeddings(request.tensor, manifest))
-    return Request(items, False, JSON, request.form)
+    items = none_failed(to_embeddings(tensor, manifest))
+    return Request(items, False, JSON, form)
 
 
 def none_failed(items: Iterable[Item]) -> list[Item]:
