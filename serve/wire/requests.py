@@ -5,7 +5,7 @@ multipart form and an array are *plural*, whatever the count; OIP and OpenAI's f
 kind.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,10 +84,9 @@ def read_image_request(message: Message, manifest: Manifest, endpoint: Endpoint)
         file = message.body if seen and reply_type == PNG else None
         image = read_image(message.body, spec, PixelBudget())
         return Request([image], True, reply_type, seen=seen, pictures=pictures, file=file)
-    items, budget = list[Item](), PixelBudget()
+    items = list[Item]()
     if message.content_type == JSON:
-        files = read_envelope(message.body, "images", spec.shape)
-        items += [image_or_error(file, spec, budget) for file in files]
+        items += read_each(read_envelope(message.body, "images", spec.shape), spec)
     elif message.content_type == MULTIPART:
         parts = form_files(message)
         check_size(len(parts), spec.shape)
@@ -96,7 +95,7 @@ def read_image_request(message: Message, manifest: Manifest, endpoint: Endpoint)
                 "the form holds no file, which is a part with a filename, or its Content-Type no "
                 "boundary; with curl, -F i=@FILE"
             )
-        items += [image_or_error(part, spec, budget) for part in parts]
+        items += read_each(parts, spec)
     elif message.content_type == NPY:
         items += to_images(read_npy(message.body), spec)
     else:
@@ -163,8 +162,7 @@ def read_oip_images(message: Message, spec: ImageSpec, outputs: Sequence[str]) -
     form, tensor = read_oip(message.body, message.headers, "images", outputs)
     if isinstance(tensor, list):
         check_size(len(tensor), spec.shape)
-        budget = PixelBudget()
-        items = none_failed(image_or_error(file, spec, budget) for file in tensor)
+        items = none_failed(read_each(tensor, spec))
     else:
         items = list[Item](to_images(tensor, spec))
     return Request(items, False, JSON, form)
@@ -178,9 +176,7 @@ def read_openai_images(message: Message, spec: ImageSpec, manifest: Manifest) ->
     """
     form, texts = read_openai(message.body, manifest)
     check_size(len(texts), spec.shape)
-    budget = PixelBudget()
-    items = none_failed(image_or_error(text, spec, budget) for text in texts)
-    return Request(items, False, JSON, openai=form)
+    return Request(none_failed(read_each(texts, spec)), False, JSON, openai=form)
 
 
 def read_oip_embeddings(message: Message, manifest: Manifest, outputs: Sequence[str]) -> Request:
@@ -267,17 +263,17 @@ def fits(embedding: NDArray[np.float32]) -> bool:
     return bool((np.abs(embedding) <= MAX_EMBEDDING).all())
 
 
-def image_or_error(
-    given: Any, spec: ImageSpec, budget: PixelBudget
-) -> NDArray[np.uint8] | RequestError:
-    """Read one of several images, a file or what JSON has in its place.
+def read_each(files: Iterable[Any], spec: ImageSpec) -> Iterator[NDArray[np.uint8] | RequestError]:
+    """Read a request's images, each of them a file or what JSON has in its place.
 
-    An error is returned, so that the image's neighbours go on.
+    An error is yielded, so that the image's neighbours go on.
     """
-    try:
-        return read_image(given if isinstance(given, bytes) else read_text(given), spec, budget)
-    except RequestError as error:
-        return without_frames(error)
+    budget = PixelBudget()
+    for file in files:
+        try:
+            yield read_image(file if isinstance(file, bytes) else read_text(file), spec, budget)
+        except RequestError as error:
+            yield without_frames(error)
 
 
 def read_embedding(vector: Any, width: int) -> NDArray[np.float32] | InvalidEmbedding:
