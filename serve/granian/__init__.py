@@ -4,7 +4,7 @@
     process.py      one process of it: the event loop, the threads, the model
     followers.py    the processes beside the first
     team.py         what the processes know of each other
-    model.py        what a process serves
+    model.py        open a bundle to be served
     app.py          HTTP: a request becomes a message, a reply becomes a response
     cors.py         which web pages of other origins may call
     dispatcher.py   the threads that answer messages, and which of them is next

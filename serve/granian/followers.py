@@ -169,7 +169,7 @@ def follow(
     process.start()
     pipe.send(None)
     del opened  # a swap must be able to free it
-    arguments = (pipe, home, settings, process.model.take)
+    arguments = (pipe, home, settings, process.take)
     threading.Thread(target=obey, args=arguments, daemon=True).start()
     code = 0
     try:

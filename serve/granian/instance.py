@@ -76,7 +76,7 @@ class Instance:
     @property
     def served(self) -> Served:
         """The bundle that is served, and what is made of it."""
-        return self._process.model.opened.served
+        return self._process.opened.served
 
     def replace(self, bundle: Bundle, version: int) -> None:
         """Have every process serve a bundle from now on, once it has given the golden answers.
@@ -87,7 +87,7 @@ class Instance:
             ServeError: the bundle isn't fit to be served; nothing has changed.
         """
         prove_engine(bundle, self._settings)  # in a process of its own: it might crash
-        self._process.model.take(self._open(bundle, version))
+        self._process.take(self._open(bundle, version))
 
     def end(self, old: Served) -> None:
         """Do nothing: the old service goes with the last batch that holds it."""

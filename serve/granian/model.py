@@ -1,8 +1,7 @@
-"""What a process on Granian serves now, and how a bundle is opened to be served."""
+"""How a bundle is opened to be served on Granian."""
 
 import logging
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +13,6 @@ from serve.bundle.engine.opening import open_engine
 from serve.bundle.engine.protocol import Engine
 from serve.bundle.manifest import Bundle
 from serve.launcher.bundles import Served, describe
-from serve.launcher.readiness import Readiness
 from serve.launcher.settings import Settings
 from serve.service import Service
 
@@ -34,35 +32,6 @@ class Opened:
     served: Served
     service: Service
     on_gpu: bool
-
-
-class Model:
-    """What one process serves.
-
-    A swap exchanges one reference. A batch ends with the service that it began with.
-
-    Attributes:
-        opened: what is served now.
-        readiness: whether the process is ready; its canaries change with the bundle.
-
-    Args:
-        opened: to begin with.
-        settings: of the process.
-        company: see serve.launcher.readiness.Readiness.
-    """
-
-    def __init__(
-        self, opened: Opened, settings: Settings, company: Callable[[bool], str | None]
-    ) -> None:
-        # The threads of this process can't die apart from it, so all workers are always there.
-        workers = settings.worker_count
-        self.readiness = Readiness(opened.served.canaries, settings, lambda _: workers, company)
-        self.take(opened)
-
-    def take(self, opened: Opened) -> None:
-        """Serve another bundle from now on."""
-        with self.readiness.changing:
-            self.opened, self.readiness.canaries = opened, opened.served.canaries
 
 
 def open_model(copy: Bundle, version: int, settings: Settings) -> Opened:

@@ -14,11 +14,12 @@ from serve.endpoints import ENDPOINTS
 from serve.granian.app import App
 from serve.granian.dispatcher import Dispatcher, Task
 from serve.granian.files import find_files
-from serve.granian.model import Model, Opened
+from serve.granian.model import Opened
 from serve.granian.team import Team
 from serve.isolation import reply_isolating_faults
 from serve.journal import Journal
 from serve.launcher.private import Pages
+from serve.launcher.readiness import Readiness
 from serve.launcher.settings import BATCH_SIZE, GPU_BATCH_SIZE
 from serve.launcher.watching import DRAIN_S
 from serve.metrics import Metrics
@@ -37,12 +38,12 @@ class Process:
     """Granian in this process, and what it serves.
 
     Attributes:
-        model: what is served.
-        readiness: whether this process is ready.
+        opened: what is served now. A batch ends with the service that it began with.
+        readiness: whether this process is ready; its canaries change with the bundle.
         has_ended: after ``stop``, whether all threads have ended.
 
     Args:
-        opened: the model to begin with.
+        opened: to begin with.
         team: all processes of the service.
         number: of this process.
         stopping: set once the service is stopping, and so is no longer ready.
@@ -51,8 +52,14 @@ class Process:
     def __init__(self, opened: Opened, team: Team, number: int, stopping: threading.Event) -> None:
         settings = team.settings_of(number)
         self._team, self._stopping = team, stopping
-        self.model = Model(opened, settings, lambda ready: team.tell(number, ready))
-        self.readiness = self.model.readiness
+        self.opened = opened
+        # The threads of this process can't die apart from it, so all workers are always there.
+        self.readiness = Readiness(
+            opened.served.canaries,
+            settings,
+            lambda _: settings.worker_count,
+            lambda ready: team.tell(number, ready),
+        )
         token = settings.canary_token
         self._metrics = {name: Metrics(name) for name in ENDPOINTS}
         self._journals = {
@@ -68,7 +75,7 @@ class Process:
         self._app = App(
             self._dispatcher,
             self._tell,
-            lambda: self.model.opened.service,
+            lambda: self.opened.service,
             Pages(self.reason, self.pages),
             find_files(),
             stopping.is_set,
@@ -92,6 +99,11 @@ class Process:
         """Begin to listen."""
         self._thread.start()
 
+    def take(self, opened: Opened) -> None:
+        """Serve another bundle from now on."""
+        with self.readiness.changing:
+            self.opened, self.readiness.canaries = opened, opened.served.canaries
+
     def reason(self) -> str | None:
         """Why the service isn't ready, as all its processes have to be; None if it is."""
         if self._stopping.is_set():
@@ -101,7 +113,7 @@ class Process:
 
     def pages(self) -> Mapping[str, bytes]:
         """See serve.launcher.metadata.pages."""
-        return self.model.opened.served.pages
+        return self.opened.served.pages
 
     def fault(self) -> str | None:
         """Why the process can't go on; None while it can."""
@@ -134,7 +146,7 @@ class Process:
 
     def _answer(self, endpoint: str, tasks: Sequence[Task], report: Report) -> list[Reply]:
         """One reply for each message of a batch, with the headers of the model that made it."""
-        service = self.model.opened.service
+        service = self.opened.service
         messages, ids = [task.message for task in tasks], [task.request_id for task in tasks]
         replies = reply_isolating_faults(service.operation(endpoint), messages, ids, report)
         for reply in replies:
