@@ -32,13 +32,11 @@ def write_parquet(file: IO[bytes], folder: Path, identity: Identity) -> None:
 
 def write_csv(file: IO[bytes], folder: Path, identity: Identity) -> None:
     """One CSV file: path, sha256, embedding_0, embedding_1, ... and a shard's other columns."""
-    writer = None
-    for table in tables(folder, identity):
-        flat = flatten(table, identity.model.width)
-        writer = writer or pyarrow.csv.CSVWriter(file, flat.schema)
-        writer.write_table(flat)
-    if writer:
-        writer.close()
+    width = identity.model.width
+    schema = flatten(identity.schema.empty_table(), width).schema
+    with pyarrow.csv.CSVWriter(file, schema) as writer:
+        for table in tables(folder, identity):
+            writer.write_table(flatten(table, width))
 
 
 def flatten(table: Any, width: int) -> Any:
