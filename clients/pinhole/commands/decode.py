@@ -11,9 +11,9 @@ from pinhole.commands import (
     add_service,
     connect,
 )
-from pinhole.commands.png import check_png, marked, write_png
+from pinhole.commands.png import has_mark, marked, write_png
 from pinhole.errors import BadRequest
-from pinhole.outputs import local_path
+from pinhole.outputs import check_replaceable, local_path
 
 STDOUT = "-"
 
@@ -38,7 +38,7 @@ def run(options: argparse.Namespace) -> int:
     """Write the picture; returns the exit code."""
     out = local_path(options.out)
     if options.out != STDOUT:
-        check_png(out, options.overwrite)
+        check_replaceable(out, has_mark, options.overwrite)
     with connect(options) as client:
         try:
             picture = client.decode_png(options.embedding)

@@ -5,7 +5,7 @@ import struct
 import zlib
 from pathlib import Path
 
-from pinhole.outputs import check_replaceable, write_whole
+from pinhole.outputs import write_whole
 
 HEADER_BYTES = 33  # The signature and the chunk IHDR, which every PNG begins with.
 
@@ -33,11 +33,6 @@ def is_drawn(path: Path) -> bool:
             return has_mark(file.read(HEADER_BYTES + len(MARK)))
     except OSError:
         return False
-
-
-def check_png(path: Path, overwrite: bool) -> None:
-    """Raise OSError if another file than an earlier PNG of a command would be replaced."""
-    check_replaceable(path, has_mark, overwrite)
 
 
 def marked(picture: bytes) -> bytes:

@@ -10,8 +10,8 @@ from pinhole.answers import Reconstruction
 from pinhole.client import Client
 from pinhole.commands import Commands, UsageError, add_command, add_overwrite
 from pinhole.commands.judging import add_images, find_images, judge, shown
-from pinhole.commands.png import check_png, write_png
-from pinhole.outputs import file_key, local_path
+from pinhole.commands.png import has_mark, write_png
+from pinhole.outputs import check_replaceable, file_key, local_path
 
 NAME_BYTES = 255  # of a file, at most, in most file systems
 
@@ -88,7 +88,7 @@ def check_outputs(images: Iterable[Path], outputs: Iterable[Path], overwrite: bo
                 f"{shown(path)} can't be written: its name has over {NAME_BYTES} bytes; rename the "
                 "image, or leave it out"
             )
-        check_png(path, overwrite)
+        check_replaceable(path, has_mark, overwrite)
 
 
 def output_of(path: Path, folder: Path | None) -> Path:
