@@ -15,6 +15,7 @@ with all its replies. Four things are changed here, in the worker's process:
 docs/torchserve.md has the details of each.
 """
 
+import functools
 import logging
 import socket
 import struct
@@ -106,13 +107,7 @@ def read_ahead() -> None:
     """
     from ts.protocol import otf_message_handler
 
-    all_frames: dict[socket.socket, Frames] = {}
-
-    def frames(connection: socket.socket) -> Frames:
-        if connection not in all_frames:
-            all_frames[connection] = Frames(connection)
-        return all_frames[connection]
-
+    frames = functools.cache(Frames)  # those of each connection
     otf_message_handler._retrieve_buffer = lambda connection, count: frames(connection).take(count)
     otf_message_handler._retrieve_inference_msg = lambda connection: frames(connection).batch()
 
