@@ -1,22 +1,15 @@
 """PNGs that the commands write, marked so that the same command may replace them."""
 
 import os
-import struct
 import zlib
 from pathlib import Path
 
 from pinhole.outputs import write_whole
 
 HEADER_BYTES = 33  # The signature and the chunk IHDR, which every PNG begins with.
-
-
-def text_chunk(text: bytes) -> bytes:
-    """A chunk tEXt (PNG specification, 5.3 and 11.3.3.2): length, type, text, checksum."""
-    body = b"tEXt" + text
-    return struct.pack(">I", len(text)) + body + struct.pack(">I", zlib.crc32(body))
-
-
-MARK = text_chunk(b"Software\0pinhole")
+# The mark is a chunk (PNG specification, 5.3 and 11.3.3.2): length, type and text, checksum.
+TEXT = b"tEXtSoftware\0pinhole"
+MARK = (len(TEXT) - 4).to_bytes(4) + TEXT + zlib.crc32(TEXT).to_bytes(4)
 
 
 def has_mark(start: bytes) -> bool:
