@@ -180,7 +180,9 @@ def idx_source(place: Place) -> "Rows | Stream":
     """
     try:
         with open_idx(place) as file:
-            layout = idx_layout(place, file)
+            dimensions = file.read(4)[3]
+            shape = struct.unpack(f">{dimensions}I", file.read(4 * dimensions))
+            layout = layout_of(str(place), file, shape)
     except (EOFError, gzip.BadGzipFile, struct.error, zlib.error) as error:
         raise JobError(f"{place} can't be read as an IDX file") from error
     return packed_idx_source(place, layout) if is_gzip(place) else Rows(place, layout)
@@ -191,13 +193,6 @@ def open_idx(place: Place) -> Iterator[IO[bytes]]:
     """Open an IDX file, decompressed if it is a gzip file."""
     with place.open() as file, gzip.open(file) if is_gzip(place) else file as unpacked:
         yield cast("IO[bytes]", unpacked)
-
-
-def idx_layout(place: Place, file: IO[bytes]) -> Layout:
-    """The layout that an IDX file's header tells."""
-    dimensions = file.read(4)[3]
-    shape = struct.unpack(f">{dimensions}I", file.read(4 * dimensions))
-    return layout_of(str(place), file, shape)
 
 
 def packed_idx_source(place: Place, layout: Layout) -> Stream:
