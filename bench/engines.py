@@ -31,7 +31,6 @@ from export.__main__ import export
 from export.graphs import write_onnx
 from serve.bundle.engine.host import usable_cores
 from serve.bundle.engine.opening import RUNTIMES, available, open_engine
-from serve.bundle.engine.protocol import Engine
 from serve.bundle.manifest import Bundle
 from train.checkpoint import load_checkpoint
 
@@ -74,7 +73,7 @@ def open_candidates(
         for device, precision in available(runtime):
             if precision in bundle.manifest.tolerances:
                 engine = open_engine(bundle, runtime, device, precision)
-                yield f"{runtime} {device} {precision}", operations(engine)
+                yield f"{runtime} {device} {precision}", operations(engine.embed, engine.decode)
 
 
 def sessions(folder: Path, quiet: bool) -> Candidate:
@@ -94,16 +93,12 @@ def sessions(folder: Path, quiet: bool) -> Candidate:
     def decode(embeddings: Any) -> Any:
         return decoder.run(["images"], {"embeddings": embeddings})[0]
 
+    return operations(embed, decode)
+
+
+def operations(embed: Operation, decode: Operation) -> Candidate:
+    """Both operations, and what they make together."""
     return {"embed": embed, "decode": decode, "reconstruct": lambda images: decode(embed(images))}
-
-
-def operations(engine: Engine) -> Candidate:
-    """The operations of an engine."""
-    return {
-        "embed": engine.embed,
-        "decode": engine.decode,
-        "reconstruct": lambda images: engine.decode(engine.embed(images)),
-    }
 
 
 def race(
