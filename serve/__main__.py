@@ -69,8 +69,12 @@ def run(bundle: Bundle, settings: Settings, stopping: threading.Event) -> None:
         ServeError: the server could not be started, died, or had an endpoint without a ready worker
             for too long.
     """
+    asked = os.environ.get("TMPDIR")  # tempfile would silently take another for one that is missing
+    folder = Path(asked).absolute() if asked else None
     with (
-        tempfile.TemporaryDirectory(prefix="pinhole-", ignore_cleanup_errors=True) as home,
+        tempfile.TemporaryDirectory(
+            prefix="pinhole-", dir=folder, ignore_cleanup_errors=True
+        ) as home,
         locked(home),
     ):
         if settings.processes > 1:

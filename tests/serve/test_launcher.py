@@ -248,6 +248,17 @@ def test_loopback_is_known_in_either_family(name: str, on_loopback: bool, url: s
     assert (settings.is_on_loopback, settings.inference_url) == (on_loopback, url)
 
 
+def test_missing_folder_for_temporary_files_is_named(
+    small_bundle: Bundle, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its files aren't put elsewhere instead."""
+    monkeypatch.setenv("TMPDIR", "/no/such/folder")
+
+    assert main([str(small_bundle.folder), "--port", str(free_port())]) == 1
+
+    assert "No such file or directory: '/no/such/folder/pinhole-" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("name", ["localhost", "LOCALHOST"])
 def test_localhost_is_an_address(name: str) -> None:
     """Granian takes addresses alone."""
