@@ -1,9 +1,12 @@
 """Sources at URLs, and back ends that fail: with errors of their own, for a while or for good."""
 
 import http.server
+import io
 import socket
 import threading
+import zipfile
 from collections.abc import Iterator
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -50,6 +53,10 @@ class Faulty(MemoryFileSystem):
     def find(self, path: str, *arguments: Any, **options: Any) -> Any:
         self.fail("")
         return super().find(path, *arguments, **options)
+
+    def info(self, path: str, **options: Any) -> Any:
+        self.fail(f"info {path}")
+        return super().info(path, **options)
 
     def _open(self, path: str, mode: str = "rb", **options: Any) -> Any:
         if mode == "rb":
@@ -100,6 +107,25 @@ def test_file_that_cannot_be_read(faulty: Faulty, tmp_path: Path, error: Excepti
         None,
         f"can't be read: {type(error).__name__}",
     ]
+
+
+def test_archive_whose_server_goes_away_ends_the_job(faulty: Faulty) -> None:
+    """Its images aren't damaged; a server that is away for a moment is waited for."""
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as files:
+        for name in NAMES:
+            files.writestr(name, bytes(1_000))
+    faulty.pipe("/scans/all.zip", archive.getvalue())
+    with closing(open_source("faulty://scans/all.zip")) as source:
+        first, *others = source.chunks(range(source.count), 1)
+        Faulty.trouble["info /scans/all.zip"] = [FileNotFoundError(), BackEndError("away")]
+        assert list(first.load()) == [bytes(1_000)]
+        Faulty.trouble["info /scans/all.zip"] = [BackEndError("away")] * 3
+        with pytest.raises(JobError, match=r"all\.zip can't be read any more: BackEndError"):
+            list(others[0].load())
+        faulty.rm("/scans/all.zip")
+        with pytest.raises(JobError, match=r"all\.zip can't be read any more"):
+            list(others[0].load())
 
 
 def test_files_at_urls_have_stamps(faulty: Faulty, tmp_path: Path) -> None:

@@ -8,7 +8,13 @@ from typing import IO, Any
 
 from pinhole.jobs.errors import JobError
 from pinhole.jobs.sources import stamp_of
-from pinhole.jobs.sources.remote import open_remote, open_url, remote_details, remote_stamp
+from pinhole.jobs.sources.remote import (
+    open_remote,
+    open_url,
+    remote_details,
+    remote_stamp,
+    stamp_again,
+)
 
 # How files are opened, without waiting for a pipe. Windows lacks the first two flags, and only
 # Windows has the third.
@@ -87,7 +93,10 @@ class Place:
 
         def check() -> None:
             try:
-                now = self.stamp()
+                if self.fs is None:
+                    now = self.stamp()
+                else:
+                    now = f"{self.path} {stamp_again(self.fs, self.path)}"
             except OSError as error:
                 raise JobError(f"{self} can't be read any more: {error.strerror}") from error
             if now != before:

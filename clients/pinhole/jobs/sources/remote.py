@@ -130,7 +130,23 @@ def read_remote(fs: Any, path: str) -> Content:
     return data if len(data) <= LARGEST_FILE else too_large(len(data), LARGEST_FILE)
 
 
-def read_persistently(read: Callable[[], bytes]) -> bytes:
+def stamp_again(fs: Any, path: str) -> str:
+    """The stamp of a file that was there before.
+
+    Raises:
+        OSError: it is gone, or its file system doesn't answer in three tries.
+    """
+
+    def ask() -> str:
+        try:
+            return remote_stamp(asked(lambda: fs.info(path)))
+        except FileNotFoundError as error:  # A web server that can't be reached raises it too.
+            raise OSError(0, reason(error)) from error
+
+    return read_persistently(ask)
+
+
+def read_persistently(read: Callable[[], Answer]) -> Answer:
     """What a function reads from a back end in three tries.
 
     Raises:
@@ -190,7 +206,9 @@ class RemoteFile(io.RawIOBase):
         if start >= end:
             return b""
         try:
-            data = read_persistently(lambda: self._fs.cat_file(self._path, start=start, end=end))
+            data: bytes = read_persistently(
+                lambda: self._fs.cat_file(self._path, start=start, end=end)
+            )
         except OSError as error:
             raise OSError(0, reason(error)) from error
         if len(data) == self._size:  # Some web servers send no parts of files.
