@@ -115,7 +115,8 @@ def export(source: Path, out: Path, version: str) -> Bundle:
     expected = answer_eagerly(model, make_probes(checkpoint))
     golden = Golden(*(part[::GOLDEN_EVERY] for part in asdict(expected).values()))
     spread = float(np.sqrt(checkpoint.embeddings.var(0).mean()))
-    if not np.ptp(checkpoint.embeddings, 0).any():  # the variance of equal numbers may not be 0
+    # The variance of equal numbers isn't always 0, and that of very close ones may be.
+    if spread == 0 or not np.ptp(checkpoint.embeddings, 0).any():
         raise ExportError("all test images have the same embedding: the model tells nothing apart")
     tolerances, report = judge_precisions(model, expected, spread)
     with draft_of(out, {"manifest.json", *FILES}) as draft:

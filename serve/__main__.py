@@ -9,7 +9,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
 
@@ -34,6 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         settings = settings_of(options)
         check_address(settings)
+        check_temporary_folder(os.environ.get("TMPDIR"))
         bundle = load_bundle(options.bundle)
         run(bundle, settings, stopping)
     except (ServeError, OSError) as error:  # OSError: no temporary folder, or no room in it
@@ -49,7 +50,14 @@ def allow_many_connections() -> None:
     """Let this process open as many files and connections as its host lets it, not only 1,024."""
     if sys.platform == "linux":
         _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+        with suppress(ValueError, OSError):  # the kernel's own limit (fs.nr_open) may be lower
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def check_temporary_folder(asked: str | None) -> None:
+    """Raise LaunchError where tempfile would silently take another folder than this one."""
+    if asked and not (Path(asked).is_dir() and os.access(asked, os.W_OK | os.X_OK)):
+        raise LaunchError(f"TMPDIR is {asked}, which is no folder that can be written to")
 
 
 def stop_on_signals() -> threading.Event:
@@ -69,12 +77,8 @@ def run(bundle: Bundle, settings: Settings, stopping: threading.Event) -> None:
         ServeError: the server could not be started, died, or had an endpoint without a ready worker
             for too long.
     """
-    asked = os.environ.get("TMPDIR")  # tempfile would silently take another for one that is missing
-    folder = Path(asked).absolute() if asked else None
     with (
-        tempfile.TemporaryDirectory(
-            prefix="pinhole-", dir=folder, ignore_cleanup_errors=True
-        ) as home,
+        tempfile.TemporaryDirectory(prefix="pinhole-", ignore_cleanup_errors=True) as home,
         locked(home),
     ):
         if settings.processes > 1:

@@ -13,7 +13,7 @@ import shutil
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterator, Set
+from collections.abc import Iterator, Mapping, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -176,8 +176,7 @@ def check_card(folder: Path, card: dict[str, Any]) -> None:
         and all(np.isfinite(values).all() for values in calibration.values())
         and all(sorted(values) == values for values in map(calibration.get, QUANTILES)),
     }
-    for name in (name for name, is_known in known.items() if not is_known):
-        raise CheckpointError(f"{folder}/card.json is damaged: {name} isn't what train writes")
+    require(known, folder / "card.json")
 
 
 def check_map(folder: Path, checkpoint: Checkpoint) -> None:
@@ -193,8 +192,13 @@ def check_map(folder: Path, checkpoint: Checkpoint) -> None:
         and labels.shape == points.shape[:1]
         and (not classes or ((labels >= 0).all() and (labels < len(classes)).all())),
     }
+    require(known, folder / MAP)
+
+
+def require(known: Mapping[str, bool | np.bool], file: Path) -> None:
+    """Raise CheckpointError if a part of a file isn't as it is known."""
     for name in (name for name, is_known in known.items() if not is_known):
-        raise CheckpointError(f"{folder}/{MAP} is damaged: {name} aren't what train writes")
+        raise CheckpointError(f"{file} is damaged: {name} isn't what train writes")
 
 
 def layers_of(model: Autoencoder) -> dict[str, str]:

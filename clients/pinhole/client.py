@@ -111,8 +111,8 @@ class Client:
             BadRequest: the service refused an image (4xx). Never retried.
             Unauthorized: the API key is missing or wrong.
             Busy: still 429 or 503 after every retry.
-            ServerError: the service failed (5xx), was given another model between two requests of
-                the call, or what answers is no pinhole service.
+            ServerError: the service failed (5xx), two models have answered requests of this call,
+                or what answers is no pinhole service.
             Unavailable: no answer within ``timeout_s``, or none after every retry.
             TypeError, ValueError: an argument is no image.
             OSError: a path can't be read.
@@ -334,7 +334,7 @@ class Client:
         accept: str = JSON,
         headers: Mapping[str, str] = NO_HEADERS,
     ) -> requests.Response:
-        """Send one of a call's requests, the earlier of which ``models`` have answered.
+        """Send one of the requests of a call, whose others ``models`` have answered so far.
 
         Raises:
             ServerError: another model has answered this one: their embeddings don't go together.
@@ -346,7 +346,7 @@ class Client:
         self.models.add(model)
         models.add(model)
         if len(models) > 1:
-            raise ServerError("the service was given another model during this call: call again")
+            raise ServerError("two models, or precisions, have answered this call: call again")
         return reply
 
 

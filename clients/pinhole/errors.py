@@ -4,7 +4,7 @@ PinholeError
 ├── BadRequest      4xx: the service refused the input; sending it again won't help
 ├── Unauthorized    401: the API key is missing or wrong
 ├── Busy            429 or 503 even after every retry
-├── ServerError     5xx: the service's own fault, or what answers there is no pinhole service
+├── ServerError     5xx: the service's own fault; or no pinhole service, or two models, answered
 └── Unavailable     no answer: after every retry, or not in time
 
 An argument that is no image raises TypeError or ValueError, and a path that can't be read raises
@@ -39,7 +39,7 @@ class Busy(PinholeError):
 
 
 class ServerError(PinholeError):
-    """The service failed on a request that was fine, or it isn't a pinhole service."""
+    """The service failed on a request that was fine, isn't a pinhole service, or has swapped."""
 
 
 class Unavailable(PinholeError):

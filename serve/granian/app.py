@@ -80,7 +80,7 @@ class App:
             if path in POSTS and scope.method == "POST":
                 await self._predict(scope, protocol, *POSTS[path])
             else:
-                named = {"X-Request-Id": request_id(read_headers(scope))}
+                named = {"X-Request-Id": request_id_for(read_headers(scope))}
                 self._send(scope, protocol, self._page(scope), named)
         finally:
             self.open -= 1
@@ -94,18 +94,18 @@ class App:
             return
         if dialect == "openai":
             headers["content-type"] = OPENAI
-        name = request_id(headers)
+        request_id = request_id_for(headers)
         try:
             message = Message(await read_body(protocol, headers), headers, oip=dialect == "oip")
             pixels = weigh(message, ENDPOINTS[endpoint].takes, self._service().manifest)
-            task = Task(endpoint, message, name, pixels, pixels <= LIGHT_PIXELS)
+            task = Task(endpoint, message, request_id, pixels, pixels <= LIGHT_PIXELS)
             reply = await self._dispatch(task, protocol)
         except RequestError as error:
             reply = error_reply(error, dialect)
-            task = Task(endpoint, Message(b"", headers), name, 1, True)
+            task = Task(endpoint, Message(b"", headers), request_id, 1, True)
             report = Report(bad=Counter({type(error).__name__: 1}))
             self._tell(endpoint, (task,), (reply,), report)
-        self._send(scope, protocol, reply, {"X-Request-Id": name})
+        self._send(scope, protocol, reply, {"X-Request-Id": request_id})
 
     async def _dispatch(self, task: Task, protocol: Any) -> Reply:
         """The reply to a message; a heavy message whose caller hangs up is dropped."""
@@ -164,7 +164,7 @@ def read_headers(scope: Any) -> dict[str, str]:
     return headers
 
 
-def request_id(headers: Mapping[str, str]) -> str:
+def request_id_for(headers: Mapping[str, str]) -> str:
     """The caller's X-Request-Id, or one made for the request."""
     return request_id_of(headers) or f"{random.getrandbits(128):032x}"
 

@@ -29,7 +29,9 @@ MAX_WAITING_BYTES = 256 << 20  # bodies that wait; 16 of the largest
 MAX_WAIT_S, MAX_LIGHT_WAIT_S = 20.0, 4.0
 FIRST_GUESS = 2e-7  # seconds a pixel takes, until there is something to learn from
 LEARNING_RATE = 0.1  # weight of a new measurement of the seconds a pixel takes
-MOST_SURPRISE = 10.0  # a batch that took so many times as long as expected may just have waited
+# The most that one batch teaches, as a multiple of what was expected: it may have had to wait for
+# the processor.
+MAX_SURPRISE = 10.0
 NICENESS = 5  # of the threads of heavy messages: a third of a light thread's share of a core
 
 
@@ -200,7 +202,7 @@ class Lane:
     def _learn(self, tasks: Sequence[Task], seconds: float) -> None:
         """Note how long some messages took."""
         measured = seconds / sum(task.pixels for task in tasks)
-        measured = min(measured, MOST_SURPRISE * self._seconds_a_pixel)
+        measured = min(measured, MAX_SURPRISE * self._seconds_a_pixel)
         self._seconds_a_pixel += LEARNING_RATE * (measured - self._seconds_a_pixel)
 
 

@@ -102,7 +102,7 @@ class Settings:
         "torchserve, or granian: the same contract in one small process, without Java",
         choices=tuple(SERVERS),
     )
-    host: str = option("127.0.0.1", "IP address to listen on", type=address)
+    host: str = option("127.0.0.1", "IP address to listen on, or localhost", type=address)
     port: int = option(
         8080,
         "port of the inference API; some of the five ports after it are used too",

@@ -218,12 +218,14 @@ def test_images_of_any_source(
     assert "3 points, 3 thumbnails;" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("archive", [False, True])
 @pytest.mark.parametrize("source", ["i", "i/*.png", "{i,i/0.png}", "names.txt"])
 def test_images_are_found_again(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     small_bundle: Bundle,
     source: str,
+    archive: bool,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Where files have come and gone, and rows were sorted anew; not what has changed."""
@@ -233,6 +235,10 @@ def test_images_are_found_again(
     for index in range(5):
         Image.fromarray(pixels[index]).save(f"i/{index}.png")
     Path("names.txt").write_text("".join(f"i/{index}.png\n" for index in (4, 2, 0, 1, 3, 0)))
+    if archive:
+        with zipfile.ZipFile("i/all.zip", "w") as members:
+            for index in range(5):
+                members.write(f"i/{index}.png", f"in/{index}.png")
     job = ["embed", source, "--out", "o.parquet", "--local", str(small_bundle.folder)]
     assert main(job) == 0
     table = pq.read_table("o.parquet")
@@ -251,7 +257,7 @@ def test_images_are_found_again(
         shown = {
             Path(path).name
             for path, thumbnail in zip(data["paths"], data["thumbnails"], strict=True)
-            if thumbnail
+            if thumbnail and ".zip/" not in path
         }
         assert shown == {"0.png", "1.png", "4.png"}, said
 

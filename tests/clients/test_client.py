@@ -63,7 +63,7 @@ def test_another_model_within_a_call(script: Script, client: Client) -> None:
     for digest in ("a", "b", "b", "b"):
         script.say(200, {"embedding": [1.0, 2.0]}, X_Model_Digest=digest)
 
-    with pytest.raises(ServerError, match="was given another model during this call"):
+    with pytest.raises(ServerError, match="two models, or precisions, have answered this call"):
         client.embed([b"one", b"two"])
     assert client.embed([b"one", b"two"]).shape == (2, 2)
 

@@ -256,7 +256,9 @@ def test_missing_folder_for_temporary_files_is_named(
 
     assert main([str(small_bundle.folder), "--port", str(free_port())]) == 1
 
-    assert "No such file or directory: '/no/such/folder/pinhole-" in capsys.readouterr().err
+    assert capsys.readouterr().err == (
+        "serve: TMPDIR is /no/such/folder, which is no folder that can be written to\n"
+    )
 
 
 @pytest.mark.parametrize("name", ["localhost", "LOCALHOST"])

@@ -93,14 +93,14 @@ def test_damaged_map_is_named(small_checkpoint: Path, tmp_path: Path) -> None:
     ):
         arrays = {"embeddings": embeddings, "labels": labels} | {name: changed}
         np.savez(tmp_path / "c/map.npz", **arrays)
-        with pytest.raises(CheckpointError, match=f"{name} aren't what train writes"):
+        with pytest.raises(CheckpointError, match=f"{name} isn't what train writes"):
             load_checkpoint(tmp_path / "c")
 
     card = json.loads((tmp_path / "c/card.json").read_text())
     card["dataset"]["classes"] = ["a", "b"]  # of ten labels
     (tmp_path / "c/card.json").write_text(json.dumps(card))
     np.savez(tmp_path / "c/map.npz", embeddings=embeddings, labels=labels)
-    with pytest.raises(CheckpointError, match="labels aren't what train writes"):
+    with pytest.raises(CheckpointError, match="labels isn't what train writes"):
         load_checkpoint(tmp_path / "c")
 
 

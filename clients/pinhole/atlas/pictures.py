@@ -25,6 +25,7 @@ from serve.bundle.pictures.reading import open_picture
 
 THUMBNAIL_PX = 48
 WEBP_QUALITY = 70
+READ_TOGETHER = 64  # Images; of a source elsewhere, each chunk asks whether it has changed.
 
 Readable = bytes | NDArray[np.uint8]  # A file, or pixels uint8[C, H, W].
 
@@ -121,19 +122,20 @@ def find_again(source: Source, images: Sequence[Wanted]) -> list[int | None]:
     Returns:
         A number for each image that may still be there; None for the others.
     """
-    rows, paths = {image.row: image.path for image in images}, {image.path for image in images}
-    unmoved, moved, named = set[int](), dict[str, int](), 0
-    for number, name, _ in source.stamps(range(source.count)) if source.stamps else ():
+    rows = [image.row if image.row < source.count else None for image in images]
+    if source.stamps is None:
+        return rows
+    asked = sorted({row for row in rows if row is not None})
+    names = {number: name for number, name, _ in source.stamps(asked)}
+    if None not in rows and all(names.get(each.row, each.path) == each.path for each in images):
+        return rows
+    paths, there, named = {image.path for image in images}, dict[str, int](), 0
+    for number, name, _ in source.stamps(range(source.count)):
         named = number + 1
-        if rows.get(number) == name:
-            unmoved.add(number)
-        elif name in paths:
-            moved[name] = number
-    found = list[int | None]()
-    for image in images:
-        by_row = image.row in unmoved or named <= image.row < source.count
-        found.append(image.row if by_row else moved.get(image.path))
-    return found
+        if name in paths:
+            there[name] = number
+    unnamed = range(named, source.count)  # In archives and arrays: only reading tells their names.
+    return [there.get(each.path, each.row if each.row in unnamed else None) for each in images]
 
 
 def read_numbers(source: Source, numbers: Sequence[int]) -> Iterator[tuple[str, Content]]:
@@ -145,9 +147,8 @@ def read_numbers(source: Source, numbers: Sequence[int]) -> Iterator[tuple[str, 
     start = 0
     for end in range(1, len(numbers) + 1):
         if end == len(numbers) or numbers[end] <= numbers[end - 1]:
-            for chunk in source.chunks(numbers[start:end], 1):
-                (content,) = chunk.load()
-                yield chunk.names[0], content
+            for chunk in source.chunks(numbers[start:end], READ_TOGETHER):
+                yield from zip(chunk.names, chunk.load(), strict=True)
             start = end
 
 

@@ -221,7 +221,7 @@ def embed(options: argparse.Namespace) -> int:
             maker.model,
             score,
             options.shard_rows,
-            options.column,
+            column=options.column and printable(options.column),
         )
         reuse = reused(options.reuse, identity) if options.reuse else []
         job = Job(sink, identity, source.left_out, options.overwrite, options.retry_failed, reuse)

@@ -13,6 +13,7 @@ from typing import Any
 
 import fsspec
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
@@ -57,6 +58,10 @@ class Faulty(MemoryFileSystem):
     def info(self, path: str, **options: Any) -> Any:
         self.fail(f"info {path}")
         return super().info(path, **options)
+
+    def cat_file(self, path: str, *arguments: Any, **options: Any) -> Any:
+        self.fail(f"cat_file {path}")
+        return super().cat_file(path, *arguments, **options)
 
     def _open(self, path: str, mode: str = "rb", **options: Any) -> Any:
         if mode == "rb":
@@ -109,23 +114,37 @@ def test_file_that_cannot_be_read(faulty: Faulty, tmp_path: Path, error: Excepti
     ]
 
 
-def test_archive_whose_server_goes_away_ends_the_job(faulty: Faulty) -> None:
+@pytest.mark.parametrize("name", ["all.zip", "all.parquet", "all.tar", "all.npy"])
+@pytest.mark.parametrize("call", ["info", "cat_file"])
+def test_file_whose_server_goes_away_ends_the_job(faulty: Faulty, name: str, call: str) -> None:
     """Its images aren't damaged; a server that is away for a moment is waited for."""
-    archive = io.BytesIO()
-    with zipfile.ZipFile(archive, "w") as files:
-        for name in NAMES:
-            files.writestr(name, bytes(1_000))
-    faulty.pipe("/scans/all.zip", archive.getvalue())
-    with closing(open_source("faulty://scans/all.zip")) as source:
-        first, *others = source.chunks(range(source.count), 1)
-        Faulty.trouble["info /scans/all.zip"] = [FileNotFoundError(), BackEndError("away")]
-        assert list(first.load()) == [bytes(1_000)]
-        Faulty.trouble["info /scans/all.zip"] = [BackEndError("away")] * 3
-        with pytest.raises(JobError, match=r"all\.zip can't be read any more: BackEndError"):
-            list(others[0].load())
-        faulty.rm("/scans/all.zip")
-        with pytest.raises(JobError, match=r"all\.zip can't be read any more"):
-            list(others[0].load())
+    path, file = f"/scans/{name}", io.BytesIO()
+    if name == "all.zip":
+        with zipfile.ZipFile(file, "w") as archive:
+            for member in NAMES:
+                archive.writestr(member, bytes(1_000))
+    elif name == "all.parquet":
+        pq.write_table(pa.table({"image": [bytes(1_000)] * 3}), file, row_group_size=1)
+    elif name == "all.npy":
+        np.save(file, np.zeros((3, 9, 9), np.uint8))
+    else:
+        file.write(make_tar(Path(name), "w").read_bytes())
+    faulty.pipe(path, file.getvalue())
+    gone = FileNotFoundError(f"faulty://user:secret@host{path}")
+    gone.__cause__ = ConnectionRefusedError(0, "refused")
+
+    for errors, ends in (([BackEndError("away")] * 2, False), ([gone] * 3, True)):
+        with closing(open_source(f"faulty:/{path}")) as source:
+            Faulty.trouble[f"{call} {path}"] = list(errors)
+            if ends:
+                with pytest.raises(JobError, match=r"can't be read") as raised:
+                    [list(chunk.load()) for chunk in source.chunks(range(source.count), 1)]
+                assert "damaged" not in str(raised.value)
+                assert "secret" not in str(raised.value)
+            else:
+                contents = [*map(list, (c.load() for c in source.chunks(range(source.count), 1)))]
+                assert not any(isinstance(each, Fault) for (each,) in contents)
+        Faulty.trouble.clear()
 
 
 def test_files_at_urls_have_stamps(faulty: Faulty, tmp_path: Path) -> None:

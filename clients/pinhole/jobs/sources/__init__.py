@@ -34,7 +34,8 @@ class Chunk:
     Attributes:
         numbers: the inputs' places in the source, from 0.
         names: of the inputs, as the column ``path`` has them.
-        load: reads the inputs; may be called in any thread, once.
+        load: reads the inputs; may be called in any thread, once. To be read to its end: it may
+            raise a JobError after the last input, if the source has changed.
         stamps: of the inputs; empty where the source has none.
         alone: whether all of the source's inputs are in the file that these are in.
     """

@@ -57,12 +57,13 @@ def zip_source(place: Place) -> Files:
         elif not member.is_dir():
             left_out.add(name)
 
+    read_members = by_name(partial(read_member, archive, members))
+
     def load(run: list[Entry]) -> Iterator[Content]:
         yield from read_members(run)
         check()  # A member that looks damaged may be another file's.
 
     sizes = ((each.filename, each.file_size, 0) for each in members.values())
-    read_members = by_name(partial(read_member, archive, members))
     return Files(Listing(f"zip {place.stamp()}", sizes), load, left_out, opened)
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from pinhole.address import without_credentials
 from pinhole.jobs.errors import JobError
 from pinhole.jobs.sources import stamp_of
 from pinhole.jobs.sources.remote import (
@@ -89,7 +90,7 @@ class Place:
 
         Its parts would be read from the wrong places.
         """
-        before = self.stamp()
+        before, name = self.stamp(), without_credentials(str(self))
 
         def check() -> None:
             try:
@@ -98,10 +99,10 @@ class Place:
                 else:
                     now = f"{self.path} {stamp_again(self.fs, self.path)}"
             except OSError as error:
-                raise JobError(f"{self} can't be read any more: {error.strerror}") from error
+                raise JobError(f"{name} can't be read any more: {error.strerror}") from error
             if now != before:
                 raise JobError(
-                    f"{self} has changed since the job began: replaced, grown or cut short"
+                    f"{name} has changed since the job began: replaced, grown or cut short"
                 )
 
         return check

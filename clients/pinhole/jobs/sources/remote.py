@@ -69,13 +69,17 @@ def remote_details(fs: Any, path: str) -> dict[str, Any] | None:
     try:
         details: dict[str, Any] = asked(lambda: fs.info(path))
     except OSError as error:
-        # What is on a web server that can't be reached isn't found, for fsspec.
-        raised = error.__cause__ if isinstance(error, BackEndFailed) else error
-        cause = raised.__cause__ if raised and isinstance(raised.__cause__, OSError) else error
+        cause = cause_of(error)
         if isinstance(cause, FileNotFoundError):
             return None
         raise JobError(f"{without_credentials(path)} can't be opened: {reason(cause)}") from error
     return details
+
+
+def cause_of(error: OSError) -> OSError:
+    """Why a file wasn't found: fsspec finds nothing on a web server that can't be reached."""
+    raised = error.__cause__ if isinstance(error, BackEndFailed) else error
+    return raised.__cause__ if raised and isinstance(raised.__cause__, OSError) else error
 
 
 def remote_size(details: dict[str, Any]) -> int:
@@ -140,8 +144,8 @@ def stamp_again(fs: Any, path: str) -> str:
     def ask() -> str:
         try:
             return remote_stamp(asked(lambda: fs.info(path)))
-        except FileNotFoundError as error:  # A web server that can't be reached raises it too.
-            raise OSError(0, reason(error)) from error
+        except FileNotFoundError as error:
+            raise OSError(0, reason(cause_of(error))) from error
 
     return read_persistently(ask)
 
@@ -166,7 +170,9 @@ def open_remote(fs: Any, path: str) -> IO[bytes]:
     """Open a file in an fsspec file system to read from any offset.
 
     Raises:
-        OSError: the file system doesn't tell the file's size; reading raises it for all faults.
+        OSError: the file system doesn't tell the file's size.
+        JobError: on reading, a part can't be had. What takes a bad archive for several damaged
+            images would take an OSError for one more damage.
     """
     size = (remote_details(fs, path) or {}).get("size")
     if size is None:
@@ -210,9 +216,12 @@ class RemoteFile(io.RawIOBase):
                 lambda: self._fs.cat_file(self._path, start=start, end=end)
             )
         except OSError as error:
-            raise OSError(0, reason(error)) from error
+            raise self._fault(reason(cause_of(error))) from error
         if len(data) == self._size:  # Some web servers send no parts of files.
             data = data[start:end]
         if len(data) != end - start:
-            raise OSError(0, "the file has changed, or a part of it wasn't sent")
+            raise self._fault("it has changed, or a part of it wasn't sent")
         return data
+
+    def _fault(self, why: str) -> JobError:
+        return JobError(f"{without_credentials(self._path)} can't be read: {why}")
