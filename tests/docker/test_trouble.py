@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -311,6 +312,27 @@ def test_handlers_refusals_pass(status: int, chunked: bool) -> None:
     reply = ask(f"refuse {status}", chunked=chunked)
 
     assert (reply.status_code, reply.json()["message"]) == (status, "the handler's")
+
+
+def test_nothing_gets_past_the_gateway() -> None:
+    """No name of its inner locations leads anywhere, and no line end in a path is passed on."""
+    split = "x%20HTTP/1.1%0d%0aHost:%20a%0d%0a%0d%0aPOST%20/predictions/embed"
+    inner = ("unsized", "preflight", "400", "401", "405", "nothing", "unread")
+    paths = [f"/{name}{rest}" for name in inner for rest in ("", "/x", "/predictions/embed")]
+    paths += [f"/unsized/{split}", "//unsized/x", "/%75nsized/x", "/predictions/embed%0A"]
+    paths += ["/v2/models/embed/infer%0A", "/v2/models/embed%0A", "/ready%0A"]
+    with gateway(PINHOLE_API_KEY=KEYS[0]):
+        for path, headers in product(paths, ({}, {"Authorization": f"Bearer {KEYS[0]}"})):
+            for method, status in (("GET", 404), ("POST", 405)):
+                url = f"http://127.0.0.1:{PORT}{path}"
+                reply = requests.request(method, url, data=b"past\n", headers=headers, timeout=9)
+                assert (path, reply.status_code) == (path, status)
+                assert reply.json()["code"] == status
+        reply = requests.post(
+            f"http://127.0.0.1:{PORT}/unsized/x", bytes(17 << 20), headers=PNG, timeout=30
+        )
+        assert reply.status_code in (405, 413)
+    assert sum(tries("past").values()) == 0
 
 
 @pytest.mark.usefixtures("plain")

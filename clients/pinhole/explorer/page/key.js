@@ -2,7 +2,7 @@
 
 /**
  * @param {HTMLDialogElement} dialog
-  * @param {boolean} refused whether the service has refused a key
+ * @param {boolean} refused whether the service has refused a key
  * @returns {Promise<string>}
  */
 export function askForKey(dialog, refused) {
