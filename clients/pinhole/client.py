@@ -42,7 +42,7 @@ JSON = "application/json"
 PNG = "image/png"
 FILE_FAULTS = ("InvalidImage", "PayloadTooLarge")  # Refusals of a file, not of a whole request.
 
-Models = set[tuple[str, str]]  # (digest, precision) of each
+Models = set[tuple[str, str]]  # the (digest, precision) of each model
 # What reads the reply to a single file, and to some files or pixels.
 Readers = tuple[
     Callable[[requests.Response], Answer],

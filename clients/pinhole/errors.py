@@ -39,7 +39,7 @@ class Busy(PinholeError):
 
 
 class ServerError(PinholeError):
-    """The service failed on a request that was fine, isn't a pinhole service, or has swapped."""
+    """The service failed on a good request, changed its model in a call, or is another program."""
 
 
 class Unavailable(PinholeError):

@@ -28,7 +28,7 @@ PRIVATE_OFFSET = 3  # from the inference port to the private port
 # two for gRPC.
 OFFSETS = {"torchserve": (0, PRIVATE_OFFSET, 4, 5), "granian": (0, PRIVATE_OFFSET)}
 PORTS_NEEDED = 6
-MOST = 1_024  # of workers, processes, requests in a batch, milliseconds: more is a slip
+MOST = 1_024  # workers, processes, requests in a batch, milliseconds; a larger number is a typo
 ORIGIN = re.compile(r"\*|[a-z][a-z0-9+.-]*://([a-z0-9.-]+|\[[0-9a-f:]+\])(:[0-9]{1,5})?")
 SWITCHES = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 

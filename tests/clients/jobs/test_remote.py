@@ -116,7 +116,9 @@ def test_file_that_cannot_be_read(faulty: Faulty, tmp_path: Path, error: Excepti
 
 @pytest.mark.parametrize("name", ["all.zip", "all.parquet", "all.tar", "all.npy"])
 @pytest.mark.parametrize("call", ["info", "cat_file"])
-def test_file_whose_server_goes_away_ends_the_job(faulty: Faulty, name: str, call: str) -> None:
+def test_file_whose_server_goes_away_ends_the_job(
+    faulty: Faulty, tmp_path: Path, name: str, call: str
+) -> None:
     """Its images aren't damaged; a server that is away for a moment is waited for."""
     path, file = f"/scans/{name}", io.BytesIO()
     if name == "all.zip":
@@ -128,7 +130,7 @@ def test_file_whose_server_goes_away_ends_the_job(faulty: Faulty, name: str, cal
     elif name == "all.npy":
         np.save(file, np.zeros((3, 9, 9), np.uint8))
     else:
-        file.write(make_tar(Path(name), "w").read_bytes())
+        file.write(make_tar(tmp_path / name, "w").read_bytes())
     faulty.pipe(path, file.getvalue())
     gone = FileNotFoundError(f"faulty://user:secret@host{path}")
     gone.__cause__ = ConnectionRefusedError(0, "refused")
