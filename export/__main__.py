@@ -163,7 +163,7 @@ def describe(
         digest=model_digest(checkpoint.model, image, calibration),
         image=image,
         embedding_width=config.output_dim,
-        classes=card["dataset"].get("classes", []),  # cards of earlier versions have none
+        classes=card["dataset"]["classes"],
         calibration=calibration,
         tolerances=tolerances,
         parity={},

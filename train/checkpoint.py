@@ -132,7 +132,7 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         card = json.loads((folder / "card.json").read_text())
         check_schema(folder, card)
         model = Autoencoder(TrainConfig(**card["config"]))
-        check_network(folder, card.get("network", {}), layers_of(model))
+        check_network(folder, card["network"], layers_of(model))
         check_card(folder, card)
         model.load_state_dict(load((folder / "weights.safetensors").read_bytes()))
         with np.load(io.BytesIO((folder / "map.npz").read_bytes())) as points:
@@ -163,11 +163,12 @@ def check_card(folder: Path, card: dict[str, Any]) -> None:
         KeyError: a key is missing.
     """
     dataset, calibration = card["dataset"], card["calibration"]
-    classes, width = dataset.get("classes", []), card["config"]["output_dim"]
+    classes, width = dataset["classes"], card["config"]["output_dim"]
     numbers = dict.fromkeys(QUANTILES, 101) | {"embedding_min": width, "embedding_max": width}
     known = {
         "polarity": card["polarity"] in POLARITIES,
         "framing": card["framing"] in FRAMINGS,
+        "split_by": isinstance(card["split_by"], str),
         "metrics": all(isinstance(value, float) for value in card["metrics"].values()),
         "dataset": isinstance(dataset["name"], str) and isinstance(dataset["sha256"], str),
         "classes": isinstance(classes, list) and all(isinstance(name, str) for name in classes),
@@ -182,7 +183,7 @@ def check_card(folder: Path, card: dict[str, Any]) -> None:
 def check_map(folder: Path, checkpoint: Checkpoint) -> None:
     """Raise CheckpointError unless the embeddings and labels are what train writes of a card."""
     points, labels = checkpoint.embeddings, checkpoint.labels
-    config, classes = checkpoint.card["config"], checkpoint.card["dataset"].get("classes", [])
+    config, classes = checkpoint.card["config"], checkpoint.card["dataset"]["classes"]
     known = {
         "embeddings": points.dtype == np.float32
         and points.shape[1:] == (config["output_dim"],)
@@ -211,10 +212,10 @@ def check_network(folder: Path, saved: dict[str, str], here: dict[str, str]) -> 
 
     Args:
         folder: the checkpoint.
-        saved: from its card; empty in cards that don't say.
+        saved: from its card.
         here: of the model that train/model.py makes of the checkpoint's config.
     """
-    for name in sorted(saved.keys() | here.keys()) if saved else ():
+    for name in sorted(saved.keys() | here.keys()):
         if saved.get(name) != here.get(name):
             raise CheckpointError(
                 f"{folder} is of another network: {name} is {saved.get(name)} there, "

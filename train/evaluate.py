@@ -199,7 +199,7 @@ def compare_with_card(folder: Path, data_dir: Path) -> int:
         config.image_size,
         card["framing"],
         skip_unreadable=True,
-        split_by=card.get("split_by", "image"),
+        split_by=card["split_by"],
     )
     if dataset.checksum != card["dataset"]["sha256"]:
         raise DatasetError(

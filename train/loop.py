@@ -235,8 +235,8 @@ class Trainer:
         for name, value in now.items():
             if name not in changeable and then[name] != value:
                 raise ConfigError(f"the run to resume had {name} {then[name]}, not {value}")
-        validated = state.get("validate", self._validate)  # earlier versions didn't write it down
-        if state["dataset"] != self._checksum or not torch.equal(validated, self._validate):
+        same_split = torch.equal(state["validate"], self._validate)
+        if state["dataset"] != self._checksum or not same_split:
             raise ConfigError("the images of the dataset have changed since the run began")
         if len(state["history"]) > self.config.epochs:
             raise ConfigError(
@@ -245,20 +245,18 @@ class Trainer:
             )
         try:
             self.model.load_state_dict(state["model"])
-            # Earlier versions had one optimiser.
-            self._step.restore(state.get("optimisers") or [state["optimiser"]])
+            self._step.restore(state["optimisers"])
         except (RuntimeError, ValueError) as error:
             raise ConfigError(f"the run to resume is of another network: {error}") from error
         self.seconds = state["seconds"]
-        lengths = state.get("lengths", [(0, then["epochs"])])  # earlier versions kept none
-        self.lengths = [(done, epochs) for done, epochs in lengths]
+        self.lengths = list(state["lengths"])
         if self.lengths[-1][1] != self.config.epochs:
             self.lengths.append((len(state["history"]), self.config.epochs))
         self._order.set_state(state["order"])
         self._noise.set_state(state["noise"])
         if state["places"] is not None:
             self._places = state["places"].to(self._images.device)
-        self._best = state.get("best")  # runs of earlier versions kept none
+        self._best = state["best"]
         self.history = [Epoch(**fields) for fields in state["history"]]
 
 

@@ -76,16 +76,13 @@ class Step:
         state before.
 
         Raises:
-            ValueError: the state is of another network, or of a version with other groups.
+            ValueError: the state is of another network.
         """
-        settings = [
-            {name: group[name] for name in ("lr", "weight_decay")} for group in self._groups()
-        ]
+        rates = [group["lr"] for group in self._groups()]
         for optimiser, state in zip(self.optimisers, states, strict=True):
             optimiser.load_state_dict(state)
-        for group, own in zip(self._groups(), settings, strict=True):
-            # The loaded rate may lie on another device; states of earlier versions have no decay.
-            group.update(own)
+        for group, own in zip(self._groups(), rates, strict=True):
+            group["lr"] = own  # the loaded rate may lie on another device
 
     def __call__(self, images: Tensor, places: Tensor) -> None:
         """Learn a batch.

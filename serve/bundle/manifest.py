@@ -196,7 +196,7 @@ def parse_manifest(fields: dict[str, Any]) -> Manifest:
         digest=fields["digest"],
         image=ImageSpec(**fields["image"]),
         embedding_width=fields["embedding_width"],
-        classes=fields.get("classes", []),  # bundles of earlier versions have none
+        classes=fields["classes"],
         calibration=Calibration(**fields["calibration"]),
         tolerances={key: Tolerance(**value) for key, value in fields["tolerances"].items()},
         parity=fields["parity"],

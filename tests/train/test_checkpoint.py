@@ -61,7 +61,7 @@ def test_damaged_checkpoint_is_named(small_checkpoint: Path, tmp_path: Path) -> 
         ({"calibration": CALIBRATION | {"mse_quantiles": [1.0] * 100 + [0.5]}}, "calibration"),
         ({"calibration": CALIBRATION | {"embedding_min": ["a", "b"]}}, "is damaged"),
         ({"dataset": {"name": "d", "sha256": "", "classes": "abc"}}, "classes isn't what train"),
-        ({"dataset": {"name": "digits"}}, "it lacks 'sha256'"),
+        ({"dataset": {"name": "digits", "classes": []}}, "it lacks 'sha256'"),
     ],
 )
 def test_damaged_card_is_named(

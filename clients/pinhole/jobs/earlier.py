@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from pinhole.jobs.errors import Fault, JobError
 from pinhole.jobs.folder import check_foreign, former_shards, has_job, read_job
 from pinhole.jobs.rows import Answer, Row
-from pinhole.jobs.shards import COLUMNS, SCORES, Identity, is_shard, schema_of, told
+from pinhole.jobs.shards import Identity, is_shard, schema_of, told
 from pinhole.jobs.sinks import Sink
 from pinhole.outputs import local_path
 
@@ -113,11 +113,9 @@ def earlier_rows(path: Path, identity: Identity) -> Iterator[Row]:
     same = absolute(result.get("source", "")) == absolute(identity.source)
     try:
         with path.open("rb") as opened, pq.ParquetFile(opened, pre_buffer=False) as file:
-            found, wanted = file.schema_arrow, identity.schema
-            columns = [name for name in COLUMNS if name in found.names]
-            if any(found.field(name).type != wanted.field(name).type for name in columns):
+            if not file.schema_arrow.equals(identity.schema):
                 return  # Another program has written the file anew.
-            for batch in file.iter_batches(BATCH_ROWS, columns=columns):
+            for batch in file.iter_batches(BATCH_ROWS):
                 yield from rows_of(batch, identity, same)
     except (pa.ArrowException, OSError):
         return
@@ -133,15 +131,11 @@ def rows_of(batch: Any, identity: Identity, same_source: bool) -> Iterator[Row]:
     lists, width = batch["embedding"], identity.model.width
     numbers = lists.values.slice(lists.offset * width, len(lists) * width)
     embeddings = numbers.to_numpy(zero_copy_only=False).reshape(-1, width)
-    blank: list[None] = [None] * len(batch)
-    columns = [
-        batch[name].to_pylist() if name in batch.schema.names else blank
-        for name in ("path", "sha256", "error", "reason", "stamp", *SCORES)
-    ]
+    columns = [batch[name].to_pylist() for name in batch.schema.names if name != "embedding"]
     for embedding, path, digest, error, reason, stamp, *scores in zip(
         embeddings, *columns, strict=True
     ):
-        if digest is None or (error is not None and reason is None):
-            continue  # The file wasn't read, or an older version has not written down the reason.
+        if digest is None:
+            continue  # The file wasn't read.
         result = Answer(embedding, *scores) if error is None else Fault(reason, error)
         yield Row(-1, path, digest, result, stamp if same_source and stamp else "")

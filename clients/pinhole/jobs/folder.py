@@ -34,7 +34,6 @@ except ImportError:  # Windows, where two jobs on one folder go unnoticed.
 
 # pandas, pyarrow and Spark, given a folder, pass over names that begin with _ or a dot.
 JOB = "_job.json"
-FORMER_JOB = "job.json"  # Its name in older folders, which get the new name when they go on.
 LOCK = ".lock"
 
 # The keys of _job.json by which a run knows whether the shards beside it are its own.
@@ -114,8 +113,6 @@ def begin(folder: Path, identity: Identity) -> None:
     """Take the folder for this job, and put shards aside that aren't this job's."""
     for partial in filter(is_partial, list(folder.iterdir())):
         partial.unlink()
-    if has_job(folder):
-        job_file(folder).replace(folder / JOB)
     if not is_own(folder, identity):
         for path in filter(is_shard, list(folder.iterdir())):
             path.replace(former_path(folder, path.name))
@@ -165,16 +162,7 @@ def check_foreign(folder: Path) -> None:
 
 def has_job(folder: Path) -> bool:
     """Whether the folder is a job's."""
-    return job_file(folder).exists()
-
-
-def job_file(folder: Path) -> Path:
-    """The file that says what a job is, under the name that it has in this folder."""
-    former = folder / FORMER_JOB
-    if (folder / JOB).exists() or not former.exists():
-        return folder / JOB
-    # A file called job.json may be anybody's.
-    return former if "source_digest" in former.read_text("utf-8", "replace") else folder / JOB
+    return (folder / JOB).exists()
 
 
 def is_partial(path: Path) -> bool:
@@ -203,7 +191,7 @@ def read_job(folder: Path) -> dict[str, Any]:
     Raises:
         JobError: it is damaged.
     """
-    path = job_file(folder)
+    path = folder / JOB
     try:
         found: dict[str, Any] = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:

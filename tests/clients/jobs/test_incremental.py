@@ -293,16 +293,3 @@ def test_rows_that_another_program_wrote_are_made_anew(
     pq.write_table(table, out)
 
     assert len(embedded(images, out)) == 21
-
-
-def test_former_results_are_taken_over(folder: Make, tmp_path: Path) -> None:
-    """Shards from before there were stamps and reasons: files are read, and none embedded again."""
-    images, out = folder([*numbered(20), b"-"]), tmp_path / "out"
-    run(images, out, FakeRunner())
-    for path in out.glob("shard-*"):
-        table = pq.read_table(path)
-        pq.write_table(table.drop_columns(["reason", "stamp"]), path)
-    job = json.loads((out / "_job.json").read_text())
-    (out / "_job.json").write_text(json.dumps(job | {"source_digest": "of names alone"}))
-
-    assert embedded(images, out) == [b"-"]

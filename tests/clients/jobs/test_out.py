@@ -320,18 +320,3 @@ def test_folder_is_read_whole(folder: Make, tmp_path: Path) -> None:
         "0001.png",
         "0002.png",
     ]
-
-
-def test_former_folder_goes_on(folder: Make, tmp_path: Path) -> None:
-    """A job whose folder has a job.json keeps its shards, and gets a _job.json."""
-    images, out = folder([b"a", b"b", b"c"]), tmp_path / "out"
-    run(images, out, FakeRunner(), rows=1)
-    (out / "_job.json").rename(out / "job.json")
-    shard_path(out, 1).unlink()
-
-    runner = FakeRunner()
-    run(images, out, runner, rows=1)
-
-    assert runner.embedded == [b"b"]
-    assert json.loads((out / "_job.json").read_text())["state"] == "done"
-    assert not (out / "job.json").exists()
