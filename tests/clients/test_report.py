@@ -144,7 +144,7 @@ def test_result_without_scores(tmp_path: Path, capsys: pytest.CaptureFixture[str
     capsys.readouterr()
     (tmp_path / "r.html").unlink()
     assert main([*command, "--csv", str(tmp_path / "u.csv")]) == 2
-    assert "the result has no column mse: embed with --score" in capsys.readouterr().err
+    assert "the result has no scores: embed with --score" in capsys.readouterr().err
     assert {path.name for path in tmp_path.iterdir()} == {"job"}
 
 

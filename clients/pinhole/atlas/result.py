@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from pinhole.jobs.folder import JOB
 from pinhole.jobs.pictures import to_image_spec
-from pinhole.jobs.shards import is_shard, told
+from pinhole.jobs.shards import SCORES, is_shard, told
 from serve.bundle.errors import first_line
 from serve.bundle.manifest import ImageSpec
 
@@ -68,6 +68,11 @@ class Result:
             return to_image_spec(json.loads(self.metadata.get("image", "null")))
         except ValueError:
             return None
+
+    @property
+    def scored(self) -> bool:
+        """Whether the rows have the columns of --score."""
+        return self.columns.issuperset(SCORES)
 
     def batches(self, *wanted: str) -> Iterator[Any]:
         """Yield pyarrow.Tables of some rows each, with the wanted columns that the result has.

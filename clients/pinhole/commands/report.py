@@ -53,8 +53,8 @@ def run(options: argparse.Namespace) -> int:
     listed = check_list(options, out) if options.csv else None
     try:
         result = open_result(options.result)
-        if listed and "mse" not in result.columns:
-            raise UnfitResult("the result has no column mse: embed with --score")
+        if listed and not result.scored:
+            raise UnfitResult("the result has no scores: embed with --score")
         with (
             open_model(result, options) as model,
             open_originals(result, options.images) as originals,
@@ -90,7 +90,7 @@ def write(made: "Report", out: Path, listed: Path | None) -> None:
 
     tally = made.tally
     notes = [count(tally.rows, "image"), f"{tally.rows - tally.embedded:,} failed"]
-    if tally.ranked:
+    if tally.scored:
         notes.append(count(tally.outliers, "outlier"))
     notes.append(f"{made.duplicates.images:,} with near-duplicates")
     if listed:

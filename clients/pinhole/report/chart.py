@@ -1,18 +1,14 @@
 """The distribution of the error as an SVG, which takes its colours from the page's style."""
 
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.typing import NDArray
-
-from pinhole.report.tally import BINS_A_DECADE, LEAST_MSE, Errors
 
 # The drawing's size in its own units, and the room that is left for the axes' figures.
 WIDTH, HEIGHT = 760, 256
 LEFT, BOTTOM, TOP = 60, 48, 16
 RANKS_A_BAR = 4
-MSE_BARS = 40
-MSE_TAIL = 0.001  # Share of the images on each side that may lie outside the axis of the mse.
+EXPECTED = RANKS_A_BAR / 100  # Share of the images in each bar for the model's own images.
+STEPS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)  # Between the lines across, as shares of the images.
 
 
 def rank_chart(ranks: NDArray[np.int64]) -> str:
@@ -23,62 +19,25 @@ def rank_chart(ranks: NDArray[np.int64]) -> str:
     """
     bars = ranks[:100].reshape(-1, RANKS_A_BAR).sum(1)
     bars[-1] += ranks[100]
-    ticks = [(place / 100, str(place)) for place in range(0, 101, 20)]
-    return draw(bars, ticks, "percentile among the model’s own images", RANKS_A_BAR / 100)
-
-
-def mse_chart(errors: Errors) -> str:
-    """Bars of the mse, on a logarithmic axis."""
-    shares = errors.counts.cumsum() / errors.counts.sum()
-    low, high = (int(np.searchsorted(shares, each)) for each in (MSE_TAIL, 1 - MSE_TAIL))
-    edges = np.linspace(low, high + 1, MSE_BARS + 1).round().astype(int)
-    within = np.concatenate(([0], errors.counts.cumsum()))[edges]
-    ends = np.log10(LEAST_MSE) + np.array([low, high + 1]) / BINS_A_DECADE
-    ticks = [
-        ((np.log10(value) - ends[0]) / (ends[1] - ends[0]), f"{value:g}")
-        for value in round_numbers(*10**ends)
-    ]
-    return draw(np.diff(within), ticks, "mse, on a logarithmic axis")
-
-
-def round_numbers(low: float, high: float) -> list[float]:
-    """1, 2 and 5 times the powers of ten between two numbers."""
-    powers = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
-    values = (factor * 10.0**power for power in powers for factor in (1, 2, 5))
-    return [value for value in values if low <= value <= high]
-
-
-def draw(
-    bars: Sequence[int] | NDArray[np.int64],
-    ticks: Sequence[tuple[float, str]],
-    name: str,
-    expected: float = 0,
-) -> str:
-    """A bar chart.
-
-    Args:
-        bars: number of images in each bar.
-        ticks: (place from 0 to 1, text) along the lower edge.
-        name: of the lower axis.
-        expected: share of the images in each bar for the model's own images; 0 if there is none.
-    """
-    total = max(1, int(np.sum(bars)))
-    top = max(float(np.max(bars)) / total, expected) * 1.08 or 1
+    shares = bars / max(1, bars.sum())
+    top = max(shares.max(), EXPECTED) * 1.08
     wide = (WIDTH - LEFT) / len(bars)
     drawn = [
-        f'<rect x="{LEFT + i * wide + 1:.1f}" y="{y_of(bar / total, top):.1f}" '
-        f'width="{wide - 2:.1f}" height="{HEIGHT - BOTTOM - y_of(bar / total, top):.1f}" rx="2"/>'
-        for i, bar in enumerate(bars)
+        f'<rect x="{LEFT + i * wide + 1:.1f}" y="{y_of(share, top):.1f}" '
+        f'width="{wide - 2:.1f}" height="{HEIGHT - BOTTOM - y_of(share, top):.1f}" rx="2"/>'
+        for i, share in enumerate(shares)
     ]
-    below = [
-        f'<text x="{LEFT + place * (WIDTH - LEFT):.1f}" y="{HEIGHT - BOTTOM + 19}">{text}</text>'
-        for place, text in ticks
+    below = HEIGHT - BOTTOM + 19
+    ticks = [
+        f'<text x="{LEFT + rank / 100 * (WIDTH - LEFT):.1f}" y="{below}">{rank}</text>'
+        for rank in range(0, 101, 20)
     ]
-    middle = LEFT + (WIDTH - LEFT) / 2
-    below.append(f'<text x="{middle:.1f}" y="{HEIGHT - 5}">{name}</text>')
     return (
         f'<svg class="chart" viewBox="0 0 {WIDTH + 14} {HEIGHT}" aria-hidden="true">'
-        f"{''.join(grid(top))}{''.join(drawn)}{line(expected, top)}{''.join(below)}</svg>"
+        f"{''.join(grid(top))}{''.join(drawn)}"
+        f'<path class="expected" d="M{LEFT},{y_of(EXPECTED, top):.1f}H{WIDTH}"/>'
+        f'{"".join(ticks)}<text x="{LEFT + (WIDTH - LEFT) / 2:.1f}" y="{HEIGHT - 5}">'
+        "percentile among the model’s own images</text></svg>"
     )
 
 
@@ -89,18 +48,10 @@ def y_of(share: float, top: float) -> float:
 
 def grid(top: float) -> list[str]:
     """Lines across, at round shares of the images."""
-    step = next(each for each in round_numbers(top / 10, top * 10) if each * 4 >= top)
-    shares = np.arange(0, top, step)
+    step = next(each for each in STEPS if each * 4 >= top)
     return [
         f'<path class="grid" d="M{LEFT},{y_of(share, top):.1f}H{WIDTH}"/>'
         f'<text class="left" x="{LEFT - 8}" y="{y_of(share, top) + 4:.1f}">'
         f"{100 * share:.3g} %</text>"
-        for share in shares
+        for share in np.arange(0, top, step)
     ]
-
-
-def line(expected: float, top: float) -> str:
-    """The line of the model's own images."""
-    if not expected:
-        return ""
-    return f'<path class="expected" d="M{LEFT},{y_of(expected, top):.1f}H{WIDTH}"/>'

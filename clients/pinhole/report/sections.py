@@ -7,7 +7,7 @@ from typing import Any
 
 from pinhole.atlas.page import map_element
 from pinhole.atlas.result import Result
-from pinhole.report.chart import mse_chart, rank_chart
+from pinhole.report.chart import rank_chart
 from pinhole.report.duplicates import Duplicates, Group
 from pinhole.report.tally import Reason, Tally
 
@@ -28,7 +28,7 @@ def intro(result: Result, tally: Tally, duplicates: int) -> str:
         figure("embedded", tally.embedded),
         figure("failed", failed, share(failed, tally.rows), failed > 0),
     ]
-    if tally.ranked:
+    if tally.scored:
         figures.append(figure("outliers", tally.outliers, share(tally.outliers, tally.embedded)))
     figures.append(figure("have near-duplicates", duplicates, share(duplicates, tally.embedded)))
     return (
@@ -57,9 +57,6 @@ def errors(tally: Tally) -> str:
         f"Half of the images are remembered with an mse under {found.quantile(0.5):.3g}, 99 in "
         f"100 under {found.quantile(0.99):.3g}; the worst has {found.greatest:.3g}."
     )
-    if not tally.ranked:
-        advice = "Embed again with <code>--score</code> to compare them with the model’s own."
-        return section(title, f"<p>{sentence}</p>{mse_chart(found)}{note(advice)}")
     beyond = int(tally.ranks[99:].sum())
     worse = int(tally.ranks[50:].sum())
     sentences = (
@@ -99,11 +96,11 @@ def card(row: Mapping[str, Any], label: str, pictures: Mapping[str, bytes]) -> s
     )
     strip = f'<div class="strip">{figures}</div>' if figures else ""
     named = f'<span class="label">{escape(label)}</span> ' if label else ""
-    rank = f" · percentile {row['percentile']:.1f}" if "percentile" in row else ""
-    verdict = ' · <b class="bad">outlier</b>' if row.get("outlier") else ""
+    verdict = ' · <b class="bad">outlier</b>' if row["outlier"] else ""
     return (
         f'<li>{strip}<p class="path">{named}{escape(row["path"])}</p>'
-        f'<p class="facts">mse {row["mse"]:.4f}{rank}{verdict}</p></li>'
+        f'<p class="facts">mse {row["mse"]:.4f} · percentile {row["percentile"]:.1f}'
+        f"{verdict}</p></li>"
     )
 
 

@@ -118,8 +118,7 @@ class Tally:
     """
 
     def __init__(self, result: Result) -> None:
-        self.scored = "mse" in result.columns
-        self.ranked = self.scored and {"percentile", "outlier"} <= result.columns
+        self.scored = result.scored
         self.rows = self.embedded = self.outliers = 0
         self.failures, self.errors, self.spread = Failures(), Errors(), Spread()
         # Of the percentiles from 0 to 100; the last bin has those that no held-out image reaches.
@@ -145,15 +144,13 @@ class Tally:
         """Count the errors of rows that have an embedding."""
         mse = floats(good, "mse")
         self.errors.add(mse)
-        if not self.ranked:
-            return self._unusual.add(good, -mse.astype(np.float64))
         ranks = floats(good, "percentile")
         outlier = good["outlier"].to_numpy()
         self.outliers += int(outlier.sum())
         self.ranks += np.bincount(ranks.astype(np.int64), minlength=101)
         # Outliers first, then by rank, then, as far as ranks are equal, by error, which is below 1.
         keys = outlier * 1_000.0 + ranks + mse * 1e-3
-        return self._unusual.add(good, -keys)
+        self._unusual.add(good, -keys)
 
     def unusual(self) -> Any:
         """The most unusual rows, the most unusual first; None without scores."""
