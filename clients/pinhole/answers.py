@@ -7,8 +7,8 @@ no pinhole service.
 import base64
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, TypeAlias, TypeVar
+from dataclasses import dataclass, replace
+from typing import Any, Generic, TypeAlias, TypeVar
 
 import numpy as np
 import requests
@@ -127,59 +127,13 @@ def refuse_failed_rows(reply: requests.Response, first: int = 0) -> None:
         raise BadRequest(f"the service refused rows {', '.join(rows)}; row {rows[0]}: {why}")
 
 
-def read_embedding(reply: requests.Response) -> Embedding:
-    """The embedding in the reply to one file."""
-    with expecting_contract():
-        return to_embedding(reply.json()["embedding"])
-
-
-def read_embeddings(reply: requests.Response, count: int) -> list[Embedding | BadRequest]:
-    """The embeddings, or refusals, in the reply to several files."""
-    with expecting_contract():
-        fields = reply.json()
-        return merge_errors(fields["embeddings"], fields["errors"], to_embedding, count)
-
-
-def read_reconstruction(reply: requests.Response) -> Reconstruction:
-    """The reconstruction in the reply to one file."""
-    with expecting_contract():
-        fields = reply.json()
-        columns = (fields["reconstruction"], fields["mse"], fields["anomaly"], fields.get("seen"))
-        return to_reconstruction(columns)
-
-
-def read_reconstructions(reply: requests.Response, count: int) -> list[Reconstruction | BadRequest]:
-    """The reconstructions, or refusals, in the reply to several images."""
-    with expecting_contract():
-        fields = reply.json()
-        seen = fields.get("seen") or [None] * count
-        columns = (fields["reconstructions"], fields["mse"], fields["anomaly"], seen)
-        rows = list(zip(*columns, strict=True))
-        return merge_errors(rows, fields["errors"], to_reconstruction, count)
-
-
-def read_score(reply: requests.Response) -> Score:
-    """The embedding and the scores in the reply to one file."""
-    with expecting_contract():
-        fields = reply.json()
-        return to_score((fields["embedding"], fields["mse"], fields["anomaly"]))
-
-
-def read_scores(reply: requests.Response, count: int) -> list[Score | BadRequest]:
-    """The embeddings and scores, or refusals, in the reply to several images."""
-    with expecting_contract():
-        fields = reply.json()
-        rows = list(zip(fields["embeddings"], fields["mse"], fields["anomaly"], strict=True))
-        return merge_errors(rows, fields["errors"], to_score, count)
-
-
 def read_health(reply: requests.Response, latency_ms: float) -> Health:
     """What the reply to one file says of the service."""
     return Health(
         digest=reply.headers.get("X-Model-Digest", ""),
         version=reply.headers.get("X-Model-Version", ""),
         precision=reply.headers.get("X-Precision", ""),
-        embedding_width=len(read_embedding(reply)),
+        embedding_width=len(EMBEDDING.read_one(reply)),
         latency_ms=latency_ms,
     )
 
@@ -205,9 +159,8 @@ def to_embedding(numbers: Any) -> Embedding:
     return embedding
 
 
-def to_reconstruction(row: tuple[Any, Any, Any, Any]) -> Reconstruction:
+def to_reconstruction(picture: Any, mse: Any, anomaly: Any, seen: Any = None) -> Reconstruction:
     """The base64 PNG, mse, anomaly and what was seen of one image."""
-    picture, mse, anomaly, seen = row
     return Reconstruction(
         png=base64.b64decode(picture, validate=True),
         mse=float(mse),
@@ -217,9 +170,8 @@ def to_reconstruction(row: tuple[Any, Any, Any, Any]) -> Reconstruction:
     )
 
 
-def to_score(row: tuple[Any, Any, Any]) -> Score:
+def to_score(embedding: Any, mse: Any, anomaly: Any) -> Score:
     """The embedding, mse and anomaly of one image."""
-    embedding, mse, anomaly = row
     return Score(
         embedding=to_embedding(embedding),
         mse=float(mse),
@@ -227,6 +179,44 @@ def to_score(row: tuple[Any, Any, Any]) -> Score:
         outlier=bool(anomaly["outlier"]),
         outside=bool(anomaly["outside"]),
     )
+
+
+@dataclass(frozen=True)
+class Form(Generic[Answer]):
+    """How a reply tells of an image.
+
+    Attributes:
+        read: makes the answer of the fields.
+        one: their names in the reply to one file.
+        many: their names in the reply to several images, where each is a list.
+    """
+
+    read: Callable[..., Answer]
+    one: tuple[str, ...]
+    many: tuple[str, ...]
+
+    def read_one(self, reply: requests.Response) -> Answer:
+        """The answer in the reply to one file."""
+        with expecting_contract():
+            fields = reply.json()
+            return self.read(*(fields[name] for name in self.one))
+
+    def read_many(self, reply: requests.Response, count: int) -> list[Answer | BadRequest]:
+        """The answers, or refusals, in the reply to several images."""
+        with expecting_contract():
+            fields = reply.json()
+            rows = list(zip(*(fields[name] for name in self.many), strict=True))
+            return merge_errors(rows, fields["errors"], lambda row: self.read(*row), count)
+
+
+EMBEDDING = Form(to_embedding, ("embedding",), ("embeddings",))
+SCORE = Form(to_score, ("embedding", "mse", "anomaly"), ("embeddings", "mse", "anomaly"))
+RECONSTRUCTION = Form(
+    to_reconstruction, ("reconstruction", "mse", "anomaly"), ("reconstructions", "mse", "anomaly")
+)
+WITH_SEEN = replace(
+    RECONSTRUCTION, one=(*RECONSTRUCTION.one, "seen"), many=(*RECONSTRUCTION.many, "seen")
+)
 
 
 @contextmanager

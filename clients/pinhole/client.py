@@ -12,22 +12,21 @@ import requests
 from numpy.typing import ArrayLike, NDArray
 
 from pinhole.answers import (
+    EMBEDDING,
+    RECONSTRUCTION,
+    SCORE,
+    WITH_SEEN,
     Answer,
     Embedding,
+    Form,
     Health,
     Reconstruction,
     Score,
     all_or_raise,
     expecting_contract,
     naming,
-    read_embedding,
-    read_embeddings,
     read_health,
-    read_reconstruction,
-    read_reconstructions,
     read_rows,
-    read_score,
-    read_scores,
     refuse_failed_rows,
     single,
 )
@@ -43,11 +42,6 @@ PNG = "image/png"
 FILE_FAULTS = ("InvalidImage", "PayloadTooLarge")  # Refusals of a file, not of a whole request.
 
 Models = set[tuple[str, str]]  # the (digest, precision) of each model
-# What reads the reply to a single file, and to some files or pixels.
-Readers = tuple[
-    Callable[[requests.Response], Answer],
-    Callable[[requests.Response, int], list[Answer | BadRequest]],
-]
 
 # The smallest PNG there is: one grey pixel. Every model embeds it if it is stretched, so it proves
 # that a service works.
@@ -180,9 +174,8 @@ class Client:
         Raises:
             As embed, except for refusals of single images.
         """
-        headers = {"X-Seen": "true"} if seen else NO_HEADERS
-        read = (read_reconstruction, read_reconstructions)
-        return self._ask_in_chunks(images, partial(self._rebuild, read, headers))
+        form, headers = (WITH_SEEN, {"X-Seen": "true"}) if seen else (RECONSTRUCTION, NO_HEADERS)
+        return self._ask_in_chunks(images, partial(self._rebuild, form, headers))
 
     def score_each(self, images: Images) -> Iterator[Score | BadRequest]:
         """Embed and score images in one request, of which some may be broken.
@@ -193,8 +186,8 @@ class Client:
         Raises:
             As embed, except for refusals of single images.
         """
-        read, headers = (read_score, read_scores), {"X-Pictures": "false"}
-        return self._ask_in_chunks(images, partial(self._rebuild, read, headers))
+        ask = partial(self._rebuild, SCORE, {"X-Pictures": "false"})
+        return self._ask_in_chunks(images, ask)
 
     def decode(self, embeddings: ArrayLike) -> NDArray[np.uint8]:
         """Return the image of each embedding.
@@ -274,13 +267,12 @@ class Client:
         """Embed a chunk in one request."""
         files = [item for item in chunk if isinstance(item, bytes)]
         if files:
-            read = (read_embedding, read_embeddings)
-            return self._ask_about_files(models, "embed", files, read)
+            return self._ask_about_files(models, "embed", files, EMBEDDING)
         reply = self._post(models, "embed", pack(np.stack(chunk)), NPY, NPY)
         return list(read_rows(reply, len(chunk)))
 
     def _rebuild(
-        self, read: Readers[Answer], headers: Mapping[str, str], models: Models, chunk: list[Item]
+        self, form: Form[Answer], headers: Mapping[str, str], models: Models, chunk: list[Item]
     ) -> list[Answer | BadRequest]:
         """Reconstruct or score a chunk in one request.
 
@@ -288,17 +280,16 @@ class Client:
         """
         files = [item for item in chunk if isinstance(item, bytes)]
         if files:
-            return self._ask_about_files(models, "reconstruct", files, read, headers)
+            return self._ask_about_files(models, "reconstruct", files, form, headers)
         reply = self._post(models, "reconstruct", pack(np.stack(chunk)), NPY, headers=headers)
-        _, read_many = read
-        return read_many(reply, len(chunk))
+        return form.read_many(reply, len(chunk))
 
     def _ask_about_files(
         self,
         models: Models,
         endpoint: str,
         files: Sequence[bytes],
-        read: Readers[Answer],
+        form: Form[Answer],
         headers: Mapping[str, str] = NO_HEADERS,
     ) -> list[Answer | BadRequest]:
         """Send one request: a single file as it is, or several as JSON, where each can fail alone.
@@ -306,12 +297,11 @@ class Client:
         A multipart form could carry several files too, in three quarters of the bytes. But
         TorchServe takes a third longer to read a form of small files, and as long for photographs.
         """
-        read_one, read_many = read
         if len(files) > 1:
             reply = self._post(models, endpoint, envelope(files), JSON, headers=headers)
-            return read_many(reply, len(files))
+            return form.read_many(reply, len(files))
         try:
-            return [read_one(self._post(models, endpoint, files[0], FILE, headers=headers))]
+            return [form.read_one(self._post(models, endpoint, files[0], FILE, headers=headers))]
         except BadRequest as error:
             if error.type not in FILE_FAULTS:
                 raise
