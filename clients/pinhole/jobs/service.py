@@ -29,10 +29,6 @@ T = TypeVar("T")
 MOST_IN_FLIGHT = 8  # Requests.
 FIRST_IN_FLIGHT = 4
 
-# The most bytes of files that are sent in one request. In base64 they become 14.7 MiB; the service
-# takes requests of 16 MiB.
-LARGEST_TOGETHER = 11 << 20
-
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 5.0
 
 # Statuses by which the service refuses what was sent. Any other 4xx says nothing of the images: a
@@ -151,17 +147,16 @@ class ServiceRunner:
 
     def _embed_together(self, images: list[Prepared]) -> list[Answer | Fault]:
         """Embed images in one request, or in several where one request can't carry them."""
-        if len(images) == 1 or sum(map(len, images)) <= LARGEST_TOGETHER:
-            try:
-                return self._embed_at_once(images)
-            except (BadRequest, Late, ServerError) as error:
-                if isinstance(error, BadRequest) and isinstance(images[0], np.ndarray):
-                    raise JobError(f"the service refuses the source's arrays: {error}") from error
-                if len(images) == 1:
-                    name = type(error).__name__
-                    return [Fault(getattr(error, "type", name), str(error))]
-                if isinstance(error, Late):
-                    self._most = max(1, min(self._most, len(images) // 2))
+        try:
+            return self._embed_at_once(images)
+        except (BadRequest, Late, ServerError) as error:
+            if isinstance(error, BadRequest) and isinstance(images[0], np.ndarray):
+                raise JobError(f"the service refuses the source's arrays: {error}") from error
+            if len(images) == 1:
+                name = type(error).__name__
+                return [Fault(getattr(error, "type", name), str(error))]
+            if isinstance(error, Late):
+                self._most = max(1, min(self._most, len(images) // 2))
         middle = len(images) // 2
         return self.embed(images[:middle]) + self.embed(images[middle:])
 

@@ -7,7 +7,6 @@ import pytest
 from numpy.typing import NDArray
 
 from pinhole import ServerError
-from pinhole.jobs import service as module
 from pinhole.jobs.errors import Fault, JobError
 from pinhole.jobs.rows import Answer
 
@@ -47,19 +46,6 @@ def test_scores_come_along(said: list[str]) -> None:
     assert [each.percentile for each in found] == [0.4, 0.8, 0.1, 0.4]
     assert [each.outlier for each in found] == [False, True, True, False]
     assert client.calls == [4, 1]
-
-
-def test_more_bytes_than_a_request_holds_are_cut(
-    said: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A chunk may hold more bytes than a request, when its files' sizes were unknown before."""
-    monkeypatch.setattr(module, "LARGEST_TOGETHER", 10)
-    client = FakeClient()
-
-    answers = open_runner(client, said).embed([b"x" * size for size in (6, 6, 3, 20)])
-
-    assert numbers(answers) == [6, 6, 3, 20]
-    assert client.calls == [1, 1, 1, 1]
 
 
 def test_file_that_breaks_the_service_is_found(said: list[str]) -> None:
