@@ -9,6 +9,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Set
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from serve.bundle.errors import PayloadTooLarge, RequestError
@@ -17,7 +18,7 @@ from serve.endpoints import ENDPOINTS
 from serve.errors import InvalidRequest
 from serve.granian.cors import cors_headers
 from serve.granian.dispatcher import Dispatcher, Task, Tell
-from serve.granian.files import StaticFile, hint
+from serve.granian.files import file_reply, hint
 from serve.launcher.private import Pages
 from serve.launcher.readiness import MISDIRECTED
 from serve.service import Report, Service
@@ -61,7 +62,7 @@ class App:
         tell: Tell,
         service: Callable[[], Service],
         pages: Pages,
-        files: Mapping[str, StaticFile],
+        files: Mapping[str, Path],
         stopping: Callable[[], bool],
         others: Set[str],
         origins: Collection[str],
@@ -129,9 +130,7 @@ class App:
         path, method = scope.path, scope.method
         page, file = self._pages.page(path), self._files.get(path)
         if page is None and file is not None:
-            page = file.reply()
-        if path == "/docs":
-            page = Reply(b"", 301, headers={"Location": "/docs/"})
+            page = file_reply(file)
         if page is None and path not in POSTS:
             return refusal(404, "NotFound", hint(path), "oip" if path.endswith("/infer") else "own")
         allowed = "POST" if path in POSTS else "GET, HEAD"
