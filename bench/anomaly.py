@@ -39,6 +39,7 @@ from serve.service import Service
 from serve.wire.media import NPY
 from serve.wire.message import Message
 from serve.wire.npy import read_npy, write_npy
+from train.card import embedding_range
 from train.data import add_data_dir, load_dataset
 from train.mnist import import_torchvision_datasets
 
@@ -304,8 +305,7 @@ def false_alarms(digits: Scored) -> NDArray[np.bool_]:
         yardstick = Calibration(
             np.quantile(digits.mse[other], np.linspace(0, 1, 101)).tolist(),
             np.quantile(digits.relative[other], np.linspace(0, 1, 101)).tolist(),
-            digits.embeddings[other].min(0).tolist(),
-            digits.embeddings[other].max(0).tolist(),
+            *(ends.tolist() for ends in embedding_range(digits.embeddings[other])),
         )
         pairs = zip(digits.relative[own], digits.embeddings[own], strict=True)
         flags[own] = [

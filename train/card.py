@@ -6,7 +6,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from train.config import RECIPES, TrainConfig, without_effect
 from train.dataset import Dataset
@@ -29,6 +31,7 @@ def describe(
     """
     config = trainer.config
     (_, epochs), *longer = trainer.lengths
+    least, greatest = embedding_range(evaluation.embeddings)
     return {
         "config": asdict(config),
         "dataset": {
@@ -43,8 +46,8 @@ def describe(
         "calibration": {
             "mse_quantiles": evaluation.mse_quantiles.tolist(),
             "relative_quantiles": evaluation.relative_quantiles.tolist(),
-            "embedding_min": evaluation.embeddings.min(0).tolist(),
-            "embedding_max": evaluation.embeddings.max(0).tolist(),
+            "embedding_min": least.tolist(),
+            "embedding_max": greatest.tolist(),
         },
         "made_with": {
             "command": command(replace(config, epochs=epochs), dataset)
@@ -58,6 +61,21 @@ def describe(
         },
         "history": [asdict(epoch) for epoch in trainer.history],
     }
+
+
+def embedding_range(embeddings: NDArray[np.float32]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """What the numbers of an image of the known kind lie between: two times float32[D].
+
+    Args:
+        embeddings: float32[N, D], of N held-out images.
+
+    By chance, one of another image's D numbers lies outside the range of N images' as often as
+    2 D times in N + 1. So the range is widened by D / N of itself at both ends, which is little
+    where many images are known and the embedding is short.
+    """
+    least, greatest = embeddings.min(0), embeddings.max(0)
+    margin = (greatest - least) * (embeddings.shape[1] / len(embeddings))
+    return least - margin, greatest + margin
 
 
 def command(config: TrainConfig, dataset: Dataset) -> str:

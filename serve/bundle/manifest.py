@@ -75,8 +75,8 @@ class Calibration:
         mse_quantiles: the 0th to 100th percentile of the reconstruction error, 101 numbers; for
             whoever reads the manifest.
         relative_quantiles: the same of the relative error; see serve.bundle.score.
-        embedding_min: the least value of each of the D numbers.
-        embedding_max: the greatest value of each of the D numbers.
+        embedding_min: the least value of each of the D numbers, a little lower; see train.card.
+        embedding_max: the greatest value of each of the D numbers, a little higher.
     """
 
     mse_quantiles: list[float]

@@ -75,7 +75,7 @@ def percentile(relative_error: float, calibration: Calibration) -> float:
 
 
 def positions(embedding: Sequence[float], calibration: Calibration) -> list[float]:
-    """Where each of D numbers lies in the range of held-out images: 0 is its least, 1 its greatest.
+    """Where each of D numbers lies in the range of held-out images, whose ends are 0 and 1.
 
     A number that is the same for every held-out image lies at 0 where it is the same again.
     """
@@ -84,6 +84,6 @@ def positions(embedding: Sequence[float], calibration: Calibration) -> list[floa
 
 
 def is_outside(embedding: Floats, calibration: Calibration) -> bool:
-    """Whether the embedding is where no held-out image was; NaN is nowhere."""
+    """Whether the embedding is outside the range of held-out images; NaN is nowhere."""
     inside = (embedding >= calibration.embedding_min) & (embedding <= calibration.embedding_max)
     return not inside.all()

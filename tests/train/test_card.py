@@ -3,10 +3,11 @@
 import shlex
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from train.__main__ import parse
-from train.card import command
+from train.card import command, embedding_range
 from train.config import RECIPES, TrainConfig, from_options
 from train.digits import load_digits
 
@@ -36,3 +37,15 @@ def test_its_command_reads_a_folder_in_the_same_way() -> None:
     assert "--framing" not in usual
     assert "--skip-unreadable" not in usual
     assert "--input-dim 1" in usual  # its default is what the images have
+
+
+@pytest.mark.parametrize(("images", "width"), [(10_000, 2), (360, 32), (10, 64)])
+def test_few_images_of_the_known_kind_lie_outside_its_range(images: int, width: int) -> None:
+    """Of new images at most 4 in 100, however few images are known and long the embedding is."""
+    known, new = np.split(np.random.default_rng(0).normal(size=(2_000 + images, width)), [images])
+    least, greatest = embedding_range(known.astype(np.float32))
+
+    outside = ((new < least) | (new > greatest)).any(axis=1)
+    assert outside.mean() <= 0.04
+    assert (known.max(0) < greatest).all()
+    assert (greatest <= known.max(0) + np.ptp(known, 0) * 2 * width / images).all()
