@@ -14,7 +14,7 @@ from torch import nn
 
 from export.errors import ExportError
 from export.graphs import write_onnx, write_torchscript
-from export.parity import answer_eagerly, check_engines, judge_precisions, table
+from export.parity import EagerEngine, answer_eagerly, check_engines, judge_precisions, table
 from serve.bundle.errors import ServeError
 from serve.bundle.manifest import (
     FILES,
@@ -144,8 +144,7 @@ def make_probes(checkpoint: Checkpoint) -> NDArray[np.uint8]:
     """
     step = max(1, len(checkpoint.embeddings) // MOST_PROBES)
     points = checkpoint.embeddings[::step][:MOST_PROBES]
-    with torch.inference_mode():
-        drawn = checkpoint.model.decode(torch.from_numpy(points))
+    drawn = torch.from_numpy(EagerEngine(checkpoint.model).decode(points))
     return augment(to_pixels(drawn), PROBE_WARP, 1.0, torch.Generator().manual_seed(0)).numpy()
 
 

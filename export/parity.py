@@ -8,12 +8,14 @@ tolerance of the precision, and every engine of this host has to keep within the
 """
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from export.errors import ParityError
 from serve.bundle.engine.opening import RUNTIMES, available, open_engine
@@ -21,6 +23,7 @@ from serve.bundle.engine.protocol import Engine
 from serve.bundle.errors import EngineError
 from serve.bundle.manifest import Bundle, Golden, Tolerance
 from serve.bundle.score import mean_squared_errors
+from train.loop import evaluation_size
 from train.model import Autoencoder
 
 # The tolerance of a pixel in fp32: float32 sums over 576 products differ with their order.
@@ -68,17 +71,21 @@ class EagerEngine:
 
     def embed(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """uint8[N, C, H, W] → float32[N, D]."""
-        with torch.inference_mode(), self._autocast():
-            return self._model.encode(torch.from_numpy(images)).float().numpy()
+        return self._run(self._model.encode, images)
 
     def decode(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
         """float32[N, D] → float32[N, C, H, W] in [0, 1]."""
-        with torch.inference_mode(), self._autocast():
-            return self._model.decode(torch.from_numpy(embeddings)).float().numpy()
+        return self._run(self._model.decode, embeddings)
 
-    def _autocast(self) -> torch.autocast:
+    def _run(self, half: Callable[[Tensor], Tensor], rows: NDArray[Any]) -> NDArray[np.float32]:
+        """Answer in batches, as memory allows."""
+        batches = torch.split(
+            torch.from_numpy(rows), evaluation_size(self._model.config.image_size)
+        )
         dtype = FASTER.get(self.precision, torch.float32)
-        return torch.autocast("cpu", dtype, enabled=self.precision in FASTER)
+        autocast = torch.autocast("cpu", dtype, enabled=self.precision in FASTER)
+        with torch.inference_mode(), autocast:
+            return torch.cat([half(batch).float() for batch in batches]).numpy()
 
 
 def answer_eagerly(model: Autoencoder, images: NDArray[np.uint8]) -> Golden:

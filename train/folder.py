@@ -58,7 +58,8 @@ def load_folder(
         raise DatasetError(f"images have 1 or 3 channels; input_dim is {channels}")
     paths = find_images(folder)
     # A picture that isn't coloured has the same pixels read as grey as in each of its colours.
-    images, broken = read_all(paths, ImageSpec(channels or 3, size, size, "keep", framing))
+    spec = ImageSpec(channels or 3, size, size, "keep", framing)
+    readable, images, broken = read_all(paths, spec)
     if broken and not skip_unreadable:
         raise DatasetError(
             f"{len(broken)} of {len(paths)} images can't be read (--skip-unreadable leaves them "
@@ -68,12 +69,11 @@ def load_folder(
         print(f"left out: {line}", file=sys.stderr)
     if len(images) < FEWEST:
         raise DatasetError(f"{folder} holds {len(images)} images; at least {FEWEST} are needed")
-    classes, labels = label_by_subfolder(folder, list(images))
-    groups = group(list(images), split_by)
-    read = np.stack(list(images.values()))
-    if channels is None and (read.min(axis=1) == read.max(axis=1)).all():
-        read = read[:, :1]
-    pixels = torch.from_numpy(np.ascontiguousarray(read))
+    classes, labels = label_by_subfolder(folder, readable)
+    groups = group(readable, split_by)
+    if channels is None and all((image == image[0]).all() for image in images):
+        images = images[:, :1]
+    pixels = torch.from_numpy(images)
     test = groups % 5 == 4
     learned, tested = int((~test).sum()), int(test.sum())
     if learned < FEWEST - FEWEST_TESTED or tested < FEWEST_TESTED:
@@ -125,21 +125,24 @@ def find_images(folder: Path) -> list[Path]:
     return sorted(found)
 
 
-def read_all(paths: list[Path], spec: ImageSpec) -> tuple[dict[Path, NDArray[np.uint8]], list[str]]:
+def read_all(paths: list[Path], spec: ImageSpec) -> tuple[list[Path], NDArray[np.uint8], list[str]]:
     """Read files under a progress bar.
 
     Returns:
-        uint8[C, H, W] for each readable file, in order; and a line for each broken file.
+        The readable files, in order; their images, uint8[N, C, H, W]; and a line for each broken
+        file.
     """
-    images, broken = {}, []
+    readable, broken = list[Path](), list[str]()
+    images = np.empty((len(paths), *spec.shape), np.uint8)
     for path in track(paths, "reading", console=Console(stderr=True)):
         try:
             if not path.is_file():  # a pipe would be waited for
                 raise OSError("not a file")
-            images[path] = read_image(path.read_bytes(), spec, PixelBudget())
+            images[len(readable)] = read_image(path.read_bytes(), spec, PixelBudget())
+            readable.append(path)
         except (OSError, RequestError) as error:
             broken.append(f"{path}: {error}")
-    return images, broken
+    return readable, images[: len(readable)], broken
 
 
 def label_by_subfolder(folder: Path, paths: list[Path]) -> tuple[tuple[str, ...], Tensor]:
@@ -149,7 +152,9 @@ def label_by_subfolder(folder: Path, paths: list[Path]) -> tuple[tuple[str, ...]
     """
     names = [path.relative_to(folder).parts[0] if path.parent != folder else "" for path in paths]
     numbers = {name: number for number, name in enumerate(sorted(set(names)))}
-    classes = tuple(name or "(no folder)" for name in numbers) if len(numbers) > 1 else ()
+    # A name that isn't UTF-8 would make the metadata no JSON.
+    told = (os.fsencode(name).decode(errors="backslashreplace") for name in numbers)
+    classes = tuple(name or "(no folder)" for name in told) if len(numbers) > 1 else ()
     return classes, torch.tensor([numbers[name] for name in names])
 
 

@@ -298,8 +298,12 @@ def mean_squared_error(model: Autoencoder, images: Tensor) -> float:
 
 def evaluation_batches(images: Tensor) -> tuple[Tensor, ...]:
     """Cut uint8[N, C, H, W] into batches of at most EVALUATION_PIXELS, or of one image."""
-    height, width = images.shape[2:]
-    return torch.split(images, max(1, EVALUATION_PIXELS // (height * width)))
+    return torch.split(images, evaluation_size(images.shape[-1]))
+
+
+def evaluation_size(side: int) -> int:
+    """How many images of ``side`` × ``side`` pixels a batch has that isn't learned from."""
+    return max(1, EVALUATION_PIXELS // side**2)
 
 
 def check_shape(config: TrainConfig, dataset: Dataset) -> None:

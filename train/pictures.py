@@ -15,7 +15,7 @@ from torch import Tensor
 
 from serve.bundle.images import write_png
 from train.dataset import Dataset
-from train.loop import Epoch
+from train.loop import Epoch, evaluation_size
 from train.model import Autoencoder, to_pixels
 
 PER_CLASS = 10  # images of each class on the sheet of reconstructions
@@ -151,7 +151,8 @@ def manifold_sheet(model: Autoencoder, embeddings: NDArray[np.float32]) -> Tenso
     x, y = torch.from_numpy(quantiles.astype(np.float32)).T
     y = y.flip(0)  # the greatest y is in the top row
     points = torch.stack(torch.meshgrid(x, y, indexing="xy"), 2)  # [rows, columns, 2]
-    drawn = to_pixels(model.decode(points.flatten(0, 1)))
+    batches = torch.split(points.flatten(0, 1), evaluation_size(model.config.image_size))
+    drawn = torch.cat([to_pixels(model.decode(batch)) for batch in batches])
     return tile(drawn.reshape(MANIFOLD_SIDE, MANIFOLD_SIDE, *drawn.shape[1:]))
 
 

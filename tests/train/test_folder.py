@@ -1,5 +1,6 @@
 """The user's own images as a dataset."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -73,6 +74,14 @@ def test_images_outside_a_subfolder_have_a_class_of_their_own(tmp_path: Path) ->
 
     (tmp_path / "photos" / "blocks" / "000.jpg").rename(tmp_path / "000.jpg")
     assert load_dataset("folder", tmp_path).classes == ("(no folder)", "photos")
+
+
+def test_a_class_whose_name_is_not_utf8_can_be_told(tmp_path: Path) -> None:
+    """The names are metadata, in JSON: bytes that aren't UTF-8 are written out."""
+    make_folder(tmp_path, coloured=False)
+    (tmp_path / "blocks").rename(tmp_path / os.fsdecode(b"caf\xe9"))
+
+    assert load_dataset("folder", tmp_path).classes == ("caf\\xe9", "stripes")
 
 
 def make_bursts(folder: Path) -> Path:

@@ -1,13 +1,17 @@
 """Pictures of small runs."""
 
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from matplotlib.font_manager import fontManager
+from torch import Tensor
 
-from train.loop import Epoch
-from train.pictures import LONGEST_NAME, draw_losses, draw_map
+from tests.train.conftest import SMALL
+from train.loop import Epoch, evaluation_size
+from train.model import Autoencoder
+from train.pictures import LONGEST_NAME, draw_losses, draw_map, manifold_sheet
 
 
 def test_a_map_of_few_points_shows_them_all() -> None:
@@ -85,3 +89,20 @@ def test_a_class_may_have_any_name() -> None:
 
     figure.savefig(io.BytesIO())
     assert {text.get_text() for text in figure.axes[0].texts} == {"a $_{5 b$", "caf?"}
+
+
+def test_the_manifold_is_drawn_in_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """400 pictures at once would take ten times the memory of training on large ones."""
+    model, sizes = Autoencoder(replace(SMALL, image_size=96)), list[int]()
+    decode = model.decode
+
+    def counted(embeddings: Tensor) -> Tensor:
+        sizes.append(len(embeddings))
+        return decode(embeddings)
+
+    monkeypatch.setattr(model, "decode", counted)
+    points = np.random.default_rng(0).normal(size=(50, 2)).astype(np.float32)
+
+    assert manifold_sheet(model, points).shape == (1, 20 * 96, 20 * 96)
+    assert sum(sizes) == 400
+    assert max(sizes) <= evaluation_size(96) < 50
