@@ -227,11 +227,28 @@ def python_without_this_project(folder: Path) -> tuple[Path, dict[str, str]]:
     return python, environment
 
 
+def test_no_caller_writes_lines_of_the_log(service: Running) -> None:
+    """What TorchServe can't parse it repeats in its log: in one line, cut short."""
+    forged = "2026-11-28 01:00:00,000 CRITICAL serve: gone"
+    requests.post(
+        f"{service.url}/predictions/embed",
+        f"a=%zz\n{forged}\n{'x' * 99_999}",
+        headers={"Content-Type": "application/x-www-form-urlencoded"},
+        timeout=10,
+    )
+
+    lines = service.log.read_text().splitlines()
+    assert not any(line.startswith(forged) for line in lines)
+    assert max(map(len, lines)) < 5_000
+
+
 def test_log_for_machines(server: str, small_bundle: Bundle, tmp_path: Path) -> None:
     """With --log-format json, each line is an object, once Java has printed some as it starts."""
     with running(small_bundle, tmp_path, "--log-format", "json", server=server) as service:
         url = f"{service.url}/predictions/embed"
         assert requests.post(url, b"broken", timeout=10).status_code == 400
+        form = {"Content-Type": "application/x-www-form-urlencoded"}
+        assert not requests.post(url, b"%zz", headers=form, timeout=10).ok  # Java's own trouble
         assert service.stop() == 0
 
         written = service.log.read_text().splitlines()

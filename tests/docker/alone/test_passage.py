@@ -113,6 +113,15 @@ def test_nothing_gets_past_the_gateway() -> None:
 
 
 @pytest.mark.usefixtures("plain")
+def test_a_web_form_is_passed_on_as_text() -> None:
+    """As curl sends a file unasked: TorchServe would fail to parse it, and be taken for broken."""
+    headers = {"Content-Type": "application/x-www-form-urlencoded; charset=utf-8"}
+    reply = requests.post(URL, b"echo\n", headers=headers, timeout=9)
+
+    assert reply.json()["headers"]["Content-Type"] == "text/plain"
+
+
+@pytest.mark.usefixtures("plain")
 def test_chunks_that_are_none() -> None:
     """A body that isn't chunked as it says gets a 400 in the contract's form."""
     head = "POST /predictions/embed HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"
