@@ -35,7 +35,7 @@ def read_form(body: bytes, content_type: str) -> list[bytes]:
         ) as parser:
             for event in parser.parse(body):
                 if isinstance(event, MultipartSegment):
-                    is_file = event.filename is not None or event.header("Content-Type") is not None
+                    is_file = event.filename is not None
                 elif event is not None:
                     current.append(bytes(event))
                 else:

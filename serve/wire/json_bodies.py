@@ -18,12 +18,14 @@ def read_object(body: bytes) -> dict[str, Any]:
     """The object that a body is.
 
     Raises:
-        InvalidRequest: the body isn't JSON, or isn't an object.
+        InvalidRequest: the body isn't JSON, isn't an object, or has a number too long to be read.
     """
     try:
         fields = json.loads(body)
-    except (ValueError, RecursionError) as error:  # ValueError: bad UTF-8 as well as bad JSON
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidRequest("the body is not valid JSON") from error
+    except ValueError as error:  # of int()
+        raise InvalidRequest("a number in the body has over 4,300 digits") from error
     if not isinstance(fields, dict):
         raise InvalidRequest("the body must be a JSON object")
     return fields

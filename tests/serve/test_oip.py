@@ -191,6 +191,11 @@ def test_wrong_tensors_are_described(change: dict[str, Any], words: str) -> None
         (b"{}", "9" * 5_000, "within the body's 2 bytes"),
         (b"{nope", None, "not valid JSON"),
         (b"[" * 99_999, None, "not valid JSON"),
+        (
+            b'{"inputs": [' + b"9" * 4_301 + b"]}",
+            None,
+            "a number in the body has over 4,300 digits",
+        ),
         (b"[]", None, "JSON object"),
         (b"{}", None, "one input"),
         (b'{"inputs": [1]}', None, "one input"),
