@@ -2,12 +2,14 @@
 
 import base64
 import io
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from playwright.sync_api import Locator, Page, expect
 
+SEVEN_PNG = Path(__file__).parents[2] / "clients" / "examples" / "seven.png"
 # A seven in unit coordinates: a bar, then a slanted leg.
 SEVEN = [(0.25, 0.25), (0.5, 0.24), (0.74, 0.25), (0.64, 0.45), (0.53, 0.66), (0.45, 0.86)]
 SCRIBBLE = [(0.05, 0.05), (0.95, 0.95), (0.95, 0.05), (0.05, 0.95), (0.05, 0.05), (0.95, 0.05)]

@@ -34,3 +34,17 @@ def test_atlas_opens_from_disk(tmp_path: Path, visit: Visit) -> None:
     expect(page.locator("#lens figcaption")).to_have_text("one/<script>.png")
     expect(page.locator("#lens img")).to_have_js_property("naturalWidth", 48)
     expect(page.get_by_role("button", name="two")).to_be_visible()
+
+
+def test_atlas_without_pictures(tmp_path: Path, visit: Visit) -> None:
+    """Where the images are gone, the page promises paths only."""
+    embeddings = pa.array([[0.0, 0.0], [1.0, 1.0]], pa.list_(pa.float32(), 2))
+    rows = pa.table({"path": ["gone.png", "lost.png"], "embedding": embeddings})
+    pq.write_table(rows, tmp_path / "job.parquet")
+    out = tmp_path / "job.html"
+    arguments = ["atlas", str(tmp_path / "job.parquet"), "--out", str(out)]
+    assert main([*arguments, "--images", str(tmp_path)]) == 0
+
+    page = visit(out.as_uri(), wait=False)
+
+    expect(page.locator("#lead")).to_contain_text("to see its path: no image could be read.")

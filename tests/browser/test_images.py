@@ -2,7 +2,6 @@
 
 import io
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,9 +11,18 @@ from playwright.sync_api import expect
 
 from ..e2e.conftest import wait_until
 from .conftest import WAIT_S, Visit, Watch
-from .gestures import SCRIBBLE, SEVEN, draw, ink, overflow, picture, read_png, wait_for_change
-
-SEVEN_PNG = Path(__file__).parents[2] / "clients" / "examples" / "seven.png"
+from .gestures import (
+    SCRIBBLE,
+    SEVEN,
+    SEVEN_PNG,
+    draw,
+    ink,
+    numbers,
+    overflow,
+    picture,
+    read_png,
+    wait_for_change,
+)
 
 DROP = """([files]) => {
   const carried = new DataTransfer();
@@ -170,6 +178,92 @@ def test_drawing_by_keyboard(explorer: str, visit: Visit) -> None:
     page.keyboard.press(" ")
 
     expect(page.locator("#verdict")).to_contain_text("among 1s")
+
+
+@pytest.mark.parametrize("key", ["Backspace", "Delete"])
+def test_undo_lifts_the_pen(explorer: str, visit: Visit, key: str) -> None:
+    """Arrows after it draw nothing, and change no older stroke."""
+    page = visit(explorer)
+    draw(page, SEVEN)
+    before = picture(page, "#pad")
+    page.locator("#pad").focus()
+    for press in (" ", "ArrowDown", "ArrowDown", key, "ArrowRight", "ArrowRight"):
+        page.keyboard.press(press)
+    page.locator("#pad").blur()
+
+    after = ink(page.locator("#pad"))
+    assert picture(page, "#pad") == before if key == "Backspace" else not after.any()
+
+
+def test_one_pointer_draws(explorer: str, visit: Visit) -> None:
+    """A palm on the pad beside the pen leaves nothing."""
+    page = visit(explorer, has_touch=True)
+    page.evaluate("""() => {
+      const pad = document.querySelector("#pad");
+      pad.setPointerCapture = () => {};
+      const { left, top, width } = pad.getBoundingClientRect();
+      const send = (name, isPrimary, x) => pad.dispatchEvent(new PointerEvent(name, {
+        pointerId: isPrimary ? 1 : 2,
+        isPrimary,
+        clientX: left + x * width,
+        clientY: top + width / 2,
+      }));
+      send("pointerdown", true, 0.2);
+      send("pointerdown", false, 0.9);
+      send("pointermove", false, 0.95);
+      send("pointermove", true, 0.3);
+      send("pointerup", true, 0.3);
+    }""")
+
+    columns = np.nonzero(ink(page.locator("#pad")).any(axis=0))[0]
+    assert columns.size
+    assert columns.max() < 0.4 * page.locator("#pad").evaluate("pad => pad.width")
+
+
+def test_a_row_shows_its_place(explorer: str, visit: Visit) -> None:
+    """Its dot is panned to and has the crosshair, even while the page shows itself."""
+    page = visit(explorer, reduced_motion="no-preference")
+    page.set_input_files("#files input", SEVEN_PNG)
+    row = page.locator("#files li")
+    expect(row).to_contain_text("among 7s")
+    row.get_by_role("button").click()
+    page.wait_for_timeout(1_500)  # the tour would have gone on
+    place = numbers(page)
+
+    for _ in range(6):
+        page.click("#closer")
+    page.wait_for_timeout(500)
+    page.locator("#map").focus()
+    for _ in range(6):
+        page.keyboard.press("Shift+ArrowRight")
+    page.click("#whole")
+    for _ in range(9):
+        page.click("#closer")
+    page.wait_for_timeout(500)
+    row.get_by_role("button").click()
+
+    expect(page.locator("#lens output")).to_have_text(place)
+    box, shown = page.locator("#map").bounding_box(), page.locator("#lens").bounding_box()
+    assert box is not None
+    assert shown is not None
+    assert box["x"] <= shown["x"] <= box["x"] + box["width"]
+    assert box["y"] <= shown["y"] <= box["y"] + box["height"]
+
+
+def test_a_dropped_folder(explorer: str, visit: Visit) -> None:
+    """What the browser can't read is refused in its row; the service isn't called down."""
+    page = visit(explorer)
+    page.evaluate("""() => {
+      const folder = new File(["x"], "folder");
+      const fail = () => Promise.reject(new DOMException("", "NotFoundError"));
+      folder.slice = () => ({ arrayBuffer: fail });
+      const event = new Event("drop", { cancelable: true });
+      event.dataTransfer = { types: ["Files"], files: [folder] };
+      window.dispatchEvent(event);
+    }""")
+
+    expect(page.locator("#files li")).to_contain_text("drop the files in it")
+    expect(page.locator("#status")).to_have_text("live")
 
 
 def test_dropped_files(explorer: str, visit: Visit, watch: Watch) -> None:

@@ -3,10 +3,12 @@
 import json
 import re
 
+import numpy as np
 import pytest
+from PIL import Image
 from playwright.sync_api import Page, expect
 
-from .conftest import Visit
+from .conftest import Visit, Watch
 from .gestures import hover, hover_until_shown, numbers, overflow, pick, picture, wait_for_change
 
 LENS = "#lens canvas"
@@ -167,9 +169,52 @@ def test_manifold_fills_and_saves(explorer: str, visit: Visit) -> None:
     assert int.from_bytes(header[16:20]) == 2 * width
 
 
-def test_phone(explorer: str, visit: Visit) -> None:
-    """390 pixels wide: nothing sticks out, and a tap decodes and pins."""
-    page = visit(explorer, viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
+def test_what_is_saved_is_what_is_seen(explorer: str, visit: Visit, watch: Watch) -> None:
+    """Zoomed out, the PNG has pictures up to its edges; where there are none, nothing is saved."""
+    watch.allowed = ["503"]
+    page = visit(explorer)
+    for _ in range(2):
+        with page.expect_download() as caught:
+            page.click("#download")
+        sheet = np.asarray(Image.open(caught.value.path()).convert("L"))
+        assert sheet[:, : sheet.shape[1] // 10].std() > 0
+        page.click("#farther")
+
+    page.route("**/predictions/decode", lambda route: route.fulfill(status=503))
+    page.click("#download")
+    expect(page.locator("#live")).to_have_text("Nothing saved: the service gave no pictures.")
+
+
+def test_the_lens_stays_on_a_low_map(explorer: str, visit: Visit) -> None:
+    """In a short window there is no room above the pointer, nor below it."""
+    page = visit(explorer, viewport={"width": 1366, "height": 650})
+    for height in (0.1, 0.3, 0.5, 0.7, 0.9):
+        hover(page, 0.5, height)
+        inside = page.evaluate("""() => {
+          const box = (id) => document.querySelector(id).getBoundingClientRect();
+          const [map, lens] = [box("#map"), box("#lens")];
+          return lens.top >= map.top && lens.bottom <= map.bottom;
+        }""")
+        assert inside, height
+
+
+def test_pins_are_for_the_left_button(explorer: str, visit: Visit) -> None:
+    """The right one opens the browser's menu, and drags nothing."""
+    page = visit(explorer)
+    pick(page, 0.5, 0.5)
+    before = page.locator(".pin").bounding_box()
+    page.locator(".pin").hover()
+    page.mouse.down(button="right")
+    hover(page, 0.8, 0.8)
+    page.mouse.up(button="right")
+
+    assert page.locator(".pin").bounding_box() == before
+
+
+@pytest.mark.parametrize("width", [360, 390])
+def test_phone(explorer: str, visit: Visit, width: int) -> None:
+    """Nothing sticks out, and a tap decodes and pins."""
+    page = visit(explorer, viewport={"width": width, "height": 844}, has_touch=True, is_mobile=True)
     before = numbers(page)
     assert overflow(page) <= 0
 

@@ -13,7 +13,7 @@ from serve.bundle.manifest import Bundle
 
 from ..e2e.conftest import Running, free_port, running
 from .conftest import Visit, Watch, exploring
-from .gestures import hover
+from .gestures import SEVEN_PNG, hover
 
 KEY = "open-sesame"
 
@@ -32,9 +32,12 @@ def test_stopped_and_started_again(
         expect(page.locator("#status")).to_contain_text("The service is down")
         before = page.locator("#lens output").inner_text()
 
+        page.set_input_files("#files input", SEVEN_PNG)
+
         with running(shipped_bundle, tmp_path, port=service.port):
             expect(page.locator("#status")).to_have_text("live")
             expect(page.locator("#lens output")).not_to_have_text(before)
+            expect(page.locator("#files li")).to_contain_text("among 7s")
 
 
 def test_opened_before_the_service(
@@ -106,6 +109,9 @@ def test_key_is_asked_for_once(guarded: str, visit: Visit, watch: Watch) -> None
         page = visit(url, wait=False)
         dialog = page.locator("dialog")
         expect(dialog.get_by_text("This service wants a key")).to_be_visible()
+        for _ in range(3):
+            page.keyboard.press("Escape")
+        expect(dialog).to_be_visible()
         page.keyboard.type("wrong")
         page.keyboard.press("Enter")
         expect(dialog.get_by_text("That key was refused")).to_be_visible()
@@ -130,14 +136,20 @@ def test_the_users_key_is_sent_for_the_page(guarded: str, visit: Visit) -> None:
         assert page.evaluate("sessionStorage.length") == 0
 
 
-def test_another_model_is_noticed(explorer: str, visit: Visit) -> None:
-    """Replies of another digest than the map's: the page offers to load the new model."""
+@pytest.mark.parametrize("status", [200, 400])
+def test_another_model_is_noticed(explorer: str, visit: Visit, watch: Watch, status: int) -> None:
+    """Replies of another digest than the map's: the page offers to load the new model.
+
+    One whose embeddings have another width refuses the page's.
+    """
+    watch.allowed = ["400"]
     page = visit(explorer)
     expect(page.locator("#changed")).to_be_hidden()
 
     def swapped(route: Route) -> None:
         reply = route.fetch()
-        route.fulfill(response=reply, headers={**reply.headers, "x-model-digest": "f" * 64})
+        headers = {**reply.headers, "x-model-digest": "f" * 64}
+        route.fulfill(response=reply, headers=headers, status=status)
 
     page.route("**/predictions/decode", swapped)
     hover(page, 0.3, 0.3)

@@ -46,7 +46,8 @@ function show() {
   const right = left + 20 + lens.offsetWidth < map.width;
   const above = top - 20 - lens.offsetHeight > 0;
   const across = right ? left + 20 : Math.max(left - 20 - lens.offsetWidth, 4);
-  lens.style.transform = `translate(${across}px, ${above ? top - 20 - lens.offsetHeight : top + 20}px)`;
+  const down = above ? top - 20 - lens.offsetHeight : Math.min(top + 20, map.height - lens.offsetHeight - 4);
+  lens.style.transform = `translate(${across}px, ${Math.max(down, 4)}px)`;
 }
 
 function fill(lens, index) {
@@ -59,8 +60,10 @@ function fill(lens, index) {
   find("#live").textContent = atlas.paths[index];
 }
 
+const drawn = atlas.thumbnails.some(Boolean);
+const pointed = drawn ? `its image${atlas.seen ? " as the model saw it" : ""}` : "its path: no image could be read";
 fillLegend(find("#legend"), dots, draw);
-find("#lead").textContent = `${points.places.length.toLocaleString("en")} images, each where its embedding lies. Point at a dot to see its image${atlas.seen ? " as the model saw it" : ""}.${atlas.named ? " Its colour is that of the model’s own test image nearest to it." : ""}`;
+find("#lead").textContent = `${points.places.length.toLocaleString("en")} images, each where its embedding lies. Point at a dot to see ${pointed}.${atlas.named ? " Its colour is that of the model’s own test image nearest to it." : ""}`;
 find("#note").textContent = plane.width > 2
   ? `The two directions in which their ${plane.width} numbers differ most: ${Math.round(100 * plane.share)} % of the variance.`
   : "";

@@ -6,6 +6,7 @@ import { centres } from "./points.js";
 const SPARSE = 2_000; // With fewer points than this, dots are larger.
 const RADIUS_PX = { smallest: 1.7, largest: 5 };
 const TICKS = 6;
+const LONGEST_NAME = 24;
 
 export class Dots {
   /** @param {import("./points.js").Points} points @param {number} width D of the embeddings */
@@ -72,14 +73,16 @@ export class Dots {
     context.textAlign = "center";
     context.textBaseline = "middle";
     context.lineJoin = "round";
+    context.strokeStyle = this.colours.surface;
+    context.lineWidth = 5;
+    context.fillStyle = this.colours.ink;
     this.points.classes.forEach((label, place) => {
       if (this.only.size && !this.only.has(label)) return;
       const [x, y] = this.centres[place];
-      context.strokeStyle = this.colours.surface;
-      context.lineWidth = 5;
-      context.strokeText(label, view.x(x), view.y(y));
-      context.fillStyle = this.colours.ink;
-      context.fillText(label, view.x(x), view.y(y));
+      const name = shortened(label);
+      const left = within(view.x(x), context.measureText(name).width, view.width);
+      context.strokeText(name, left, view.y(y));
+      context.fillText(name, left, view.y(y));
     });
   }
 
@@ -107,6 +110,18 @@ export class Dots {
 export function figure(value, digits) {
   const text = digits === undefined ? String(Number(value.toPrecision(6))) : value.toFixed(digits);
   return text.replace("-", "−");
+}
+
+/** A class's name, as a map has room for it. */
+function shortened(label) {
+  const name = String(label);
+  return name.length > LONGEST_NAME ? `${name.slice(0, LONGEST_NAME - 1)}…` : name;
+}
+
+/** The middle of a text that is to stand at `middle`, moved so that no part of it is cut off. */
+function within(middle, wide, width) {
+  if (middle < 0 || middle > width) return middle; // Out of sight, as the points that it names are.
+  return Math.max(wide / 2 + 4, Math.min(middle, width - wide / 2 - 4));
 }
 
 /** Paint a dot once, on a canvas that is then copied ten thousand times. */

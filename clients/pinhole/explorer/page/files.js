@@ -3,9 +3,10 @@
 import { company, toParagraph, verdict } from "./drawing.js";
 import { paint } from "./paint.js";
 import { neighbours } from "./points.js";
-import { Refused, tolerate } from "./service.js";
+import { Refused, Unavailable, tolerate } from "./service.js";
 
 const PARALLEL_FILES = 2; // Files that are being embedded at a time.
+const TRIES = 3; // Of a file, in as many outages of the service.
 const MAX_ROWS = 200; // Older rows are removed from the page.
 const THUMBNAIL_PX = 96;
 // A row's pictures, from left to right: the canvas's class, and what it shows.
@@ -58,11 +59,11 @@ export class Files {
 
   async #read(file) {
     const row = this.#addRow(file);
+    const { service, image } = this.world;
     try {
-      this.#checkSize(file);
-      const { service, image } = this.world;
-      const embedding = await service.embed(file);
-      const answer = await service.reconstruct(file);
+      await this.#check(file);
+      const embedding = await patiently(service, () => service.embed(file));
+      const answer = await patiently(service, () => service.reconstruct(file));
       paint(row.querySelector(".seen"), answer.seen, image);
       paint(row.querySelector(".remembered"), answer.pixels, image);
       await drawThumbnail(row.querySelector(".file"), file);
@@ -73,11 +74,13 @@ export class Files {
     }
   }
 
-  /** Refuse a file over the limit without sending it. */
-  #checkSize(file) {
+  /** Refuse a file over the limit, a folder and what can't be read, without sending it. */
+  async #check(file) {
     const { body_bytes: most } = this.world.limits;
     const megabytes = (bytes) => `${(bytes / 2 ** 20).toFixed(0)} MiB`;
     if (file.size > most) throw new Refused(`${megabytes(file.size)}; the limit is ${megabytes(most)}`, 413);
+    const start = await file.slice(0, 1).arrayBuffer().catch(() => null);
+    if (!start) throw new Refused("It can't be read. Of a folder, drop the files in it.", 0);
   }
 
   #succeed(row, embedding, answer) {
@@ -88,10 +91,7 @@ export class Files {
     row.querySelector("div").append(...lines.map(toParagraph));
     marks.own.push({ place, latest: false });
     marks.draw();
-    row.querySelector("button").addEventListener("click", () => {
-      map.reveal(place);
-      map.moveTo(place);
-    });
+    row.querySelector("button").addEventListener("click", () => map.reveal(place));
     say(`${row.title}: ${answer.outlier || !votes.length ? lines[0].text : company(votes, names)}`);
   }
 
@@ -118,6 +118,18 @@ export class Files {
     this.list.prepend(row);
     while (this.list.children.length > MAX_ROWS) this.list.lastChild.remove();
     return row;
+  }
+}
+
+/** Ask; where the service is down or has gone, ask again once it is back, TRIES times in all. */
+async function patiently(service, ask) {
+  for (let tries = 1; ; tries++) {
+    await service.returned();
+    try {
+      return await ask();
+    } catch (error) {
+      if (!(error instanceof Unavailable) || tries === TRIES) throw error;
+    }
   }
 }
 

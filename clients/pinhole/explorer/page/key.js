@@ -15,10 +15,11 @@ export function askForKey(dialog, refused) {
       event.preventDefault();
       if (!input.value.trim()) return;
       dialog.removeEventListener("submit", take);
+      dialog.onclose = null;
       dialog.close();
       resolve(input.value.trim());
     };
     dialog.addEventListener("submit", take);
-    dialog.oncancel = (event) => event.preventDefault();
+    dialog.onclose = () => dialog.showModal(); // The Escape key closes it.
   });
 }

@@ -32,13 +32,14 @@ export class Lens {
   }
 
   /** Stand to the right of the crosshair and above it, or wherever there is room. */
-  #standBeside([left, top], { width }) {
+  #standBeside([left, top], { width, height }) {
     const { offsetWidth, offsetHeight } = this.root;
     const right = left + GAP_PX + offsetWidth < width - 4;
     const above = top - GAP_PX - offsetHeight > 4;
     const x = right ? left + GAP_PX : left - GAP_PX - offsetWidth;
     const y = above ? top - GAP_PX - offsetHeight : top + GAP_PX;
-    this.root.style.transform = `translate(${Math.max(x, 4)}px, ${y}px)`;
+    const within = Math.max(4, Math.min(y, height - offsetHeight - 4));
+    this.root.style.transform = `translate(${Math.max(x, 4)}px, ${within}px)`;
   }
 
   async #decode(place) {

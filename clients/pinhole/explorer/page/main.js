@@ -37,7 +37,7 @@ async function load(service) {
     } catch (error) {
       tolerate(error);
       find("#lead").textContent = error.message;
-      if (service.down) await new Promise((done) => service.addEventListener("up", done, { once: true }));
+      if (service.down) await service.returned();
       else await pause(RETRY_MS);
     }
   }
@@ -89,7 +89,11 @@ function connect(world) {
     await manifold.toggle();
     button.setAttribute("aria-pressed", String(manifold.shown));
   });
-  find("#download").addEventListener("click", async () => save(await manifold.toPng(), "manifold.png"));
+  find("#download").addEventListener("click", async () => {
+    const picture = await manifold.toPng();
+    if (picture) save(picture, "manifold.png");
+    else say("Nothing saved: the service gave no pictures.");
+  });
   service.addEventListener("up", () => resume(world));
   onSchemeChange(() => {
     dots.refresh();

@@ -57,9 +57,9 @@ export class Manifold {
     });
   }
 
-  /** @returns {Promise<Blob>} the grid on the map's background */
+  /** @returns {Promise<Blob?>} this view's grid on the map's background; null if the service has none */
   async toPng() {
-    if (!this.#grid) await this.refresh();
+    if (!(await this.#decode())) return null;
     const { width, height, view } = this.world.map;
     const canvas = document.createElement("canvas");
     canvas.width = width * PNG_SCALE;
@@ -75,10 +75,14 @@ export class Manifold {
     return new Promise((resolve) => canvas.toBlob(resolve, "image/png"));
   }
 
-  /** Decode the whole grid in one request, with as many cells as fit on the screen and into a reply. */
+  /**
+   * Decode the whole grid in one request, with as many cells as fit on the screen and into a reply.
+   *
+   * @returns {Promise<boolean>} whether the service answered
+   */
   async #decode() {
     const { map, plane, service, limits, image } = this.world;
-    if (service.down) return;
+    if (service.down) return false;
     const most = Math.min(limits.images, limits.reply_bytes / (2 * image.channels * image.height * image.width));
     const side = Math.max(CELL_PX, Math.sqrt((map.width * map.height) / most));
     const [columns, rows] = [Math.floor(map.width / side), Math.floor(map.height / side)];
@@ -93,8 +97,10 @@ export class Manifold {
       this.#grid = { places, corner, far, columns, rows, pictures };
       this.#paint();
       this.redraw();
+      return true;
     } catch (error) {
       tolerate(error); // The status line shows the outage; the "up" event repeats the request.
+      return false;
     }
   }
 }

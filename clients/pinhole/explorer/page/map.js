@@ -63,14 +63,16 @@ export class MapView extends EventTarget {
     this.zoom.to({ k: 1, x: 0, y: 0 });
   }
 
-  /** Pan to a point of the plane if it is out of sight. */
+  /** Put the crosshair on a point of the plane, and pan to it if it is out of sight. */
   reveal([x, y]) {
+    this.#touched();
     const [left, top] = [this.x(x), this.y(y)];
     if (left < 0 || top < 0 || left > this.width || top > this.height) {
       const { transform } = this.zoom;
       const [right, down] = [this.width / 2 - left, this.height / 2 - top];
-      this.zoom.to({ k: transform.k, x: transform.x + right, y: transform.y + down });
+      this.zoom.jump({ k: transform.k, x: transform.x + right, y: transform.y + down });
     }
+    this.moveTo([x, y]);
   }
 
   /** The context of one of the two canvases, with the canvas cleared and as large as the map. */

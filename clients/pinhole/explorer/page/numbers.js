@@ -8,8 +8,8 @@ const HEIGHT = 26;
 export function showNumbers(root, world) {
   const { service } = world;
   const first = world.digest;
-  service.addEventListener("answer", () => {
-    fill(root, service);
+  service.addEventListener("answer", () => fill(root, service));
+  service.addEventListener("model", () => {
     if (service.model.digest !== first) document.body.classList.add("changed");
   });
   fill(root, service);

@@ -31,11 +31,13 @@ export class Pad {
 
   clear() {
     this.strokes = [];
+    this.#drawing = false;
     this.#touch();
   }
 
   undo() {
     this.strokes.pop();
+    this.#drawing = false;
     this.#touch();
   }
 
@@ -72,7 +74,7 @@ export class Pad {
   }
 
   #down(event) {
-    if (event.button) return;
+    if (event.button || !event.isPrimary) return; // A second finger or the palm draws nothing.
     this.canvas.setPointerCapture(event.pointerId);
     this.#drawing = true;
     this.#nib = null;
@@ -81,7 +83,7 @@ export class Pad {
   }
 
   #drag(event) {
-    if (!this.#drawing) return;
+    if (!this.#drawing || !event.isPrimary) return;
     for (const part of event.getCoalescedEvents?.() ?? [event]) this.strokes.at(-1).push(this.#place(part));
     this.#touch();
   }

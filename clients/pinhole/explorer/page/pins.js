@@ -65,10 +65,11 @@ export class Pins {
     const { button } = pin;
     let held = null; // Offset of the pointer from the pin while it drags the pin.
     button.addEventListener("pointerdown", (event) => {
+      if (event.button) return;
       button.setPointerCapture(event.pointerId);
       held = [event.clientX - map.x(pin.place[0]), event.clientY - map.y(pin.place[1])];
     });
-    button.addEventListener("pointerup", () => (held = null));
+    for (const name of ["pointerup", "pointercancel"]) button.addEventListener(name, () => (held = null));
     button.addEventListener("pointermove", (event) => {
       if (held) this.#move(pin, [event.clientX - held[0], event.clientY - held[1]]);
     });

@@ -1,7 +1,8 @@
 /**
   * The service's public HTTP API, as any program could call it: files or arrays in, arrays out.
   *
-  * Events: "answer" after every reply of the model; "down" and "up" when an outage begins and ends.
+  * Events: "answer" after every answer of the model; "model" after every reply that says whose it is,
+  * refusals among them; "down" and "up" when an outage begins and ends.
  */
 
 import { pack, unpack } from "./npy.js";
@@ -10,7 +11,9 @@ import { pause } from "./pace.js";
 const NPY = "application/x-npy";
 const FILE = "application/octet-stream"; // For a file of unknown type; the service reads its content.
 const KEY = "pinhole-api-key"; // In sessionStorage: deleted when the tab is closed.
-const TIMEOUT_MS = 15_000;
+const TIMEOUT_MS = 15_000; // Of an answer, beside the time that the request takes on a slow line.
+const SLOWEST_BYTES_A_MS = 20;
+const MAP_TIMEOUT_MS = 300_000; // A map of ten thousand long embeddings has several megabytes.
 const PROBE_MS = 1_500; // The pause between probes of a service that is down.
 const TRIES = 5; // Of a request that a busy service refuses.
 const REMEMBERED = 50; // Latencies.
@@ -41,7 +44,7 @@ export class Service extends EventTarget {
   latencies = [];
   /** The model that the newest reply came from. */
   model = { digest: "", version: "", precision: "" };
-  /** The newest request to the model, for display: {endpoint, ms}. */
+  /** The newest request that the model answered, for display: {endpoint, ms}. */
   exchange = null;
   down = false;
 
@@ -101,6 +104,11 @@ export class Service extends EventTarget {
     return sorted[Math.floor(sorted.length / 2)];
   }
 
+  /** Resolves once the service is up: at once, if it is. */
+  async returned() {
+    if (this.down) await new Promise((done) => this.addEventListener("up", done, { once: true }));
+  }
+
   async #predict(endpoint, body, type, more = {}) {
     const headers = { "Content-Type": type, Accept: NPY, ...more };
     const started = performance.now();
@@ -108,11 +116,6 @@ export class Service extends EventTarget {
     const array = unpack(await this.#read(reply, "arrayBuffer"));
     const ms = performance.now() - started;
     this.latencies = [...this.latencies, ms].slice(-REMEMBERED);
-    this.model = {
-      digest: reply.headers.get("X-Model-Digest") ?? "",
-      version: reply.headers.get("X-Model-Version") ?? "",
-      precision: reply.headers.get("X-Precision") ?? "",
-    };
     this.exchange = { endpoint, ms };
     this.dispatchEvent(new Event("answer"));
     return { ...array, headers: reply.headers };
@@ -125,6 +128,7 @@ export class Service extends EventTarget {
       const authorization = key ? { Authorization: `Bearer ${key}` } : {};
       const headers = { ...request.headers, ...authorization };
       const reply = await this.#send(path, { ...request, headers });
+      this.#meet(reply);
       if (reply.ok) return reply;
       if (reply.status === 401) await this.#renewKey(key);
       else if (reply.status === 429 && tries < TRIES) await pause(retryAfterMs(reply));
@@ -132,9 +136,19 @@ export class Service extends EventTarget {
     }
   }
 
+  #meet({ headers }) {
+    const digest = headers.get("X-Model-Digest");
+    if (!digest) return;
+    const [version, precision] = ["X-Model-Version", "X-Precision"].map((name) => headers.get(name) ?? "");
+    this.model = { digest, version, precision };
+    this.dispatchEvent(new Event("model"));
+  }
+
   async #send(path, request) {
+    const bytes = request.body?.size ?? request.body?.byteLength ?? 0;
+    const ms = path === "map.json" ? MAP_TIMEOUT_MS : TIMEOUT_MS + bytes / SLOWEST_BYTES_A_MS;
     try {
-      return await fetch(path, { ...request, signal: AbortSignal.timeout(TIMEOUT_MS) });
+      return await fetch(path, { ...request, signal: AbortSignal.timeout(ms) });
     } catch (error) {
       throw this.#lost(error);
     }
@@ -150,7 +164,8 @@ export class Service extends EventTarget {
 
   #lost(error) {
     this.#watch("no answer");
-    return new Unavailable("The service can't be reached.", { cause: error });
+    const late = error.name === "TimeoutError";
+    return new Unavailable(`The service ${late ? "took too long" : "can't be reached"}.`, { cause: error });
   }
 
   async #refusal(reply) {

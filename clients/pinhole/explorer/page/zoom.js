@@ -36,10 +36,16 @@ export class Zoom extends EventTarget {
     this.to(moved(this.transform, this.transform.k * factor, place, place));
   }
 
+  /** Change to a transform at once. */
+  jump(transform) {
+    cancelAnimationFrame(this.#frame);
+    this.#set(transform);
+  }
+
   /** Change to a transform smoothly, or at once if the user prefers reduced motion. */
   to(transform) {
+    if (matchMedia("(prefers-reduced-motion: reduce)").matches) return this.jump(transform);
     cancelAnimationFrame(this.#frame);
-    if (matchMedia("(prefers-reduced-motion: reduce)").matches) return this.#set(transform);
     const [from, started] = [this.transform, performance.now()];
     const step = (now) => {
       const t = Math.min(Math.max((now - started) / GLIDE_MS, 0), 1);
@@ -99,8 +105,7 @@ export class Zoom extends EventTarget {
     if (next.k === this.transform.k && event.timeStamp - this.#turned > TURN_MS) return;
     event.preventDefault();
     this.#turned = event.timeStamp;
-    cancelAnimationFrame(this.#frame);
-    this.#set(next);
+    this.jump(next);
   }
 
   #click(event) {
