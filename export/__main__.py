@@ -63,8 +63,12 @@ def main(arguments: list[str] | None = None) -> int:
                 print(f"archive {archive}")
             print("TorchServe's config.properties has to say, or a large reply kills a worker:")
             print(SERVER_SETTINGS, end="")
-    except (ExportError, ServeError, TrainError, OSError) as error:
+    except (ExportError, ServeError, TrainError) as error:
         print(f"export: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        places = " and ".join(str(each) for each in (options.out, options.mar) if each)
+        print(f"export: {error}, at work in {places}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("export: stopped", file=sys.stderr)

@@ -56,8 +56,14 @@ def allow_many_connections() -> None:
 
 def check_temporary_folder(asked: str | None) -> None:
     """Raise LaunchError where tempfile would silently take another folder than this one."""
-    if asked and not (Path(asked).is_dir() and os.access(asked, os.W_OK | os.X_OK)):
-        raise LaunchError(f"TMPDIR is {asked}, which is no folder that can be written to")
+    if not asked:
+        return
+    try:
+        with tempfile.TemporaryFile(dir=asked) as file:
+            file.write(b"probe")
+    except OSError as error:
+        fault = f"TMPDIR is {asked}, which can't be written to: {error.strerror}"
+        raise LaunchError(fault) from error
 
 
 def stop_on_signals() -> threading.Event:

@@ -10,6 +10,7 @@ import io
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 
 import pinhole
 from pinhole.commands import (
@@ -49,6 +50,9 @@ exit codes: 0 all done, 1 some images failed, 2 wrong usage, 3 no service that w
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns the exit code."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # The shell has closed it.
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(
             errors="backslashreplace"
@@ -58,8 +62,7 @@ def main(arguments: list[str] | None = None) -> int:
             return run(arguments)
         finally:
             # A closed pipe has to raise here, not when the interpreter flushes stdout at its end.
-            if sys.stdout:  # None if the shell has closed it.
-                sys.stdout.flush()
+            sys.stdout.flush()
     except OSError as error:
         # What is still buffered goes to /dev/null, or the interpreter would complain at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -87,7 +90,8 @@ def complain(error: Exception, code: int) -> int:
     text = str(error)
     if isinstance(error, OSError) and error.strerror:
         text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    print(f"pinhole: {text}", file=sys.stderr)
+    with suppress(OSError):  # Where stderr's disk is full, the exit code still tells.
+        print(f"pinhole: {text}", file=sys.stderr)
     return code
 
 

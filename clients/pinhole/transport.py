@@ -40,6 +40,12 @@ HOW_TO_START = "is the service running? python -m serve BUNDLE starts it on this
 
 NO_HEADERS: Mapping[str, str] = {}
 BUSY = (429, 503)
+# What is wrong with a URL is a proxy's: the service's own has been checked.
+OF_A_PROXY = (
+    requests.exceptions.ProxyError,
+    requests.exceptions.InvalidURL,
+    requests.exceptions.InvalidSchema,
+)
 TIMEOUTS = (TimeoutError, requests.Timeout, urllib3.exceptions.TimeoutError)
 
 
@@ -181,6 +187,8 @@ class Transport:
         why = f": {type(error).__name__}"
         if ran_out_of_time(error):
             why = f" within {self._timeout_s:g} s: Timeout; a larger timeout_s waits longer"
+        elif isinstance(error, OF_A_PROXY):
+            why += ", of the proxy that the environment names; NO_PROXY=HOST goes around it"
         elif is_broken(error):
             why += f"; {HOW_TO_START}"
         fault = Unavailable(f"no answer from {self.url}{why}")
@@ -224,7 +232,9 @@ def refusal(reply: requests.Response) -> PinholeError:
         fields = reply.json()
         message, kind = str(fields["message"]), str(fields["type"])
     except (requests.JSONDecodeError, KeyError, TypeError):
-        message, kind = f"HTTP {reply.status_code}", "Unknown"
+        where = without_credentials(reply.url)
+        message = f"HTTP {reply.status_code} from {where}, not in a pinhole service's words"
+        kind = "Unknown"
     if reply.status_code == 401:
         return Unauthorized(message)
     if reply.status_code in BUSY:

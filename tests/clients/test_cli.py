@@ -3,6 +3,7 @@
 import base64
 import itertools
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -169,6 +170,19 @@ def test_base_install_is_enough() -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=30)
 
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_closed_stdout_and_stderr(tmp_path: Path) -> None:
+    """As in ``pinhole … >&- 2>&-``: the exit code tells, and no other output gets the error."""
+    out = tmp_path / "out"
+    command = shlex.join([*PINHOLE, "health", "--url", "http://127.0.0.1:9"])
+
+    assert subprocess.run(["sh", "-c", f"{command} >&- 2>&-"], timeout=60).returncode == 3
+    with out.open("wb") as file:
+        done = subprocess.run(["sh", "-c", f"{command} 2>&-"], stdout=file, timeout=60)
+    assert (done.returncode, out.read_bytes()) == (3, b"")
+    full = subprocess.run(["sh", "-c", f"{command} 2>/dev/full"], timeout=60)
+    assert full.returncode == 3
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["completion", "bash"]])

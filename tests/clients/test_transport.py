@@ -154,5 +154,21 @@ def test_foreign_error_pages_are_survived(script: Script, client: Client, body: 
     """A proxy's own error has another form; the status is shown."""
     script.say(502, body)
 
-    with pytest.raises(ServerError, match="HTTP 502"):
+    with pytest.raises(
+        ServerError, match=r"HTTP 502 from http://127.0.0.1:\d+/predictions/embed, "
+    ):
+        client.embed(b"x")
+
+
+@pytest.mark.parametrize("proxy", ["http://127.0.0.1:9", "::bad", "socks5://127.0.0.1:9"])
+def test_a_proxy_that_fails_is_named(
+    script: Script, client: Client, monkeypatch: pytest.MonkeyPatch, proxy: str
+) -> None:
+    """The service isn't blamed for the proxy that the environment names."""
+    for name in ("http_proxy", "HTTP_PROXY"):
+        monkeypatch.setenv(name, proxy)
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+
+    with pytest.raises(Unavailable, match="of the proxy that the environment names; NO_PROXY=HOST"):
         client.embed(b"x")

@@ -257,7 +257,7 @@ def test_missing_folder_for_temporary_files_is_named(
     assert main([str(small_bundle.folder), "--port", str(free_port())]) == 1
 
     assert capsys.readouterr().err == (
-        "serve: TMPDIR is /no/such/folder, which is no folder that can be written to\n"
+        "serve: TMPDIR is /no/such/folder, which can't be written to: No such file or directory\n"
     )
 
 

@@ -66,7 +66,8 @@ def add(commands: Commands) -> None:
         "--patience-s",
         type=positive,
         default=PATIENCE_S,
-        help="longest wait for a busy or unreachable service, in seconds (default: %(default)s)",
+        help="longest wait for a busy or unreachable service that has answered before, in seconds "
+        "(default: %(default)s)",
     )
     add_local(command, either)
 

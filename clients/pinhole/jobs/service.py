@@ -29,6 +29,11 @@ T = TypeVar("T")
 MOST_IN_FLIGHT = 8  # Requests.
 FIRST_IN_FLIGHT = 4
 
+NAMELESS = (
+    "the service doesn't say which model it embeds with (X-Model-Digest, X-Precision): is there a "
+    "proxy that drops headers?"
+)
+
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 5.0
 
 # Statuses by which the service refuses what was sent. Any other 4xx says nothing of the images: a
@@ -104,10 +109,7 @@ class ServiceRunner:
         self._client, self._tell, self._patience_s, self._score = client, tell, patience_s, score
         health = client.health()
         if not (health.digest and health.precision):
-            raise JobError(
-                "the service doesn't say which model it embeds with (X-Model-Digest, X-Precision): "
-                "is there a proxy that drops headers?"
-            )
+            raise JobError(NAMELESS)
         image = image_of(health.digest)
         self.model = Model(health.digest, health.precision, health.embedding_width, image)
         self._flight, self._stop, self._lock = Flight(), threading.Event(), threading.Lock()
@@ -135,6 +137,8 @@ class ServiceRunner:
         A service can be given another model at any time.
         """
         for digest, precision in self._client.models - {(self.model.digest, self.model.precision)}:
+            if not (digest and precision):
+                raise JobError(NAMELESS)
             raise JobError(
                 f"the service now embeds with model {digest[:12]} in {precision}; "
                 f"the job began with {self.model.digest[:12]} in {self.model.precision}: the "

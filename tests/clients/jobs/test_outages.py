@@ -152,6 +152,17 @@ def test_other_model_ends_the_job(said: list[str]) -> None:
         runner.confirm()
 
 
+def test_a_proxy_that_drops_headers_is_told(said: list[str]) -> None:
+    """An answer without a name isn't taken for another model's."""
+    client = FakeClient()
+    runner = open_runner(client, said)
+    client.digest = ""
+    runner.embed([b"a"])
+
+    with pytest.raises(JobError, match="is there a proxy that drops headers"):
+        runner.confirm()
+
+
 def test_fewer_requests_for_a_busy_service() -> None:
     """Half as many after a refusal, a little more after each answer, never less than one."""
     flight, flying, most = Flight(), 0, 0
