@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,11 +83,9 @@ class Report:
             self.seconds[name] += time.perf_counter() - started
 
 
-class Operation(Protocol):
-    """A method of Service that serves one endpoint."""
-
-    def __call__(self, messages: Sequence[Message], report: Report | None = None) -> list[Reply]:
-        """Reply to each message; the batch's counts and timings are added to ``report``."""
+# A method of Service that serves one endpoint: it replies to each message, and adds the batch's
+# counts and timings to the report.
+Operation = Callable[[Sequence[Message], Report], list[Reply]]
 
 
 class Service:

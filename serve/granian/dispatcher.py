@@ -60,7 +60,7 @@ class Task:
     waited_s: float = 0.0
 
 
-Answer = Callable[[str, Sequence[Task], Report], list[Reply]]
+AnswerBatch = Callable[[str, Sequence[Task], Report], list[Reply]]
 Tell = Callable[[str, Sequence[Task], Sequence[Reply], Report], None]
 
 
@@ -85,7 +85,7 @@ class Lane:
         batch_size: int,
         niceness: int,
         max_wait_s: float,
-        answer: Answer,
+        answer: AnswerBatch,
         tell: Tell,
     ) -> None:
         self.bytes = 0
@@ -216,7 +216,7 @@ class Dispatcher:
         tell: counts and logs a batch whose replies are out.
     """
 
-    def __init__(self, cores: int, batch_size: int, answer: Answer, tell: Tell) -> None:
+    def __init__(self, cores: int, batch_size: int, answer: AnswerBatch, tell: Tell) -> None:
         self._light = Lane(cores, batch_size, 0, MAX_LIGHT_WAIT_S, answer, tell)
         self._heavy = Lane(cores, 1, NICENESS, MAX_WAIT_S, answer, tell)
 

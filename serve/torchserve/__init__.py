@@ -20,7 +20,7 @@ In the launcher:
     sockets.py      HTTP over the Unix sockets of that API and of TorchServe's metrics
     silence.py      tell stuck workers from busy workers
     drain.py        wait until every request that has come in is answered
-    swap.py         serve another bundle without failing a request
+    versions.py     serve another bundle without failing a request
 
 Between the two: activity.py tells the launcher which batches are under way.
 """

@@ -17,7 +17,7 @@ from serve.torchserve.management import Management
 from serve.torchserve.silence import Silence
 from serve.torchserve.sockets import ask, check_home, metrics_socket
 from serve.torchserve.store import activity_folder, add_models, metrics_folder
-from serve.torchserve.swap import Versions
+from serve.torchserve.versions import Versions
 
 METRICS_S = 2.0  # longest wait for TorchServe's own page of metrics
 

@@ -344,6 +344,9 @@ def test_what_is_no_table_is_refused(tmp_path: Path, capsys: pytest.CaptureFixtu
     for path in (text, other, empty):
         assert main(["atlas", str(path), *out]) == 2
         assert "holds no embeddings" in capsys.readouterr().err
+    pq.write_table(pq.read_table(empty).slice(1), empty)
+    assert main(["atlas", str(empty), *out]) == 2
+    assert "holds no embeddings: it has no rows" in capsys.readouterr().err
     assert main(["atlas", str(text), *out, "--images", str(text)]) == 2
     assert "is not a folder" in capsys.readouterr().err
 

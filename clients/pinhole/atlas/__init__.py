@@ -72,7 +72,8 @@ def make_atlas(result: Result, originals: Originals, model: Model | None) -> Atl
         rows, good = rows + len(table), good + len(embedded)
     chosen = sample.rows()
     if not good:
-        raise UnfitResult(f"{result.path} holds no embeddings: all its {rows:,} rows have an error")
+        why = f"all its {rows:,} rows have an error" if rows else "it has no rows"
+        raise UnfitResult(f"{result.path} holds no embeddings: {why}")
     data = map_data(chosen, result, originals, MAX_THUMBNAILS_BYTES, model)
     title = result.path.stem
     body = (

@@ -17,7 +17,7 @@ CHANGES = ("ETag", "etag", "mtime", "LastModified", "last_modified", "updated", 
 
 PAUSES_S = (0.5, 2.0)  # Before the second and the third try to read a file.
 BLOCK_BYTES = 4 << 20  # Of an archive or table, so many bytes are read at a time.
-Answer = TypeVar("Answer")
+T = TypeVar("T")
 FINAL = (FileNotFoundError, IsADirectoryError, PermissionError)  # Another try ends the same.
 
 
@@ -25,7 +25,7 @@ class BackEndFailed(OSError):
     """A back end has raised something else than an OSError, which is the cause of this."""
 
 
-def asked(ask: Callable[[], Answer]) -> Answer:
+def asked(ask: Callable[[], T]) -> T:
     """What a back end answers.
 
     Raises:
@@ -150,7 +150,7 @@ def stamp_again(fs: Any, path: str) -> str:
     return read_persistently(ask)
 
 
-def read_persistently(read: Callable[[], Answer]) -> Answer:
+def read_persistently(read: Callable[[], T]) -> T:
     """What a function reads from a back end in three tries.
 
     Raises:
