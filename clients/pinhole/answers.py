@@ -49,7 +49,8 @@ class Score:
         mse: mean squared error per pixel, pixels in [0, 1].
         percentile: share of known images, in percent, that were reconstructed better.
         outlier: whether the image looks like nothing the model has learned.
-        outside: whether the embedding is where no known image was, which makes it an outlier.
+        outside: whether the embedding is outside the range of known images, which makes it an
+            outlier.
     """
 
     embedding: Embedding

@@ -10,10 +10,10 @@ TEXT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 # What TorchServe's JVM prints in each format (log4j's PatternLayout). A record may repeat what a
 # caller has sent: it is one line of limited length, with its exception.
 JVM_PATTERNS = {
-    "text": "%d{yyyy-MM-dd HH:mm:ss,SSS} %p %c{1}: %enc{%maxLen{%m %ex}{2000}}{CRLF}%n",
+    "text": "%d{yyyy-MM-dd HH:mm:ss,SSS} %p %c{1}: %enc{%maxLen{%m%rEx}{2000}}{CRLF}%n",
     "json": (
         '{"time":"%d{yyyy-MM-dd\'T\'HH:mm:ss.SSSXXX}","level":"%p","logger":"%c{1}",'
-        '"message":"%enc{%maxLen{%m %ex}{2000}}{JSON}"}%n'
+        '"message":"%enc{%maxLen{%m%rEx}{2000}}{JSON}"}%n'
     ),
 }
 

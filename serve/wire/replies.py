@@ -57,7 +57,7 @@ class Reconstruction:
         percentile: share of held-out images, in percent, that were reconstructed better.
         outlier: the image looks like nothing the model has learned.
         embedding: float32[D].
-        outside: the embedding is where no held-out image was, so the image is an outlier.
+        outside: the embedding is outside the range of held-out images, so the image is an outlier.
     """
 
     seen: NDArray[np.uint8]

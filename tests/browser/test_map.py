@@ -182,7 +182,8 @@ def test_what_is_saved_is_what_is_seen(explorer: str, visit: Visit, watch: Watch
 
     page.route("**/predictions/decode", lambda route: route.fulfill(status=503))
     page.click("#download")
-    expect(page.locator("#live")).to_have_text("Nothing saved: the service gave no pictures.")
+    for place in ("#live", "#note"):
+        expect(page.locator(place)).to_have_text("Nothing saved: the service gave no pictures.")
 
 
 def test_the_lens_stays_on_a_low_map(explorer: str, visit: Visit) -> None:

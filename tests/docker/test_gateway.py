@@ -228,6 +228,15 @@ def test_explorer_is_whole() -> None:
     assert {reply.status_code for reply in files.values()} == {200}
 
 
+def test_curls_own_type_is_no_outage(seven: bytes) -> None:
+    """A file sent as a web form is refused by the handlers; TorchServe doesn't try to parse it."""
+    headers = {"Content-Type": "application/x-www-form-urlencoded"}
+    headers["Authorization"] = f"Bearer {KEYS[0]}"
+    reply = requests.post(f"{URL}/predictions/embed", seven, headers=headers, timeout=30)
+
+    assert (reply.status_code, reply.json()["type"]) == (415, "UnsupportedMediaType")
+
+
 def test_docs_need_nobody_else() -> None:
     """The page of the API has its viewer from the gateway, and names no other host."""
     page = get("/docs/").text

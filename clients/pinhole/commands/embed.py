@@ -95,7 +95,7 @@ def add_job(command: argparse.ArgumentParser) -> None:
         type=percent,
         metavar="P",
         help="with --score: images above this percentile of the model's own are outliers, and "
-        f"those that lie where none of its own does (default: {OUTLIER_PERCENTILE:g})",
+        f"those that lie outside their range (default: {OUTLIER_PERCENTILE:g})",
     )
     command.add_argument(
         "--retry-failed", action="store_true", help="embed rows again that have an error"

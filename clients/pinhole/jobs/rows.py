@@ -17,8 +17,8 @@ class Answer:
         mse: mean squared error per pixel of its reconstruction; None in a job without --score,
             as are the next two.
         percentile: share of the model's held-out images that were reconstructed better.
-        outlier: whether the percentile is above the job's, or the embedding is where no held-out
-            image was.
+        outlier: whether the percentile is above the job's, or the embedding is outside the range
+            of the held-out images.
     """
 
     embedding: NDArray[np.float32]

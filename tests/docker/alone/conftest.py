@@ -17,7 +17,7 @@ URL = f"http://127.0.0.1:{PORT}/predictions/embed"
 PNG = {"Content-Type": "image/png"}
 
 
-@pytest.fixture(scope="package", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def replicas() -> Iterator[None]:
     """Three replicas in a network of their own, by the name that the gateway looks for."""
     remove(*NAMES)

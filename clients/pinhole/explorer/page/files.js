@@ -6,7 +6,7 @@ import { neighbours } from "./points.js";
 import { Refused, Unavailable, tolerate } from "./service.js";
 
 const PARALLEL_FILES = 2; // Files that are being embedded at a time.
-const TRIES = 3; // Of a file, in as many outages of the service.
+const TRIES = 3; // Of each request about a file, in as many outages of the service.
 const MAX_ROWS = 200; // Older rows are removed from the page.
 const THUMBNAIL_PX = 96;
 // A row's pictures, from left to right: the canvas's class, and what it shows.

@@ -91,8 +91,10 @@ function connect(world) {
   });
   find("#download").addEventListener("click", async () => {
     const picture = await manifold.toPng();
-    if (picture) save(picture, "manifold.png");
-    else say("Nothing saved: the service gave no pictures.");
+    write(world);
+    if (picture) return save(picture, "manifold.png");
+    find("#note").textContent = "Nothing saved: the service gave no pictures.";
+    say(find("#note").textContent);
   });
   service.addEventListener("up", () => resume(world));
   onSchemeChange(() => {

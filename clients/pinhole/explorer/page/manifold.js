@@ -59,8 +59,8 @@ export class Manifold {
 
   /** @returns {Promise<Blob?>} this view's grid on the map's background; null if the service has none */
   async toPng() {
-    if (!(await this.#decode())) return null;
     const { width, height, view } = this.world.map;
+    if (!(await this.#decode())) return null;
     const canvas = document.createElement("canvas");
     canvas.width = width * PNG_SCALE;
     canvas.height = height * PNG_SCALE;

@@ -67,11 +67,10 @@ export class MapView extends EventTarget {
   reveal([x, y]) {
     this.#touched();
     const [left, top] = [this.x(x), this.y(y)];
-    if (left < 0 || top < 0 || left > this.width || top > this.height) {
-      const { transform } = this.zoom;
-      const [right, down] = [this.width / 2 - left, this.height / 2 - top];
-      this.zoom.jump({ k: transform.k, x: transform.x + right, y: transform.y + down });
-    }
+    const hidden = left < 0 || top < 0 || left > this.width || top > this.height;
+    const [right, down] = hidden ? [this.width / 2 - left, this.height / 2 - top] : [0, 0];
+    const { transform } = this.zoom;
+    this.zoom.jump({ k: transform.k, x: transform.x + right, y: transform.y + down });
     this.moveTo([x, y]);
   }
 

@@ -13,6 +13,7 @@ export class Pad {
   /** @type {[number, number][][]} strokes of points in [0, 1]² */
   strokes = [];
   #drawing = false;
+  #pointer = null; // The id of the pointer that draws; null while the keyboard's pen does, or none.
   #nib = null; // Where the keyboard's pen is; null while a pointer draws.
 
   /** @param {HTMLCanvasElement} canvas @param {() => void} changed */
@@ -22,7 +23,7 @@ export class Pad {
     canvas.addEventListener("pointerdown", (event) => this.#down(event));
     canvas.addEventListener("pointermove", (event) => this.#drag(event));
     for (const name of ["pointerup", "pointercancel"]) {
-      canvas.addEventListener(name, () => (this.#drawing = false));
+      canvas.addEventListener(name, (event) => this.#up(event));
     }
     canvas.addEventListener("keydown", (event) => this.#key(event));
     canvas.addEventListener("blur", () => this.#lift());
@@ -74,8 +75,9 @@ export class Pad {
   }
 
   #down(event) {
-    if (event.button || !event.isPrimary) return; // A second finger or the palm draws nothing.
+    if (event.button || this.#pointer !== null) return; // A second finger or the palm draws nothing.
     this.canvas.setPointerCapture(event.pointerId);
+    this.#pointer = event.pointerId;
     this.#drawing = true;
     this.#nib = null;
     this.strokes.push([this.#place(event)]);
@@ -83,9 +85,15 @@ export class Pad {
   }
 
   #drag(event) {
-    if (!this.#drawing || !event.isPrimary) return;
+    if (!this.#drawing || event.pointerId !== this.#pointer) return;
     for (const part of event.getCoalescedEvents?.() ?? [event]) this.strokes.at(-1).push(this.#place(part));
     this.#touch();
+  }
+
+  #up(event) {
+    if (event.pointerId !== this.#pointer) return;
+    this.#pointer = null;
+    this.#drawing = false;
   }
 
   /** Arrows move the pen, Space lowers or lifts it, Backspace removes the newest stroke. */

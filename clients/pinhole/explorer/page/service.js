@@ -198,7 +198,8 @@ export class Service extends EventTarget {
   async #isReady() {
     try {
       const authorization = this.#key ? { Authorization: `Bearer ${this.#key}` } : {};
-      return (await fetch("ready", { headers: authorization })).ok;
+      const signal = AbortSignal.timeout(TIMEOUT_MS);
+      return (await fetch("ready", { headers: authorization, signal })).ok;
     } catch {
       return false; // The service doesn't answer yet.
     }
