@@ -9,7 +9,7 @@ import pytest
 from export.__main__ import main as export_main
 from serve.bundle.engine.opening import open_engine
 from serve.bundle.images import PixelBudget, read_image
-from serve.bundle.manifest import Bundle, ImageSpec, load_bundle, parse_manifest
+from serve.bundle.manifest import ImageSpec, load_bundle
 from serve.launcher.metadata import pages
 from train.__main__ import main as train_main
 from train.checkpoint import load_checkpoint
@@ -43,14 +43,6 @@ def test_rgb_folder_to_embedding(tmp_path: Path, model: str) -> None:
     allowed = bundle.manifest.tolerances["fp32"].embedding
     assert embeddings == pytest.approx(checkpoint.embeddings, abs=allowed)
     assert engine.decode(embeddings).shape == (4, 3, 64, 64)
-
-
-def test_bundles_of_earlier_versions_have_no_class_names(small_bundle: Bundle) -> None:
-    """A manifest without names is read as before: the labels are the names."""
-    fields = json.loads(small_bundle.manifest.as_json())
-    del fields["classes"]
-
-    assert parse_manifest(fields) == small_bundle.manifest
 
 
 @pytest.mark.parametrize("channels", [1, 3])

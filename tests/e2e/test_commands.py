@@ -73,7 +73,14 @@ def test_examples_run(service: Running, tmp_path: Path, example: str) -> None:
         shutil.copy(SEVEN, tmp_path / name)
     if "atlas" in example or "report" in example:
         rows = {"path": ["a.png", "b.png"], "embedding": pa.array([[0.1, 0.2], [0.3, 0.4]])}
-        table = pa.table({**rows, "mse": pa.array([0.1, 0.2], pa.float32())})
+        table = pa.table(
+            {
+                **rows,
+                "mse": pa.array([0.1, 0.2], pa.float32()),
+                "percentile": pa.array([50, 99.5], pa.float32()),
+                "outlier": [False, True],
+            }
+        )
         (tmp_path / "embeddings").mkdir()
         pq.write_table(table, tmp_path / "embeddings" / "shard-000000.parquet")
         pq.write_table(table, tmp_path / "scans.parquet")
