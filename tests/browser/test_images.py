@@ -202,13 +202,13 @@ def test_one_pointer_draws(explorer: str, visit: Visit) -> None:
       const pad = document.querySelector("#pad");
       pad.setPointerCapture = () => {};
       const { left, top, width } = pad.getBoundingClientRect();
-      const send = (name, pointerType, x) => pad.dispatchEvent(new PointerEvent(name, {
-        pointerId: pointerType === "pen" ? 1 : 2,
-        pointerType,
-        isPrimary: true,
-        clientX: left + x * width,
-        clientY: top + width / 2,
-      }));
+      const send = (name, pointerType, x) => {
+        const pointerId = pointerType === "pen" ? 1 : 2;
+        const place = { clientX: left + x * width, clientY: top + width / 2 };
+        const init = { pointerId, pointerType, isPrimary: true, ...place };
+        const coalescedEvents = [new PointerEvent(name, init)]; // a browser's own events have them
+        pad.dispatchEvent(new PointerEvent(name, { ...init, coalescedEvents }));
+      };
       send("pointerdown", "pen", 0.2);
       send("pointerdown", "touch", 0.9);
       send("pointermove", "touch", 0.95);
