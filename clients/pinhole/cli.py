@@ -51,7 +51,7 @@ exit codes: 0 all done, 1 some images failed, 2 wrong usage, 3 no service that w
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:  # The shell has closed it.
+        if getattr(sys, name) is None:  # The shell has closed that output.
             setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(

@@ -91,7 +91,7 @@ function connect(world) {
   });
   find("#download").addEventListener("click", async () => {
     const picture = await manifold.toPng();
-    write(world);
+    write(world); // The note of an earlier failure goes.
     if (picture) return save(picture, "manifold.png");
     find("#note").textContent = "Nothing saved: the service gave no pictures.";
     say(find("#note").textContent);
