@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from importlib.metadata import version
 from pathlib import Path
 
@@ -212,6 +213,8 @@ def test_interrupt_ends_quietly() -> None:
         ) as process:
             connection, _ = mute.accept()
             connection.recv(1)  # The command has sent its request.
+            # And waits by now. Python sees a signal of the moment before only once it has waited.
+            time.sleep(0.5)
             process.send_signal(signal.SIGINT)
 
             _, said = process.communicate(timeout=10)
