@@ -41,7 +41,7 @@ def test_a_healthy_start_looks_healthy(service: Running) -> None:
 
 def test_a_worker_dies_and_returns(small_bundle: Bundle, tmp_path: Path) -> None:
     """Readiness is false while an endpoint lacks a worker, and true again by itself."""
-    with running(small_bundle, tmp_path) as service:
+    with running(small_bundle, tmp_path, "--workers=1") as service:
         os.kill(service.worker_pid("decode"), signal.SIGKILL)
 
         assert wait_until(lambda: service.readiness().status_code == 503, 2)
@@ -54,7 +54,7 @@ def test_a_worker_dies_and_returns(small_bundle: Bundle, tmp_path: Path) -> None
 
 def test_torchserve_dies(small_bundle: Bundle, tmp_path: Path) -> None:
     """The launcher notices, says so and exits 1, so that a supervisor can start it anew."""
-    with running(small_bundle, tmp_path) as service:
+    with running(small_bundle, tmp_path, "--workers=1") as service:
         children = f"/proc/{service.process.pid}/task/{service.process.pid}/children"
         (jvm,) = Path(children).read_text().split()
         os.kill(int(jvm), signal.SIGKILL)
@@ -84,7 +84,7 @@ def test_stops_once_everything_is_answered(
     """After SIGTERM, readiness is false at once, and what came in before is still answered."""
     images = np.zeros((1_000, 1, 28, 28), np.uint8)
     with (
-        running(shipped_bundle, tmp_path, server=server) as service,
+        running(shipped_bundle, tmp_path, "--workers=1", server=server) as service,
         Client(service.url, timeout_s=60) as client,
         ThreadPoolExecutor(16) as pool,
     ):
@@ -106,11 +106,19 @@ def test_two_side_by_side(
     """Services of two runtimes and precisions agree, and either goes on when the other stops."""
     image = digits.test_images[:1].numpy()
     precision = "bf16" if processor_has_bf16() else "fp32"
-    choice = ("--runtime", "torchscript", "--device", "cpu", "--precision", precision)
+    choice = (
+        "--workers=1",
+        "--runtime",
+        "torchscript",
+        "--device",
+        "cpu",
+        "--precision",
+        precision,
+    )
     for name in ("onnx", "script"):
         (tmp_path / name).mkdir()
     with (
-        running(shipped_bundle, tmp_path / "onnx", server=server) as first,
+        running(shipped_bundle, tmp_path / "onnx", "--workers=1", server=server) as first,
         running(shipped_bundle, tmp_path / "script", *choice, server=server) as second,
         Client(first.url) as one,
         Client(second.url) as other,
@@ -246,7 +254,9 @@ def test_no_caller_writes_lines_of_the_log(service: Running) -> None:
 
 def test_log_for_machines(server: str, small_bundle: Bundle, tmp_path: Path) -> None:
     """With --log-format json, each line is an object, once Java has printed some as it starts."""
-    with running(small_bundle, tmp_path, "--log-format", "json", server=server) as service:
+    with running(
+        small_bundle, tmp_path, "--workers=1", "--log-format=json", server=server
+    ) as service:
         url = f"{service.url}/predictions/embed"
         assert requests.post(url, b"broken", timeout=10).status_code == 400
         form = {"Content-Type": "application/x-www-form-urlencoded"}

@@ -111,7 +111,7 @@ def test_export_and_jobs(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("alone")
 def test_service_and_command(shipped_bundle: Bundle, server: str, tmp_path: Path) -> None:
     """A service that answers, swaps and stops, and the commands that ask it."""
-    with running(shipped_bundle, tmp_path, server=server) as service:
+    with running(shipped_bundle, tmp_path, "--workers=1", server=server) as service:
         run(*PINHOLE, "health", "--url", service.url)
         run(*PINHOLE, "score", DIGITS / "7-00000.png", "--url", service.url)
         run(*PINHOLE, "embed", DIGITS, "--out", tmp_path / "rows.parquet", "--url", service.url)
