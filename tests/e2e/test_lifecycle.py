@@ -106,15 +106,7 @@ def test_two_side_by_side(
     """Services of two runtimes and precisions agree, and either goes on when the other stops."""
     image = digits.test_images[:1].numpy()
     precision = "bf16" if processor_has_bf16() else "fp32"
-    choice = (
-        "--workers=1",
-        "--runtime",
-        "torchscript",
-        "--device",
-        "cpu",
-        "--precision",
-        precision,
-    )
+    choice = ("--workers=1", "--runtime=torchscript", "--device=cpu", f"--precision={precision}")
     for name in ("onnx", "script"):
         (tmp_path / name).mkdir()
     with (
