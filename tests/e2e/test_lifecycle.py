@@ -46,7 +46,7 @@ def test_a_worker_dies_and_returns(small_bundle: Bundle, tmp_path: Path) -> None
 
         assert wait_until(lambda: service.readiness().status_code == 503, 2)
         assert service.readiness().json()["reason"].startswith("decode: ")
-        assert wait_until(lambda: service.readiness().ok, 10)
+        assert wait_until(lambda: service.readiness().ok, START_S)
         assert service.stop() == 0
         assert "waiting: decode" in service.log.read_text()
         assert "ready again" in service.log.read_text()

@@ -81,6 +81,25 @@ def test_stalled_service_holds_no_one_back(
     assert len(runner.embedded) == 1_300 - 256
 
 
+def test_a_second_interrupt_is_final() -> None:
+    """Whatever a job still does when Ctrl-C comes again, it ends on the spot."""
+    program = """if True:
+        import signal
+        from pinhole.commands.interrupts import telling_interrupts
+        with telling_interrupts():
+            try:
+                signal.raise_signal(signal.SIGINT)
+            finally:
+                signal.raise_signal(signal.SIGINT)
+                print("writing what is done")
+    """
+
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+
+    said = (done.returncode, done.stdout, done.stderr)
+    assert said == (-signal.SIGINT, "", "pinhole: stopping\n")
+
+
 def test_hang_up_under_nohup(folder: Make, tmp_path: Path, stalling: str) -> None:
     """A signal that is ignored stays ignored."""
     images, out = folder([b"%03d" % index for index in range(300)]), tmp_path / "out"
