@@ -194,6 +194,23 @@ def test_granian_image_is_small() -> None:
     assert sizes[0] - sizes[1] < 300e6
 
 
+def test_checkout_that_only_its_owner_reads(tmp_path: Path) -> None:
+    """Under umask 077, as on hardened hosts, the gateway's user may read all of its image."""
+    pages = "clients/pinhole/explorer/page"
+    for name in ("serve/gateway", "serve/openapi.yaml", pages, "constraints.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        subprocess.run(["cp", "-r", ROOT / name, tmp_path / name], check=True)
+    subprocess.run(["chmod", "-R", "go=", tmp_path], check=True)
+
+    built = ["build", "-q", "-f", str(tmp_path / "serve/gateway/Dockerfile"), str(tmp_path)]
+    image = docker(*built).strip()
+    run = ["run", "--rm", "--entrypoint", "find", image, "/etc/nginx", "/pages", "/start.sh"]
+    hidden = docker(*run, "!", "-readable")
+    docker("rmi", image)
+
+    assert hidden == ""
+
+
 def test_gpu_profile_reserves_a_gpu(compose: Compose) -> None:
     """The profile's service has one GPU, and the name that the gateway looks for."""
     compose.variables = {}
