@@ -213,7 +213,8 @@ def test_interrupt_ends_quietly() -> None:
         ) as process:
             connection, _ = mute.accept()
             connection.recv(1)  # The command has sent its request.
-            # And waits by now. Python sees a signal of the moment before only once it has waited.
+            # It is to wait for the answer: Python sees a signal of the moment before that wait only
+            # when the wait has ended.
             time.sleep(0.5)
             process.send_signal(signal.SIGINT)
 

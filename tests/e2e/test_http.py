@@ -227,7 +227,7 @@ def test_pipelined_requests_are_answered_in_order(granian: Running) -> None:
     )
     with (
         socket.create_connection(("127.0.0.1", granian.port), timeout=10) as connection,
-        # One reader for all: it reads ahead, so a reply's own would take the next one's bytes.
+        # A reader reads ahead: were there one for each reply, it would take the next reply's bytes.
         connection.makefile("rb") as replies,
     ):
         connection.sendall(requests_at_once)

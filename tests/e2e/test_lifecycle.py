@@ -41,12 +41,12 @@ def test_a_healthy_start_looks_healthy(service: Running) -> None:
 
 def test_a_worker_dies_and_returns(small_bundle: Bundle, tmp_path: Path) -> None:
     """Readiness is false while an endpoint lacks a worker, and true again by itself."""
-    with running(small_bundle, tmp_path, "--workers=1") as service:
+    with running(small_bundle, tmp_path) as service:
         os.kill(service.worker_pid("decode"), signal.SIGKILL)
 
         assert wait_until(lambda: service.readiness().status_code == 503, 2)
         assert service.readiness().json()["reason"].startswith("decode: ")
-        assert wait_until(lambda: service.readiness().ok, START_S)
+        assert wait_until(lambda: service.readiness().ok, 10)
         assert service.stop() == 0
         assert "waiting: decode" in service.log.read_text()
         assert "ready again" in service.log.read_text()
@@ -84,7 +84,7 @@ def test_stops_once_everything_is_answered(
     """After SIGTERM, readiness is false at once, and what came in before is still answered."""
     images = np.zeros((1_000, 1, 28, 28), np.uint8)
     with (
-        running(shipped_bundle, tmp_path, "--workers=1", server=server) as service,
+        running(shipped_bundle, tmp_path, server=server) as service,
         Client(service.url, timeout_s=60) as client,
         ThreadPoolExecutor(16) as pool,
     ):

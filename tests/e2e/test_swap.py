@@ -80,7 +80,7 @@ def test_swap_and_rollback_lose_no_request(
     manifest = replace(small_bundle.manifest, tolerances=wrong)
     (unfit / "manifest.json").write_text(manifest.as_json())
     old, new = shipped_bundle.manifest.digest, small_bundle.manifest.digest
-    with running(shipped_bundle, tmp_path, "--workers=1", server=server) as service:
+    with running(shipped_bundle, tmp_path, server=server) as service:
         port = ("--port", str(service.port))
         models = f"http://127.0.0.1:{service.port + 3}/v2/models/embed"
         with under_load(service) as seen:
